@@ -1,0 +1,1 @@
+"""nanotron checkpoints: layout, reader, writer."""

@@ -1,0 +1,200 @@
+"""Reads a checkpoint's config.yaml (safe loader, known keys only) and checks it against model_config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infini_eval.config import DTYPES, GATE_ACTIVATIONS, ModelConfig
+from infini_eval.errors import CheckpointError
+
+DEFAULT_ROPE_THETA = 10000.0  # nanotron's, where the key is absent
+DEFAULT_ROPE_INTERLEAVED = True  # a saved Llama checkpoint without the key was written when it was hard-coded
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
+    """The model's configuration and notes worth showing (defaults that were taken); CheckpointError where it is unusable."""
+    path = folder / "config.yaml"
+    document = _load_yaml(path)
+    fields = _section(document, path, "model", "model_config")
+    _refuse_other_architectures(fields, path)
+    _check_model_config_json(folder, fields, path)
+    notes: list[str] = []
+    config = _build(document, fields, path, notes)
+    _check_shape(config, path)
+    return config, notes
+
+
+def _load_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.constructor.ConstructorError as error:
+        raise CheckpointError(
+            f"unsafe or unknown YAML tag in {path}: {error.problem}",
+            valid="plain YAML values; tags that build Python objects are never loaded",
+            next_step="replace the tagged value by a plain one",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is not a mapping of sections", valid="nanotron's config.yaml")
+    return document
+
+
+def _section(document: Mapping[str, Any], path: Path, *keys: str) -> Mapping[str, Any]:
+    value: Any = document
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} has no section {'.'.join(keys)}", valid="nanotron's config.yaml")
+    return value
+
+
+def _refuse_other_architectures(fields: Mapping[str, Any], path: Path) -> None:
+    others = [key for key, value in fields.items() if key.startswith("is_") and key.endswith("_config") and value]
+    if any(key != "is_llama_config" for key in others) or fields.get("moe_config"):
+        found = "moe_config" if fields.get("moe_config") else ", ".join(others)
+        raise CheckpointError(
+            f"unknown architecture in {path}: {found}", valid="is_llama_config (dense Llama, with or without Infini-Attention)"
+        )
+    if fields.get("is_llama_config", True) is not True:
+        raise CheckpointError(f"{path}: is_llama_config is {fields['is_llama_config']!r}", valid="true")
+
+
+def _check_model_config_json(folder: Path, fields: Mapping[str, Any], path: Path) -> None:
+    """config.yaml is authoritative, but a model_config.json that says otherwise means that files were mixed up."""
+    other_path = folder / "model_config.json"
+    if not other_path.exists():
+        return
+    try:
+        other = json.loads(other_path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{other_path} is not valid JSON: {error}") from None
+    for key in fields.keys() & other.keys():
+        if fields[key] != other[key]:
+            raise CheckpointError(
+                f"{path} and {other_path.name} disagree: {key} is {fields[key]!r} there and {other[key]!r} here",
+                next_step="restore the pair that training wrote; config.yaml decides how the model is computed",
+            )
+
+
+def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, notes: list[str]) -> ModelConfig:
+    number = _Numbers(fields, path)
+    heads = number.whole("num_attention_heads")
+    hidden = number.whole("hidden_size")
+    infini = document.get("infini_attention")
+    model = _section(document, path, "model")
+    use_mup = bool((model.get("init_method") or {}).get("use_mup", False))
+    parallelism = document.get("parallelism") or {}
+    if fields.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(f"{path}: hidden_act is {fields['hidden_act']!r}", valid="silu")
+    if heads < 1 or hidden % heads:
+        raise CheckpointError(f"{path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    head_dim = hidden // heads
+    return ModelConfig(
+        kind="llama" if infini is None else "infini_llama",
+        hidden_size=hidden,
+        intermediate_size=number.whole("intermediate_size"),
+        num_hidden_layers=number.whole("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=number.whole("num_key_value_heads", default=heads),
+        vocab_size=number.whole("vocab_size"),
+        max_position_embeddings=number.whole("max_position_embeddings"),
+        rms_norm_eps=number.real("rms_norm_eps"),
+        rope_theta=_with_note(number.real, "rope_theta", DEFAULT_ROPE_THETA, fields, path, notes),
+        rope_interleaved=_with_note(number.flag, "rope_interleaved", DEFAULT_ROPE_INTERLEAVED, fields, path, notes),
+        tie_word_embeddings=number.flag("tie_word_embeddings", default=False),
+        dtype=_dtype(model, path),
+        softmax_scale=1 / head_dim if use_mup else head_dim**-0.5,
+        bos_token_id=fields.get("bos_token_id"),
+        eos_token_id=fields.get("eos_token_id"),
+        tokenizer=(document.get("tokenizer") or {}).get("tokenizer_name_or_path"),
+        saved_dp=int(parallelism.get("dp") or 1),
+        saved_tp=int(parallelism.get("tp") or 1),
+        saved_pp=int(parallelism.get("pp") or 1),
+        **({} if infini is None else _infini_fields(infini, path)),
+    )
+
+
+def _infini_fields(infini: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(infini, dict):
+        raise CheckpointError(f"{path}: infini_attention is not a section")
+    number = _Numbers(infini, path, prefix="infini_attention.")
+    gate = infini.get("balance_act_type")
+    if gate not in GATE_ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: unknown gate infini_attention.balance_act_type {gate!r}", valid=", ".join(GATE_ACTIVATIONS)
+        )
+    query = infini.get("memory_query", "rotary")
+    if query not in ("rotary", "plain"):
+        raise CheckpointError(f"{path}: infini_attention.memory_query is {query!r}", valid="rotary, plain")
+    return {
+        "segment_length": number.whole("segment_length"),
+        "gate_activation": gate,
+        "memory": "on" if number.flag("turn_on_memory") else "off",
+        "memory_query": query,
+    }
+
+
+def _dtype(model: Mapping[str, Any], path: Path) -> str:
+    dtype = str(model.get("dtype", "")).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise CheckpointError(f"{path}: model.dtype is {model.get('dtype')!r}", valid=", ".join(DTYPES))
+    return dtype
+
+
+def _with_note(read: Any, key: str, default: Any, fields: Mapping[str, Any], path: Path, notes: list[str]) -> Any:
+    if fields.get(key) is None:
+        notes.append(f"{path} does not say {key}: taking {default}, as nanotron did when such files were written")
+    return read(key, default=default)
+
+
+def _check_shape(config: ModelConfig, path: Path) -> None:
+    if config.head_dim % 2:
+        raise CheckpointError(f"{path}: head width {config.head_dim} is odd; rotary embeddings need pairs")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise CheckpointError(
+            f"{path}: num_attention_heads {config.num_attention_heads} is not a multiple of "
+            f"num_key_value_heads {config.num_key_value_heads}"
+        )
+
+
+class _Numbers:
+    """Reads typed values of one section; errors name the file and the key."""
+
+    def __init__(self, fields: Mapping[str, Any], path: Path, prefix: str = "model.model_config.") -> None:
+        self._fields, self._path, self._prefix = fields, path, prefix
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._error(key, value, "a whole number of at least 1")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        value = self._get(key, default)
+        try:
+            number = float(value)  # YAML reads 1e-5 (without a dot) as text
+        except (TypeError, ValueError):
+            raise self._error(key, value, "a number") from None
+        if isinstance(value, bool) or not number > 0:
+            raise self._error(key, value, "a number above 0")
+        return number
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._error(key, value, "true or false")
+        return value
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self._fields.get(key)
+        return default if value is None else value
+
+    def _error(self, key: str, value: Any, valid: str) -> CheckpointError:
+        state = "is missing" if value is None else f"is {value!r}"
+        return CheckpointError(f"{self._path}: {self._prefix}{key} {state}", valid=valid)

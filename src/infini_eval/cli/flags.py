@@ -1,0 +1,93 @@
+"""Every command-line flag, defined once; commands pick the groups they take.
+
+Flags keep the spellings that users' documents have (`--ckpt-path`, `--context_length`), and each accepts both `-` and
+`_`. Abbreviations are refused, so that a new flag never changes what an old command means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from infini_eval.config import DTYPES
+
+TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
+
+
+def make_parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:
+    """A parser without abbreviations that shows defaults and keeps a docstring's line breaks."""
+    return argparse.ArgumentParser(
+        prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
+    """Add `--a_b-c` under its documented spelling, its all-dash and its all-underscore spelling; only the first is shown."""
+    stem = name.removeprefix("--")
+    spellings = [name, "--" + stem.replace("_", "-"), "--" + stem.replace("-", "_")]
+    options.setdefault("dest", stem.replace("-", "_"))
+    action = parser.add_argument(*dict.fromkeys(spellings), **options)
+    action.option_strings = [name]  # help and error messages show one spelling; parsing knows them all
+
+
+def token_count(text: str) -> int:
+    """"4096", "128k" (x 1,024) or "1m" (x 1,048,576) as a number of tokens."""
+    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
+    if not match or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (valid: 4096, 128k, 1m)")
+    return int(match[1]) * TOKEN_SUFFIXES.get(match[2].lower(), 1)
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def depth_list(text: str) -> tuple[float, ...]:
+    """"50", "0,25,50" or "0:100:5" (start:stop:step, both ends included) as depths in percent."""
+    try:
+        if ":" in text:
+            start, stop, step = (float(part) for part in text.split(":"))
+            if step <= 0:
+                raise ValueError
+            depths = [start + step * i for i in range(int((stop - start) / step + 1e-9) + 1)]
+        else:
+            depths = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of depths (valid: 50 or 0,25,50 or 0:100:5)") from None
+    if not depths or any(not 0 <= depth <= 100 for depth in depths):
+        raise argparse.ArgumentTypeError(f"{text!r} has depths outside 0..100 percent")
+    return tuple(depths)
+
+
+def add_checkpoint_flag(parser: argparse._ActionsContainer) -> None:
+    add_flag(
+        parser, "--ckpt-path", required=True, metavar="DIR", help="nanotron checkpoint: a step folder, or its parent with latest.txt"
+    )
+
+
+def add_topology_flags(parser: argparse._ActionsContainer) -> None:
+    for axis, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
+        add_flag(parser, f"--{axis}", type=positive_int, metavar="N", help=f"{text}-parallel size (default: chosen from the checkpoint and the world size)")
+    add_flag(parser, "--timeout", type=positive_int, default=1800, metavar="SECONDS", help="time limit of one collective (default: %(default)s)")
+
+
+def add_model_flags(parser: argparse._ActionsContainer) -> None:
+    add_flag(parser, "--dtype", choices=DTYPES, help="dtype of weights and activations (default: the checkpoint's)")
+    add_flag(parser, "--device", metavar="DEVICE", help="cpu or cuda (default: cuda when present)")
+    add_flag(parser, "--memory", choices=("on", "off", "ablate"), help="compressive memory: off drops the gate too, as turn_on_memory: false; ablate keeps the gate and reads zero (default: as the checkpoint says)")
+    add_flag(parser, "--memory-query", choices=("rotary", "plain"), help="the query that reads the memory (default: as the checkpoint says, else rotary)")
+    add_flag(parser, "--memory-dtype", choices=("float32", "model"), default="float32", help="dtype of the memory state (default: %(default)s)")
+    add_flag(parser, "--rope-interleaved", choices=("yes", "no"), help="override how rotary pairs are laid out (default: as the checkpoint says)")
+    add_flag(parser, "--attn-implementation", choices=("sdpa", "flash_attn"), default="sdpa", help="attention kernels (default: %(default)s)")
+    add_flag(parser, "--chunk-segments", type=positive_int, metavar="K", help="whole segments computed in one step (default: chosen)")

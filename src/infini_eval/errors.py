@@ -1,0 +1,76 @@
+"""The one tree of errors that a user can cause, and the form their messages take.
+
+    InfiniEvalError
+    ├── ConfigError        a flag, a setting or a combination of settings
+    ├── CheckpointError    a checkpoint folder, its config.yaml or its weight files
+    ├── DataError          a data set, its rows, a tokenizer
+    ├── TopologyError      dp, tp, pp against the world and the model
+    ├── RunFolderError     a results folder: in use, of another run, unwritable
+    ├── BackendError       a backend that cannot start or that failed
+    └── NumericsError      NaN or infinity where a number was due
+
+A command turns any of them into one message and exit status 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped by a signal, everything finished is on disk, run again to continue
+
+
+class InfiniEvalError(Exception):
+    """A mistake a user can mend: what is wrong, what would be valid, and what to do next.
+
+    `problem` names the wrong value, `valid` says what would be accepted, `next_step` is a command or an action.
+    """
+
+    def __init__(self, problem: str, *, valid: str | None = None, next_step: str | None = None) -> None:
+        self.problem = problem
+        self.valid = valid
+        self.next_step = next_step
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.valid:
+            lines.append(f"  valid: {self.valid}")
+        if self.next_step:
+            lines.append(f"  next:  {self.next_step}")
+        return "\n".join(lines)
+
+    def __reduce__(self):  # keyword-only fields survive the trip between processes
+        return (_rebuild, (type(self), self.problem, self.valid, self.next_step))
+
+
+def _rebuild(kind: type[InfiniEvalError], problem: str, valid: str | None, next_step: str | None) -> InfiniEvalError:
+    return kind(problem, valid=valid, next_step=next_step)
+
+
+class ConfigError(InfiniEvalError, ValueError):
+    """A flag, a setting or a combination of settings that cannot be used."""
+
+
+class CheckpointError(InfiniEvalError):
+    """A checkpoint folder, its config.yaml or its weight files cannot be used."""
+
+
+class DataError(InfiniEvalError):
+    """A data set, its rows or a tokenizer cannot be used."""
+
+
+class TopologyError(InfiniEvalError, ValueError):
+    """dp, tp and pp do not fit the number of processes or the model."""
+
+
+class RunFolderError(InfiniEvalError):
+    """A results folder is in use, belongs to another run, or cannot be written."""
+
+
+class BackendError(InfiniEvalError):
+    """A backend cannot start, or failed while answering."""
+
+
+class NumericsError(InfiniEvalError):
+    """A computation gave NaN or infinity."""

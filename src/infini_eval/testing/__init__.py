@@ -1,0 +1,1 @@
+"""Helpers for tests, shipped so that other projects can use them too."""
