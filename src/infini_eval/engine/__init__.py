@@ -1,0 +1,1 @@
+"""The native model at work: batching, prefill, decode, sampling."""

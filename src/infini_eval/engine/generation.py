@@ -1,0 +1,142 @@
+"""One batch on its way through a stage: the prefill steps, then one token at a time, as units the pipeline can interleave.
+
+Legend: B batch, T tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from infini_eval.engine.batching import PrefillStep, plan_prefill
+from infini_eval.engine.links import BAD_LOGITS, Links
+from infini_eval.engine.sampling import Sampler
+from infini_eval.models.llama import Llama
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an answer ends: at one of the `stop_ids`, or after `max_new_tokens`."""
+
+    max_new_tokens: int
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass
+class Completion:
+    """The new tokens of one row (a stop token is not among them), and why they ended: stop, length or bad_logits."""
+
+    token_ids: list[int] = field(default_factory=list)
+    finish: str | None = None
+
+
+class Generation:
+    """A batch of prompts at one stage. `run_unit` does the next unit of work; `absorb` takes the tokens it led to.
+
+    All stages make the same units in the same order, since they know the same lengths and the same tokens.
+    """
+
+    def __init__(
+        self, llama: Llama, links: Links, sampler: Sampler, prompts: Sequence[np.ndarray], limits: Limits, chunk_tokens: int
+    ) -> None:
+        self._llama, self._links, self._sampler, self._limits = llama, links, sampler, limits
+        self._prompts = prompts
+        lengths = [len(prompt) for prompt in prompts]
+        self._steps = plan_prefill(lengths, llama.settings.segment_length, chunk_tokens)
+        self._next_step = 0
+        self._state = llama.new_state(len(prompts), max(lengths) + limits.max_new_tokens)
+        self._last_BD: torch.Tensor | None = None  # hidden state of each row's last prompt token (last stage)
+        self._own_tokens: torch.Tensor | None = None  # drawn here (last stage), not yet absorbed
+        self.completions = [Completion() for _ in prompts]
+        self.awaits_tokens = False
+        self._current_B: torch.Tensor | None = None
+
+    @property
+    def finished(self) -> bool:
+        return all(completion.finish for completion in self.completions)
+
+    def run_unit(self) -> int:
+        """Compute the next prefill step or decode step at this stage; returns its number of tokens (all rows)."""
+        if self._next_step < len(self._steps):
+            return self._prefill(self._steps[self._next_step])
+        return self._decode_one_token()
+
+    def absorb(self) -> None:
+        """Take the tokens that the last unit led to: from this stage if it is the last, else from there."""
+        if self._own_tokens is not None:
+            tokens_B, self._own_tokens = self._own_tokens, None
+        else:
+            tokens_B = self._links.receive_tokens(len(self._prompts))
+        self.awaits_tokens = False
+        self._current_B = tokens_B
+        for completion, token in zip(self.completions, tokens_B.tolist(), strict=True):
+            self._append(completion, token)
+
+    def _append(self, completion: Completion, token: int) -> None:
+        if completion.finish is not None:
+            return
+        if token == BAD_LOGITS:
+            completion.finish = "bad_logits"
+        elif token in self._limits.stop_ids:
+            completion.finish = "stop"
+        else:
+            completion.token_ids.append(token)
+            if len(completion.token_ids) == self._limits.max_new_tokens:
+                completion.finish = "length"
+
+    def _prefill(self, plan: PrefillStep) -> int:
+        cursor = self._state.cursor
+        step = cursor.take_segments(plan.segments) if plan.segments else cursor.take_open(plan.tokens, plan.counts)
+        x_BTD = self._through_layers(lambda: self._prompt_tokens(plan), plan.tokens, step)
+        self._next_step += 1
+        if self._links.last:
+            self._keep_last(x_BTD, plan)
+        if self._next_step == len(self._steps):
+            self._draw(self._last_BD)
+        return sum(plan.counts)
+
+    def _decode_one_token(self) -> int:
+        assert self._current_B is not None
+        tokens_B1 = self._current_B.clamp(min=0)[:, None]
+        x_B1D = self._through_layers(lambda: tokens_B1, 1, self._state.cursor.take_open(1))
+        self._draw(x_B1D[:, -1])
+        return len(self._prompts)
+
+    def _through_layers(self, token_ids, tokens: int, step) -> torch.Tensor:
+        llama, links = self._llama, self._links
+        if links.first:
+            x_BTD = llama.embed(token_ids().to(llama.device))
+        else:
+            shape = (len(self._prompts), tokens, llama.config.hidden_size)
+            x_BTD = links.receive_activation(shape, llama.dtype, llama.device)
+        x_BTD = llama.run_layers(x_BTD, self._state, step)
+        if not links.last:
+            links.send_activation(x_BTD)
+        return x_BTD
+
+    def _prompt_tokens(self, plan: PrefillStep) -> torch.Tensor:
+        """The step's tokens of every row [B, T] int64, zeros on the right where a prompt has ended."""
+        ids = np.zeros((len(self._prompts), plan.tokens), dtype=np.int64)
+        for row, count in enumerate(plan.counts):
+            ids[row, :count] = self._prompts[row][plan.start : plan.start + count]
+        return torch.from_numpy(ids)
+
+    def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
+        if self._last_BD is None:
+            self._last_BD = torch.zeros_like(x_BTD[:, 0])
+        for row in plan.ending:
+            self._last_BD[row] = x_BTD[row, plan.counts[row] - 1]
+
+    def _draw(self, hidden_BD: torch.Tensor | None) -> None:
+        """Last stage: draw the next tokens and give them to the other stages; the others will wait for them."""
+        self.awaits_tokens = True
+        if not self._links.last:
+            return
+        logits_BV = self._llama.logits(hidden_BD)
+        tokens_B = self._sampler.next_tokens(logits_BV)
+        bad_B = self._llama.tp.any(~torch.isfinite(logits_BV).all(dim=-1))
+        self._own_tokens = torch.where(bad_B, BAD_LOGITS, tokens_B).cpu()
+        self._links.share_tokens(self._own_tokens)

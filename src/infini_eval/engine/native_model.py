@@ -1,0 +1,197 @@
+"""The public door to the native model: `load_model` gives an object with `.logits` and `.generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
+from infini_eval.distributed.tensor_parallel import TensorParallel
+from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.generation import Completion, Generation, Limits
+from infini_eval.engine.links import Links
+from infini_eval.engine.pipeline import run_pipeline
+from infini_eval.engine.sampling import Sampler
+from infini_eval.errors import ConfigError, NumericsError
+from infini_eval.models.llama import Llama
+from infini_eval.models.load import Resolved, load_llama, resolve
+
+CHUNK_TOKENS = {"cpu": 4096, "cuda": 16384}  # tokens of one step over all rows, unless the user sets chunk_segments
+
+Tokens = Sequence[int] | np.ndarray | torch.Tensor
+
+
+def load_model(
+    ckpt_path: str | Path,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    memory: Memory | None = None,
+    memory_query: MemoryQuery | None = None,
+    memory_dtype: MemoryDtype = "float32",
+) -> NativeModel:
+    """Load a nanotron checkpoint (Infini-Attention or plain Llama) in this process.
+
+    ckpt_path: a step folder with config.yaml, or its parent with latest.txt. None means "as the checkpoint says".
+    dtype: "float32", "bfloat16" or "float16". device: "cpu" or "cuda" (default: cuda when present).
+    memory: "on", "off" (no memory and no gate, as turn_on_memory: false) or "ablate" (gate kept, memory read as zero).
+    memory_query: "rotary" or "plain". memory_dtype: "float32" or "model".
+    Raises CheckpointError, ConfigError.
+    """
+    settings = ModelSettings(
+        dtype=dtype, device=device, memory=memory, memory_query=memory_query, memory_dtype=memory_dtype
+    )
+    return NativeModel.load(Checkpoint(ckpt_path), settings)
+
+
+class NativeModel:
+    """A checkpoint ready to compute: this process's tensor-parallel shard of this process's pipeline stage."""
+
+    def __init__(
+        self, llama: Llama, resolved: Resolved, links: Links, *, chunk_segments: int | None = None
+    ) -> None:
+        self.llama, self.resolved, self.links = llama, resolved, links
+        self.config = resolved.config
+        self._chunk_segments = chunk_segments
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        settings: ModelSettings,
+        *,
+        tensor_parallel: TensorParallel | None = None,
+        links: Links | None = None,
+        layers: range | None = None,
+        device: torch.device | None = None,
+    ) -> NativeModel:
+        """Load the part of a checkpoint that one rank computes; the defaults are the whole model in one process."""
+        resolved = resolve(checkpoint.config, settings, device)
+        llama = load_llama(checkpoint, resolved, tensor_parallel or TensorParallel(), layers)
+        return cls(llama, resolved, links or Links(), chunk_segments=settings.chunk_segments)
+
+    @torch.inference_mode()
+    def logits(self, input_ids: Any) -> torch.Tensor:
+        """Logits of every position, for checks: [B, T] int64 -> [B, T, V] fp32 on the CPU (on every rank alike)."""
+        ids_BT = torch.as_tensor(input_ids, dtype=torch.int64)
+        if ids_BT.dim() != 2 or 0 in ids_BT.shape:
+            raise ConfigError(f"input_ids has shape {tuple(ids_BT.shape)}", valid="[B, T] with at least one token")
+        self._check_ids(ids_BT.numpy())
+        prompts = list(ids_BT.numpy())
+        generation = _LogitsOfAll(self.llama, self.links, self._sampler([0] * len(prompts), Sampling(), None), prompts, Limits(1), self.chunk_tokens(len(prompts)))
+        while not generation.read_all:
+            generation.run_unit()
+        shape = (*ids_BT.shape, self.config.vocab_size)
+        logits = generation.logits() if self.links.last else torch.empty(shape)
+        self.links.flush()
+        return self.links.share_from_last(logits)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Tokens],
+        max_new_tokens: int,
+        *,
+        stop_ids: Iterable[int] | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        vocabulary: int | None = None,
+    ) -> list[list[int]]:
+        """Continue each prompt (integers in a sequence or array) by at most `max_new_tokens` tokens.
+
+        stop_ids: tokens that end an answer and are not part of it (None: the configuration's eos_token_id; () for
+        none). temperature 0 is greedy; otherwise draws are seeded by `seed` and the prompt's place in the list.
+        vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
+        Raises NumericsError when a row's logits become NaN or infinite.
+        """
+        arrays = [np.asarray(prompt) for prompt in prompts]
+        if any(array.ndim != 1 or array.size == 0 for array in arrays) or max_new_tokens < 1:
+            raise ConfigError("every prompt needs at least one token, and max_new_tokens must be at least 1")
+        for array in arrays:
+            self._check_ids(array)
+        stop = self._stop_ids(stop_ids)
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        batches = plan_batches([len(array) for array in arrays], self.config.segment_length, batch_size)
+        answers: list[list[int]] = [[] for _ in arrays]
+        work = ((batch, arrays) for batch in batches)
+        for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
+            for row, completion in zip(batch.rows, completions, strict=True):
+                if completion.finish == "bad_logits":
+                    raise NumericsError(f"the logits of prompt {row} became NaN or infinite")
+                answers[row] = completion.token_ids
+        return answers
+
+    def run(
+        self,
+        work: Iterator[tuple[Batch, Sequence[np.ndarray]]],
+        limits: Limits,
+        sampling: Sampling,
+        vocabulary: int | None = None,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[Batch, list[Completion]]]:
+        """Answer batches as they come: each with the list that its rows index. All ranks of a replica see the same."""
+
+        def generations() -> Iterator[tuple[Batch, Generation]]:
+            for batch, prompts in work:
+                rows = [prompts[row] for row in batch.rows]
+                sampler = self._sampler(list(batch.rows), sampling, vocabulary)
+                yield batch, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
+
+        with torch.inference_mode():
+            yield from run_pipeline(generations(), self.links, on_tokens)
+
+    def chunk_tokens(self, rows: int) -> int:
+        """Tokens of each row that one step computes."""
+        if self._chunk_segments is not None and self.config.segment_length is not None:
+            return self._chunk_segments * self.config.segment_length
+        return max(1, CHUNK_TOKENS.get(self.llama.device.type, 4096) // rows)
+
+    def _sampler(self, row_seeds: list[int], sampling: Sampling, vocabulary: int | None) -> Sampler:
+        size = self.config.vocab_size
+        return Sampler(sampling, self.llama.tp, size, min(vocabulary or size, size), row_seeds)
+
+    def _stop_ids(self, stop_ids: Iterable[int] | None) -> frozenset[int]:
+        if stop_ids is not None:
+            return frozenset(stop_ids)
+        eos = self.config.eos_token_id
+        return frozenset() if eos is None else frozenset([eos])
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        lowest, highest = int(ids.min()), int(ids.max())
+        if lowest < 0 or highest >= self.config.vocab_size:
+            wrong = lowest if lowest < 0 else highest
+            raise ConfigError(
+                f"token id {wrong} is outside the model's vocabulary of {self.config.vocab_size}",
+                next_step="use the tokenizer that the model was trained with",
+            )
+
+
+class _LogitsOfAll(Generation):
+    """A prefill that keeps the logits of all positions."""
+
+    _parts: list[torch.Tensor]
+
+    @property
+    def read_all(self) -> bool:
+        return self._next_step == len(self._steps)
+
+    def logits(self) -> torch.Tensor:
+        """[B, T, V] fp32 on the CPU; last stage only."""
+        return torch.cat(self._parts, dim=1)
+
+    def _keep_last(self, x_BTD, plan) -> None:
+        if not hasattr(self, "_parts"):
+            self._parts = []
+        local = self._llama.logits(x_BTD).flatten(0, 1)
+        self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
+
+    def _draw(self, hidden_BD) -> None:
+        """Nothing is drawn."""

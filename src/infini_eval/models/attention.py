@@ -1,0 +1,133 @@
+"""Infini-Attention of one layer, streamed: local attention of the segment, mixed with what the memory returns.
+
+A plain Llama runs through the same code as one open segment without memory. The order is the reference's: read the
+old memory, mix, then write. Everything here is per head, so tensor parallelism needs no communication inside.
+
+Legend: B batch, T tokens, N query heads, G kv heads, R = N / G, H head width, K segments of a chunk; L segment length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from infini_eval.config import Memory, MemoryQuery
+from infini_eval.models import memory as compressive
+from infini_eval.models.kernels import cached_attention, causal_attention
+from infini_eval.models.rope import RotaryTable
+from infini_eval.models.state import LayerState, Step
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """What all layers share; `segment_length` is None for a plain Llama, whose memory is "off"."""
+
+    segment_length: int | None
+    memory: Memory
+    memory_query: MemoryQuery
+    softmax_scale: float
+    implementation: str
+
+    @property
+    def keeps_memory(self) -> bool:
+        return self.memory == "on"
+
+
+def attend(
+    q_BTNH: torch.Tensor,
+    k_BTGH: torch.Tensor,
+    v_BTGH: torch.Tensor,
+    gate_N1: torch.Tensor | None,
+    rotary: RotaryTable,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    state: LayerState,
+    step: Step,
+    settings: AttentionSettings,
+) -> torch.Tensor:
+    """Attention of one step, [B, T, N, H]; updates `state`. q and k come without rotation; gate_N1 is None without gates."""
+    q_rotated, k_rotated = rotary.rotate(q_BTNH, cos_sin), rotary.rotate(k_BTGH, cos_sin)
+    q_read = q_rotated if settings.memory_query == "rotary" else q_BTNH
+    if step.segments:
+        local, retrieved = _whole_segments(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
+    else:
+        local, retrieved = _open_segment(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
+    return _mix(local, retrieved, gate_N1, settings)
+
+
+def _mix(local, retrieved, gate_N1, settings: AttentionSettings):
+    """O = g A + (1 - g) O_local; the gate scales the first segment too, although there is nothing to read yet."""
+    if settings.memory == "off":
+        return local
+    if retrieved is None:
+        return (1 - gate_N1).to(local.dtype) * local
+    return (gate_N1 * retrieved + (1 - gate_N1) * local).to(local.dtype)
+
+
+def _whole_segments(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, step: Step, settings: AttentionSettings):
+    """K segments at once for local attention, one after the other for the memory."""
+    batch, tokens, heads, width = q_rotated.shape
+    length, kv_heads = settings.segment_length, k_rotated.shape[2]
+    local = causal_attention(
+        *(x.reshape(batch * step.segments, length, -1, width) for x in (q_rotated, k_rotated, v)),
+        settings.softmax_scale,
+        settings.implementation,
+    ).reshape(batch, tokens, heads, width)
+    if not settings.keeps_memory:
+        return local, None
+    q_BKGRLH = q_read.view(batch, step.segments, length, kv_heads, -1, width).permute(0, 1, 3, 4, 2, 5)
+    k_BKGLH, v_BKGLH = (x.view(batch, step.segments, length, kv_heads, width).transpose(2, 3) for x in (k_raw, v))
+    assert state.memory is not None and isinstance(step.has_memory, bool)
+    retrieved = compressive.scan_segments(state.memory, q_BKGRLH, k_BKGLH, v_BKGLH, step.has_memory)
+    return local, retrieved.permute(0, 1, 4, 2, 3, 5).reshape(batch, tokens, heads, width)
+
+
+def _open_segment(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, step: Step, settings: AttentionSettings):
+    """T tokens of the open segment; rows whose segment is full afterwards are folded into the memory."""
+    state.open_segment()
+    assert state.keys is not None and state.values is not None
+    _store(state.keys, k_rotated, step)
+    _store(state.values, v, step)
+    local = cached_attention(
+        q_rotated,
+        state.keys[:, : step.span],
+        state.values[:, : step.span],
+        step,
+        settings.softmax_scale,
+        settings.implementation,
+    )
+    if not settings.keeps_memory:
+        return local, None
+    assert state.memory is not None and state.raw_keys is not None
+    _store(state.raw_keys, k_raw, step)
+    retrieved = _read_open(state.memory, q_read, step, k_raw.shape[2]) if step.has_memory is not False else None
+    if step.closing is not None:
+        _fold_rows(state, step)
+    return local, retrieved
+
+
+def _read_open(memory_BGHE, q_BTNH, step: Step, kv_heads: int):
+    batch, tokens, heads, width = q_BTNH.shape
+    q_BGRTH = q_BTNH.view(batch, tokens, kv_heads, -1, width).permute(0, 2, 3, 1, 4)
+    phi = compressive.feature_map(q_BGRTH.to(memory_BGHE.dtype)).flatten(2, 3)
+    retrieved = compressive.read(memory_BGHE, phi, step.has_memory)
+    return retrieved.view(batch, kv_heads, -1, tokens, width).permute(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
+
+
+def _store(buffer_BSGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step) -> None:
+    """Write the step's tokens at their places; what lies beyond a row's real tokens is overwritten before it is seen."""
+    if step.offset is not None:
+        buffer_BSGH[:, step.offset : step.offset + new_BTGH.shape[1]] = new_BTGH
+        return
+    rows = torch.arange(new_BTGH.shape[0], device=new_BTGH.device)[:, None]
+    buffer_BSGH[rows, step.positions] = new_BTGH
+
+
+def _fold_rows(state: LayerState, step: Step) -> None:
+    assert state.memory is not None and state.raw_keys is not None and state.values is not None
+    rows = step.closing
+    assert rows is not None
+    has_memory = step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows]
+    memory = state.memory[rows]
+    compressive.fold(memory, state.raw_keys[rows].transpose(1, 2), state.values[rows].transpose(1, 2), has_memory)
+    state.memory[rows] = memory

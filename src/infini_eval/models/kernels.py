@@ -1,0 +1,64 @@
+"""Softmax attention over a segment: torch's scaled_dot_product_attention, or flash-attn's own kernels when asked for.
+
+Legend: B batch, T queries, S keys, N query heads, G kv heads, H head width.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+import torch.nn.functional as F
+
+from infini_eval.errors import BackendError
+from infini_eval.models.state import Step
+
+
+def causal_attention(
+    q_BTNH: torch.Tensor, k_BTGH: torch.Tensor, v_BTGH: torch.Tensor, scale: float, implementation: str
+) -> torch.Tensor:
+    """Each query sees the keys up to its own position; [B, T, N, H]."""
+    if implementation == "flash_attn":
+        from flash_attn import flash_attn_func
+
+        return flash_attn_func(q_BTNH, k_BTGH, v_BTGH, softmax_scale=scale, causal=True)
+    return _sdpa(q_BTNH, k_BTGH, v_BTGH, scale, None, causal=True)
+
+
+def cached_attention(
+    q_BTNH: torch.Tensor, k_BSGH: torch.Tensor, v_BSGH: torch.Tensor, step: Step, scale: float, implementation: str
+) -> torch.Tensor:
+    """Queries see what `step` says of the open segment's keys (their own are already among them); [B, T, N, H]."""
+    if step.causal:
+        return causal_attention(q_BTNH, k_BSGH, v_BSGH, scale, implementation)
+    if implementation == "flash_attn":
+        from flash_attn import flash_attn_with_kvcache
+
+        return flash_attn_with_kvcache(
+            q_BTNH, k_BSGH, v_BSGH, cache_seqlens=step.lengths, softmax_scale=scale, causal=True
+        )
+    return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
+
+
+def check_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> None:
+    """A clear error before anything is loaded, instead of a failing kernel in the middle of a run."""
+    if implementation != "flash_attn":
+        return
+    if importlib.util.find_spec("flash_attn") is None:
+        raise BackendError(
+            "--attn-implementation flash_attn needs the package flash-attn, which is not installed",
+            valid="sdpa (torch's own kernels, flash among them)",
+            next_step="pip install 'infini-eval[flash]' --no-build-isolation",
+        )
+    if device.type != "cuda" or dtype == torch.float32:
+        raise BackendError(
+            f"flash-attn runs on CUDA in bfloat16 or float16, not on {device.type} in {str(dtype).removeprefix('torch.')}",
+            valid="--attn-implementation sdpa, or --device cuda --dtype bfloat16",
+        )
+
+
+def _sdpa(q_BTNH, k_BSGH, v_BSGH, scale: float, mask, *, causal: bool) -> torch.Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q_BTNH, k_BSGH, v_BSGH))
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+    return out.transpose(1, 2)

@@ -1,0 +1,109 @@
+"""The Infini-Attention Llama as nanotron lays it out, cut for tensor and pipeline parallelism, run step by step.
+
+Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head width, V vocabulary; local to a tp rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from infini_eval.config import ModelConfig
+from infini_eval.distributed.tensor_parallel import TensorParallel
+from infini_eval.models.attention import AttentionSettings, attend
+from infini_eval.models.naive import gate
+from infini_eval.models.rope import RotaryTable
+from infini_eval.models.state import BatchState, LayerState, StateShape, Step
+
+
+@dataclass
+class LayerWeights:
+    """One decoder layer's local weights, each [out, in]; `gate_N1` is the activated gate (None without gates)."""
+
+    input_norm: torch.Tensor
+    qkv: torch.Tensor
+    o: torch.Tensor
+    post_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    gate_N1: torch.Tensor | None
+
+
+class Llama:
+    """The layers of one pipeline stage, with the embedding on the first and the head on the last.
+
+    Weights are plain local tensors (tp shards); the only communication inside a layer is one all-reduce after o_proj
+    and one after down_proj.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        settings: AttentionSettings,
+        layers: list[LayerWeights],
+        *,
+        embedding: torch.Tensor | None,
+        final_norm: torch.Tensor | None,
+        head: torch.Tensor | None,
+        tensor_parallel: TensorParallel,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory_dtype: torch.dtype,
+    ) -> None:
+        self.config, self.settings, self.layers = config, settings, layers
+        self.embedding, self.final_norm, self.head = embedding, final_norm, head
+        self.tp = tensor_parallel
+        self.dtype, self.device, self.memory_dtype = dtype, device, memory_dtype
+        self.heads, self.kv_heads = self.tp.local_heads(config.num_attention_heads, config.num_key_value_heads)
+        self.rotary = RotaryTable(config.head_dim, config.rope_theta, config.rope_interleaved, dtype, device)
+        if settings.segment_length is not None:
+            self.rotary.ensure(settings.segment_length)
+
+    def new_state(self, batch: int, longest: int) -> BatchState:
+        """State for `batch` sequences of at most `longest` tokens (prompt and answer)."""
+        length = self.settings.segment_length
+        capacity = longest if length is None else length
+        self.rotary.ensure(capacity)
+        shape = StateShape(batch, self.kv_heads, self.config.head_dim, capacity, self.settings.keeps_memory)
+        return BatchState(len(self.layers), shape, length, self.dtype, self.memory_dtype, self.device)
+
+    def embed(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Token ids [B, T] int64 -> [B, T, D]; the vocabulary is sharded over tp."""
+        assert self.embedding is not None, "only the first stage embeds"
+        return self.tp.embed(ids_BT, self.embedding, self.config.vocab_size)
+
+    def run_layers(self, x_BTD: torch.Tensor, state: BatchState, step: Step) -> torch.Tensor:
+        """The stage's layers over one step; updates `state`."""
+        cos_sin = self.rotary.at(step.positions)
+        for weights, layer_state in zip(self.layers, state.layers, strict=True):
+            x_BTD = self._layer(x_BTD, weights, layer_state, step, cos_sin)
+        return x_BTD
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Final norm and head: [..., D] -> this rank's logits [..., V / tp] in fp32."""
+        assert self.final_norm is not None and self.head is not None, "only the last stage has the head"
+        return F.linear(self._norm(x, self.final_norm), self.head).float()
+
+    def _layer(self, x, weights: LayerWeights, state: LayerState, step: Step, cos_sin) -> torch.Tensor:
+        normed = self._norm(x, weights.input_norm)
+        q, k, v = self._project(normed, weights.qkv)
+        attended = attend(q, k, v, weights.gate_N1, self.rotary, cos_sin, state, step, self.settings)
+        x = x + self.tp.all_reduce(F.linear(attended.flatten(2), weights.o))
+        gated, up = F.linear(self._norm(x, weights.post_norm), weights.gate_up).chunk(2, dim=-1)
+        return x + self.tp.all_reduce(F.linear(F.silu(gated) * up, weights.down))
+
+    def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        fused = F.linear(x_BTD, qkv).unflatten(-1, (-1, self.config.head_dim))
+        return fused.split([self.heads, self.kv_heads, self.kv_heads], dim=2)
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
+
+
+def activated_gate(balance_factors_N: torch.Tensor, activation: str | None, memory_dtype: torch.dtype) -> torch.Tensor:
+    """The gate as [N, 1], computed once, in the memory's dtype (the reference computes it in the model's)."""
+    return gate(balance_factors_N.to(memory_dtype), activation)[:, None]
+
+

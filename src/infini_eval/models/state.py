@@ -1,0 +1,166 @@
+"""What a batch of sequences carries from one step to the next, and where each step's tokens stand.
+
+An Infini model keeps the memory of its completed segments and the keys and values of the open one; a plain Llama is
+treated as one open segment that never closes. Lengths are known on the host, so no step waits for the device.
+
+Legend: B batch, T tokens of the step, S keys seen, G kv heads, H head width; L is the segment length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from infini_eval.models.memory import HasMemory, new_memory
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """Sizes of one layer's state; `capacity` is the number of open tokens it can hold (L, or the longest sequence)."""
+
+    batch: int
+    kv_heads: int
+    head_dim: int
+    capacity: int
+    keeps_memory: bool
+
+
+class LayerState:
+    """One layer's state: memory_BGHE and the open segment's rotated keys, raw keys and values, each [B, S, G, H]."""
+
+    def __init__(
+        self, shape: StateShape, dtype: torch.dtype, memory_dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._shape, self._dtype, self._device = shape, dtype, device
+        self.memory: torch.Tensor | None = None
+        if shape.keeps_memory:
+            self.memory = new_memory(shape.batch, shape.kv_heads, shape.head_dim, memory_dtype, device)
+        self.keys: torch.Tensor | None = None
+        self.raw_keys: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
+
+    def open_segment(self) -> None:
+        """Allocate the open segment's buffers once, at the first step that needs them."""
+        if self.keys is not None:
+            return
+        shape = self._shape
+        size = (shape.batch, shape.capacity, shape.kv_heads, shape.head_dim)
+        self.keys = torch.empty(size, dtype=self._dtype, device=self._device)
+        self.values = torch.zeros(size, dtype=self._dtype, device=self._device)
+        if shape.keeps_memory:
+            self.raw_keys = torch.empty(size, dtype=self._dtype, device=self._device)
+
+    def nbytes(self) -> int:
+        tensors = (self.memory, self.keys, self.raw_keys, self.values)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward step: whole segments, or tokens of the open segment.
+
+    segments: K > 0 whole segments of every row; 0 for T tokens of the open segment.
+    positions: int64 positions inside the segment, [T], or [B, T] where rows differ.
+    has_memory: whether rows have a memory to read.
+    span: S, the number of open keys the step can see, its own included.
+    mask: bool [B or 1, 1, T, S] where neither "all" nor plain causality describes what is visible.
+    causal: queries and keys are the same T tokens.
+    lengths: int32 [B], open keys a row sees from its last query on (for kernels that take lengths instead of masks).
+    closing: rows whose open segment is full after this step, as an index tensor; None when there is none.
+    """
+
+    segments: int
+    positions: torch.Tensor
+    has_memory: HasMemory
+    span: int = 0
+    mask: torch.Tensor | None = None
+    causal: bool = True
+    offset: int | None = 0
+    lengths: torch.Tensor | None = None
+    closing: torch.Tensor | None = None
+
+
+class Cursor:
+    """Where each row of a batch stands; makes the steps that move it on."""
+
+    def __init__(self, batch: int, segment_length: int | None, device: torch.device) -> None:
+        self.batch = batch
+        self.segment_length = segment_length
+        self.open_lengths = [0] * batch
+        self.segments = [0] * batch
+        self._device = device
+
+    def take_segments(self, count: int) -> Step:
+        """`count` whole segments of every row; allowed only at a border."""
+        assert self.segment_length is not None and not any(self.open_lengths), "whole segments start at a border"
+        positions = torch.arange(self.segment_length, device=self._device).repeat(count)
+        step = Step(segments=count, positions=positions, has_memory=self._has_memory())
+        self.segments = [done + count for done in self.segments]
+        return step
+
+    def take_open(self, tokens: int, counts: Sequence[int] | None = None) -> Step:
+        """`tokens` more of the open segment; only the first `counts[row]` are real, the rest is padding on the right."""
+        counts = [tokens] * self.batch if counts is None else list(counts)
+        starts = self.open_lengths
+        common = starts[0] if len(set(starts)) == 1 else None
+        within = torch.arange(tokens, device=self._device)
+        positions = within + common if common is not None else within + self._tensor(starts)[:, None]
+        span = max(starts) + tokens
+        after = [start + count for start, count in zip(starts, counts, strict=True)]
+        step = Step(
+            segments=0,
+            positions=positions,
+            has_memory=self._has_memory(),
+            span=span,
+            mask=self._mask(positions, span, common, tokens),
+            causal=common == 0,
+            offset=common,
+            lengths=self._tensor([start + tokens for start in starts]).int(),
+            closing=self._close(after),
+        )
+        return step
+
+    def _close(self, after: list[int]) -> torch.Tensor | None:
+        """Move on to `after`; rows that reached L start a new segment."""
+        full = [row for row, length in enumerate(after) if length == self.segment_length]
+        assert self.segment_length is None or max(after) <= self.segment_length, "an open step crossed a border"
+        self.open_lengths = [0 if row in set(full) else length for row, length in enumerate(after)]
+        for row in full:
+            self.segments[row] += 1
+        return self._tensor(full) if full else None
+
+    def _has_memory(self) -> HasMemory:
+        flags = [done > 0 for done in self.segments]
+        if len(set(flags)) == 1:
+            return flags[0]
+        return torch.tensor(flags, device=self._device)
+
+    def _mask(self, positions: torch.Tensor, span: int, common: int | None, tokens: int) -> torch.Tensor | None:
+        if common is not None and (common == 0 or tokens == 1):
+            return None
+        visible = torch.arange(span, device=self._device) <= positions[..., None]
+        return visible.view(-1, 1, tokens, span)
+
+    def _tensor(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, device=self._device)
+
+
+class BatchState:
+    """The state of a batch in all layers of a stage, and its cursor."""
+
+    def __init__(
+        self,
+        layers: int,
+        shape: StateShape,
+        segment_length: int | None,
+        dtype: torch.dtype,
+        memory_dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.layers = [LayerState(shape, dtype, memory_dtype, device) for _ in range(layers)]
+        self.cursor = Cursor(shape.batch, segment_length, device)
+
+    def nbytes(self) -> int:
+        return sum(layer.nbytes() for layer in self.layers)
