@@ -1,0 +1,1 @@
+"""Data sets: reading, validating and composing long-context samples; never imports torch."""

@@ -1,0 +1,182 @@
+"""A haystack: text tokenised once, with the places where it may be cut and the number of tokens up to each."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.errors import DataError
+
+# A cut is a single space between two letters or digits: the text before it ends in a word, the text after it begins
+# with the space, so that both parts and whatever is put between them keep the tokens they have in one piece.
+CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
+NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
+BLOCK_CHARS = 65_536
+CONTEXT_CHARS = 256  # tokenised before each block, so that a block's first tokens are those of the running text
+
+
+@dataclass(frozen=True)
+class Haystack:
+    """Text with its cuts: `cut_chars[i]` is a cut's character, `cut_tokens[i]` the tokens of text[:cut] ([C] int64).
+
+    `name` is the source's; `unique_fraction` is below 1 where the source ran out and was repeated.
+    """
+
+    text: str
+    cut_chars: NDArray[np.int64]
+    cut_tokens: NDArray[np.int64]
+    name: str
+    unique_fraction: float = 1.0
+    repeats: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens between the first and the last cut: the longest slice."""
+        return int(self.cut_tokens[-1] - self.cut_tokens[0])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def numbers(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Every number standing alone: its character and its text."""
+        found = [(match.start(), match.group()) for match in NUMBER.finditer(self.text)]
+        return np.array([start for start, _ in found], dtype=np.int64), [number for _, number in found]
+
+    def slice(self, first: int, last: int) -> str:
+        """The text from cut `first` to cut `last`; it begins with a space and ends in a word."""
+        return self.text[self.cut_chars[first] : self.cut_chars[last]]
+
+    def slice_tokens(self, first: int, last: int) -> int:
+        return int(self.cut_tokens[last] - self.cut_tokens[first])
+
+    def cut_at(self, token: float) -> int:
+        """The cut nearest to a token count; the earlier one of two equally near."""
+        after = int(np.searchsorted(self.cut_tokens, token))
+        if after == 0:
+            return 0
+        if after == len(self.cut_tokens):
+            return after - 1
+        return after if self.cut_tokens[after] - token < token - self.cut_tokens[after - 1] else after - 1
+
+    def cut_exactly(self, token: int) -> int | None:
+        """The cut with exactly that many tokens before it; None where there is none."""
+        at = int(np.searchsorted(self.cut_tokens, token))
+        return at if at < len(self.cut_tokens) and self.cut_tokens[at] == token else None
+
+    def numbers_between(self, first: int, last: int) -> set[str]:
+        """The numbers in the text between two cuts."""
+        starts, numbers = self.numbers
+        low, high = np.searchsorted(starts, [self.cut_chars[first], self.cut_chars[last]])
+        return set(numbers[low:high])
+
+    def identity(self, first: int) -> str:
+        """Names the haystack that starts at a cut: prompts of equal identity share their text (16 hex digits)."""
+        return hashlib.sha256(f"{self.fingerprint}:{self.cut_chars[first]}".encode()).hexdigest()[:16]
+
+
+def build_haystack(
+    parts: Iterable[str], tokenizer: Tokenizer, tokens: int, *, name: str, allow_repeat: bool = False, repeats: bool = False
+) -> Haystack:
+    """Tokenise text until it has `tokens` tokens; block by block, so that no encoding of the whole is ever held.
+
+    `repeats`: the source repeats itself by nature (a filler). Otherwise a source that ends too early is an error,
+    or with `allow_repeat` starts again, and the haystack says which fraction of it is unique.
+    """
+    builder = _Builder(tokenizer)
+    for block in _blocks(parts):
+        builder.add(block)
+        if builder.enough(tokens):
+            break
+    unique = builder.available
+    if unique <= 0:
+        raise DataError(f"the haystack {name} has no two words in a row", valid="text with words separated by spaces")
+    if not builder.enough(tokens):
+        if not allow_repeat:
+            raise DataError(
+                f"the haystack {name} is too short: it has {unique:,} tokens, {tokens:,} are needed "
+                f"({unique / tokens:.1%})",
+                next_step="add text, or pass --allow-repeat to repeat it (the fraction is recorded)",
+            )
+        builder.repeat(tokens)
+    fraction = 1.0 if repeats else min(1.0, unique / builder.available)
+    return builder.finish(name, fraction, repeats)
+
+
+class _Builder:
+    """Collects text and cuts; blocks begin at a cut, so that each is tokenised with a little text before it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.texts: list[str] = []
+        self.chars: list[NDArray[np.int64]] = []
+        self.tokens: list[NDArray[np.int64]] = []
+        self.length = 0
+        self.count = 0
+        self.first: int | None = None
+        self.last = 0
+
+    @property
+    def available(self) -> int:
+        """Tokens from the first cut to the last one."""
+        return 0 if self.first is None else self.last - self.first
+
+    def enough(self, tokens: int) -> bool:
+        return self.available >= tokens
+
+    def add(self, block: str) -> None:
+        before = self.texts[-1][-CONTEXT_CHARS:] if self.texts else ""
+        before = before[before.find(" ") :] if " " in before else before
+        _, offsets = self.tokenizer.encode_window(before + block)
+        offsets = offsets - len(before)
+        own = offsets[offsets[:, 1] > 0]
+        cuts = np.array([match.start() for match in CUT.finditer(block)], dtype=np.int64)
+        ends = np.maximum.accumulate(own[:, 1]) if len(own) else own[:, 1]
+        before_cut = np.searchsorted(ends, cuts, side="right")
+        if len(own):  # no token may reach over the cut into the next word
+            following = own[np.minimum(before_cut, len(own) - 1), 0]
+            clean = (before_cut == len(own)) | (following >= cuts)
+            cuts, before_cut = cuts[clean], before_cut[clean]
+        if len(cuts):
+            self.chars.append(cuts + self.length)
+            self.tokens.append(before_cut + self.count)
+            self.first = int(self.tokens[0][0]) if self.first is None else self.first
+            self.last = int(self.tokens[-1][-1])
+        self.texts.append(block)
+        self.length += len(block)
+        self.count += len(own)
+
+    def repeat(self, tokens: int) -> None:
+        blocks = [" " + self.texts[0].lstrip(), *self.texts[1:]]
+        while not self.enough(tokens):
+            for block in blocks:
+                self.add(block)
+                if self.enough(tokens):
+                    break
+
+    def finish(self, name: str, fraction: float, repeats: bool) -> Haystack:
+        chars, counts = np.concatenate(self.chars), np.concatenate(self.tokens)
+        return Haystack("".join(self.texts), chars, counts, name, fraction, repeats)
+
+
+def _blocks(parts: Iterable[str]) -> Iterator[str]:
+    """Blocks of about BLOCK_CHARS characters; each but the first begins with the space of a cut."""
+    held = ""
+    for part in parts:
+        held += part
+        while len(held) >= BLOCK_CHARS:
+            cut = next((m.start() for m in CUT.finditer(held, BLOCK_CHARS // 2)), None)
+            if cut is None:
+                break
+            yield held[:cut]
+            held = held[cut:]
+    if held:
+        yield held

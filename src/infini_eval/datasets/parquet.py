@@ -1,0 +1,198 @@
+"""Reads a passkey data set: a parquet file, a folder of them, a save_to_disk folder or a hub id; filters and draws rows."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infini_eval.datasets.locate import find_files, fingerprint, read_table
+from infini_eval.datasets.validate import answer_follows_question
+from infini_eval.errors import DataError
+from infini_eval.records import Sample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REQUIRED = ("prompt", "answer", "depth_percent")
+MAX_VALUES_SHOWN = 25
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """The samples of a data set, the sha256 of its files (16 digits), where they came from, and what should be said."""
+
+    samples: list[Sample]
+    fingerprint: str
+    source: str
+    notes: list[str]
+
+
+def load_samples(
+    path_or_hub_id: str | Path,
+    *,
+    num_shots: int | None = None,
+    num_digits: int | None = None,
+    context_length: int | None = None,
+    depths: Sequence[float] | None = None,
+) -> LoadedData:
+    """Read and filter a data set; None (for num_digits also 0) means "do not filter".
+
+    A filter on a column that the data do not have is skipped and noted. DataError when nothing can be read, a column
+    is missing, no row is left, or the rows are training data (the answer behind the question).
+    """
+    files = find_files(path_or_hub_id)
+    table = read_table(files)
+    _require_columns(table, files.source)
+    _refuse_training_data(table, files.source)
+    notes = list(files.notes)
+    rows = _filtered(table, files.source, notes, {
+        "num_shots": None if num_shots is None else _equals(num_shots),
+        "num_digits": _equals(num_digits) if num_digits else None,
+        "context_length": None if context_length is None else _equals(context_length),
+        "depth_percent": None if depths is None else _among(depths),
+    })
+    return LoadedData(_samples(rows), fingerprint(files), files.source, notes)
+
+
+def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int) -> tuple[list[Sample], list[str]]:
+    """`num_samples` of each cell (context length, depth), in the data's order, and notes on cells that hold fewer.
+
+    A cell's draw depends on the seed and the cell alone, and a smaller draw is part of a larger one.
+    """
+    if num_samples is None:
+        return list(samples), []
+    cells: dict[tuple[int | None, float], list[int]] = defaultdict(list)
+    for i, sample in enumerate(samples):
+        cells[sample.context_length, sample.depth_percent].append(i)
+    chosen: list[int] = []
+    short: list[str] = []
+    for (length, depth), members in cells.items():
+        order = list(members)
+        random.Random(f"{seed}/{length}/{depth:g}").shuffle(order)
+        chosen += order[:num_samples]
+        if len(members) < num_samples:
+            short.append(f"depth {depth:g}%{f' of {length} tokens' if length else ''}: {len(members)}")
+    notes = [f"asked for {num_samples} samples a depth, fewer are there: {'; '.join(short)}"] if short else []
+    return [samples[i] for i in sorted(chosen)], notes
+
+
+def read_answers(path_or_hub_id: str | Path) -> set[str]:
+    """Every answer of a data set as text, training data included."""
+    files = find_files(path_or_hub_id)
+    table = read_table(files)
+    if "answer" not in table.column_names:
+        raise DataError(f"{files.source} has no column answer; its columns: {', '.join(table.column_names)}")
+    return {answer_text(value) for value in table.column("answer").to_pylist() if value is not None}
+
+
+def _equals(wanted: float) -> Callable[[Any], bool]:
+    return lambda value: value is not None and float(value) == wanted
+
+
+def _among(wanted: Sequence[float]) -> Callable[[Any], bool]:
+    return lambda value: value is not None and any(abs(float(value) - depth) < 1e-6 for depth in wanted)
+
+
+def _require_columns(table: pa.Table, source: str) -> None:
+    missing = [name for name in REQUIRED if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{source} has no column {' and no column '.join(missing)}; its columns: {', '.join(table.column_names) or 'none'}",
+            valid="columns prompt, answer, depth_percent; optional id, context_length, token_count or num_tokens, "
+            "num_shots, num_digits",
+        )
+    if table.num_rows == 0:
+        raise DataError(f"{source} holds no rows; its columns: {', '.join(table.column_names)}")
+
+
+def _refuse_training_data(table: pa.Table, source: str) -> None:
+    if "is_eval" in table.column_names:
+        training = [value for value in table.column("is_eval").to_pylist() if value in ("no", False, 0)]
+        marked = bool(training)
+    else:
+        prompts, answers = table.column("prompt"), table.column("answer")
+        step = max(1, table.num_rows // 50)  # a look at some rows: a file is made in one mode
+        rows = range(0, table.num_rows, step)
+        followed = [answer_follows_question(prompts[i].as_py() or "", answer_text(answers[i].as_py())) for i in rows]
+        marked = sum(followed) * 2 > len(followed)
+    if marked:
+        raise DataError(
+            f"{source} holds training data: the question is followed by the answer, so every model would pass",
+            valid="a file made with --is_eval yes",
+            next_step="make one: infini-eval generate --is_eval yes … (see docs/data.md)",
+        )
+
+
+def _filtered(
+    table: pa.Table, source: str, notes: list[str], filters: dict[str, Callable[[Any], bool] | None]
+) -> pa.Table:
+    for name, keep in filters.items():
+        if keep is None:
+            continue
+        if name not in table.column_names:
+            notes.append(f"{source} has no column {name}: not filtered by it")
+            continue
+        values = table.column(name).to_pylist()
+        kept = [keep(value) for value in values]
+        if not any(kept):
+            raise DataError(
+                f"no row of {source} is left after the filter on {name}",
+                valid=f"{name}: {_values_shown(values)}",
+                next_step=f"choose one of these values; columns: {', '.join(table.column_names)}",
+            )
+        table = table if all(kept) else table.filter(kept)
+    return table
+
+
+def _values_shown(values: list[Any]) -> str:
+    counted = sorted(Counter(values).items(), key=lambda item: (item[0] is None, item[0]))
+    shown = [f"{value:g} ({n} rows)" if isinstance(value, float) else f"{value} ({n} rows)" for value, n in counted]
+    return ", ".join(shown[:MAX_VALUES_SHOWN]) + (f", … {len(shown)} values" if len(shown) > MAX_VALUES_SHOWN else "")
+
+
+def _samples(table: pa.Table) -> list[Sample]:
+    names = [name for name in table.column_names if name != "prompt"]
+    columns = {name: table.column(name).to_pylist() for name in names}
+    prompts = table.column("prompt").to_pylist()
+    seen: Counter[tuple[Any, ...]] = Counter()
+    samples = []
+    for i, prompt in enumerate(prompts):
+        row = {name: columns[name][i] for name in names}
+        sample = _sample(row, prompt, i)
+        content = (sample.id, prompt, sample.answer, sample.depth_percent, sample.context_length)
+        if seen[content]:
+            sample = _sample(row, prompt, i, occurrence=seen[content])
+        seen[content] += 1
+        samples.append(sample)
+    return samples
+
+
+def _sample(row: dict[str, Any], prompt: Any, index: int, occurrence: int = 0) -> Sample:
+    identity = str(row["id"]) if row.get("id") is not None else str(index)
+    depth = row["depth_percent"]
+    if not isinstance(prompt, str) or row["answer"] is None or depth is None:
+        raise DataError(f"row {index} (id {identity}) has an empty prompt, answer or depth_percent")
+    return Sample(
+        id=identity,
+        prompt=prompt,
+        answer=answer_text(row["answer"]),
+        depth_percent=float(depth),
+        context_length=_whole(row.get("context_length")),
+        num_shots=_whole(row.get("num_shots")),
+        num_digits=_whole(row.get("num_digits")),
+        columns=row,
+        occurrence=occurrence,
+    )
+
+
+def answer_text(value: Any) -> str:
+    """An answer as text: 1234, 1234.0 and "1234" alike."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,165 @@
+"""Plans a data set before anything is composed: each row's length, depth, keys and haystack, from the seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from infini_eval.datasets.haystack import Haystack
+from infini_eval.datasets.keys import KeyDrawer
+from infini_eval.errors import ConfigError
+
+HaystackPer = Literal["prompt", "depth", "trial", "run"]
+POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts; beyond it, prompts share text
+GAP_TOKENS = 128  # between one prompt's haystack and the next one's
+SPARE_TOKENS = 8_192  # after the last one, for cuts that fit
+LOOSE_TOKENS = 700  # --is_exact_context_length no: lengths are drawn from this many tokens below the nominal one
+LOOSE_FROM = 2_000
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """What to generate. Lengths in tokens, depths in percent; `num_prompts` for each length and depth.
+
+    `question_phase`: None, "border" (the prompt ends a segment), "jitter", or the offset in its segment of the
+    position that predicts the answer's first token. `answer_budget`: tokens kept free for the answer when
+    `length_includes_answer`.
+    """
+
+    context_lengths: tuple[int, ...]
+    depths: tuple[float, ...]
+    num_prompts: int
+    num_shots: int = 0
+    num_digits: tuple[int, ...] = (5,)
+    seed: int = 42
+    id: str = ""
+    haystack: str = "english"
+    haystack_per: HaystackPer = "prompt"
+    allow_repeat: bool = False
+    length_includes_answer: bool = False
+    answer_budget: int = 16
+    exact: bool = True
+    is_eval: bool = True
+    segment_length: int | None = None
+    question_phase: str | None = None
+    needle_segment: int | None = None
+    boundary: Literal["straddle", "before", "after"] | None = None
+    distinct_keys: Literal["call", "cell"] = "call"
+    excluded_keys: Collection[str] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row to be: `target` is the prompt's exact length in tokens, `group` names its haystack."""
+
+    context_length: int
+    depth: float
+    trial: int
+    num_digits: int
+    target: int
+    group: int
+
+
+@dataclass(frozen=True)
+class KeyedRow:
+    """A row with its haystack's first cut and its keys."""
+
+    plan: RowPlan
+    start: int
+    key: str
+    shot_keys: tuple[str, ...]
+
+
+def plan_rows(config: GenerateConfig) -> list[RowPlan]:
+    """All rows in the order of the file: by length, depth and trial."""
+    rows: list[RowPlan] = []
+    groups: dict[tuple[float, ...], int] = {}
+    for length in config.context_lengths:
+        for depth in config.depths:
+            for trial in range(config.num_prompts):
+                group = groups.setdefault(_group(config.haystack_per, length, depth, trial), len(groups))
+                digits = config.num_digits[trial % len(config.num_digits)]
+                rows.append(RowPlan(length, depth, trial, digits, _target(config, length, depth, trial), group))
+    return rows
+
+
+def _group(per: HaystackPer, length: int, depth: float, trial: int) -> tuple[float, ...]:
+    return {"prompt": (length, depth, trial), "depth": (depth,), "trial": (trial,), "run": ()}[per]
+
+
+def _target(config: GenerateConfig, length: int, depth: float, trial: int) -> int:
+    """The prompt's length: the nominal one, less the answer's budget, moved down to the asked phase."""
+    rng = random.Random(f"length/{config.seed}/{config.id}/{length}/{depth:g}/{trial}")
+    target = length - (config.answer_budget if config.length_includes_answer else 0)
+    if not config.exact and length >= LOOSE_FROM:
+        target -= rng.randrange(LOOSE_TOKENS + 1)
+    if config.question_phase is not None:
+        segment = _segment_length(config, "--question-phase")
+        phase = question_phase(config.question_phase, segment, rng)
+        target -= (target - 1 - phase) % segment
+    if target < 1:
+        raise ConfigError(
+            f"--context_length {length} leaves no room for the prompt", valid="a length above the answer's budget"
+        )
+    return target
+
+
+def question_phase(text: str, segment_length: int, rng: random.Random) -> int:
+    """The phase that `--question-phase` asks for: a number, "border" (the segment's last place) or "jitter"."""
+    if text == "border":
+        return segment_length - 1
+    if text == "jitter":
+        return rng.randrange(segment_length)
+    if not text.isdecimal() or int(text) >= segment_length:
+        raise ConfigError(
+            f"--question-phase {text!r} is not a phase", valid=f"border, jitter, or 0..{segment_length - 1}"
+        )
+    return int(text)
+
+
+def _segment_length(config: GenerateConfig, flag: str) -> int:
+    if config.segment_length is None:
+        raise ConfigError(f"{flag} needs the model's segment length", next_step="pass --segment-length L")
+    return config.segment_length
+
+
+def pool_tokens(rows: Sequence[RowPlan]) -> int:
+    """How much haystack text the rows need: each group its own, up to a pool that they share."""
+    longest = max(row.target for row in rows)
+    groups = max(row.group for row in rows) + 1
+    own = groups * (longest + GAP_TOKENS) + SPARE_TOKENS
+    return min(own, max(POOL_TOKENS, longest + longest // 4 + SPARE_TOKENS))
+
+
+def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
+    """Each row's place in the haystack and its keys; a key never stands elsewhere in its prompt."""
+    longest = max(row.target for row in rows)
+    starts = _starts(config, rows, haystack, longest)
+    drawer = KeyDrawer(f"keys/{config.seed}/{config.id}", config.excluded_keys)
+    keyed: list[KeyedRow] = []
+    cell: tuple[int, float] | None = None
+    shots: set[str] = set()
+    for row in rows:
+        if config.distinct_keys == "cell" and cell != (row.context_length, row.depth):
+            cell, drawer.used = (row.context_length, row.depth), set(shots)
+        start = starts[row.group]
+        end = haystack.cut_at(haystack.cut_tokens[start] + row.target + SPARE_TOKENS)
+        inside = haystack.numbers_between(start, end) if not haystack.repeats else set()
+        key = drawer.draw(row.num_digits, inside)
+        shot_keys = tuple(drawer.draw(row.num_digits, inside) for _ in range(config.num_shots))
+        shots.update(shot_keys)
+        keyed.append(KeyedRow(row, start, key, shot_keys))
+    return keyed
+
+
+def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
+    """The first cut of each group: one after the other where the pool suffices, else drawn anywhere in it."""
+    groups = max(row.group for row in rows) + 1
+    stride, origin = longest + GAP_TOKENS, int(haystack.cut_tokens[0])
+    if groups * stride + SPARE_TOKENS <= haystack.tokens:
+        return [haystack.cut_at(origin + group * stride) for group in range(groups)]
+    rng = random.Random(f"starts/{config.seed}/{config.id}")
+    room = max(1, haystack.tokens - longest - SPARE_TOKENS)
+    return [haystack.cut_at(origin + rng.randrange(room)) for _ in range(groups)]

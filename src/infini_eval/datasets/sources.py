@@ -1,0 +1,127 @@
+"""Where haystack text comes from: generated English, the filler of the passkey papers, a folder, python-docs, the hub."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infini_eval.datasets import english
+from infini_eval.errors import DataError
+
+FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
+TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
+READ_CHARS = 1 << 20
+BUILT_IN = ("english", "filler", "python-docs")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A haystack source by name; `repeats` where it says the same again and again by nature."""
+
+    name: str
+    seed: int = 0
+
+    @property
+    def repeats(self) -> bool:
+        return self.name == "filler"
+
+    def parts(self) -> Iterator[str]:
+        """The source's text, piece by piece; the same seed gives the same text on any machine."""
+        if self.name == "english":
+            return english.blocks(self.seed)
+        if self.name == "filler":
+            return itertools.repeat(FILLER * 500)
+        if self.name == "python-docs":
+            return _python_docs()
+        path = Path(self.name).expanduser()
+        if path.exists():
+            return _folder(path, self.seed)
+        if self.name.startswith("hub:"):
+            return _hub(self.name.removeprefix("hub:"))
+        raise DataError(
+            f"no haystack {self.name!r}",
+            valid=f"{', '.join(BUILT_IN)}, a folder or file of text ({', '.join(TEXT_SUFFIXES)}), or hub:owner/name",
+        )
+
+
+def _folder(path: Path, seed: int) -> Iterator[str]:
+    """The texts of a folder, files in an order drawn with the seed, each file read piece by piece."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in TEXT_SUFFIXES and f.is_file())
+    if not files:
+        raise DataError(f"{path} holds no text", valid=f"files ending in {', '.join(TEXT_SUFFIXES)}")
+    random.Random(f"files/{seed}").shuffle(files)
+    for file in files:
+        try:
+            yield from _file(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file} cannot be read as UTF-8 text: {error}") from error
+        yield "\n\n"
+
+
+def _file(file: Path) -> Iterator[str]:
+    if file.suffix == ".parquet":
+        yield from _parquet_texts(file)
+    elif file.suffix == ".jsonl":
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                yield _json_text(file, number, line)
+    else:
+        with file.open(encoding="utf-8") as text:
+            while part := text.read(READ_CHARS):
+                yield part
+
+
+def _json_text(file: Path, number: int, line: str) -> str:
+    if not line.strip():
+        return ""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{file}, line {number} is not JSON: {error}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise DataError(f"{file}, line {number} has no column text; it holds: {held}")
+    return row["text"] + "\n\n"
+
+
+def _parquet_texts(file: Path) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        data = pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file} cannot be read as parquet: {error}") from error
+    if "text" not in data.schema_arrow.names:
+        raise DataError(f"{file} has no column text; its columns: {', '.join(data.schema_arrow.names)}")
+    for batch in data.iter_batches(batch_size=64, columns=["text"]):
+        for text in batch.column(0).to_pylist():
+            yield (text or "") + "\n\n"
+
+
+def _python_docs() -> Iterator[str]:
+    """The running interpreter's own documentation: language topics and the docstrings of the standard library."""
+    from infini_eval.datasets.python_docs import texts
+
+    return (text + "\n\n" for text in texts())
+
+
+def _hub(name: str) -> Iterator[str]:
+    """The texts of a hub data set's train split, streamed."""
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(name, split="train", streaming=True)
+    except Exception as error:  # the hub's client raises many kinds; all mean the same to the user
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the hub data set {name} cannot be had: {reason}", next_step="use a local folder of text, or --haystack_dir english"
+        ) from error
+    for row in rows:
+        if not isinstance(row.get("text"), str):
+            raise DataError(f"the hub data set {name} has no column text; its columns: {', '.join(row)}")
+        yield row["text"] + "\n\n"

@@ -1,0 +1,202 @@
+"""Fast tokenizers without torch: where one is found, and how a text of any length becomes ids and offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infini_eval.datasets.sync import encode_in_windows, encode_stream
+from infini_eval.errors import DataError
+
+SLOW_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+WHOLE_TEXT_CHARS = 2_000_000  # longer texts are encoded in overlapping windows: an Encoding costs ~200 bytes a token
+
+
+class Tokenizer:
+    """A fast tokenizer and its special ids; what training and evaluation call "the" token ids of a text.
+
+    Special tokens are added as tokenizer.json's post-processor says, as Hugging Face's `tokenizer(text)` does.
+    Ids are int32 arrays, offsets int64 arrays [T, 2] of half-open character spans (0, 0 for added specials).
+    """
+
+    def __init__(self, json_text: str, *, name: str, settings: dict[str, Any] | None = None) -> None:
+        from tokenizers import Tokenizer as Fast
+
+        self.name = name
+        self.settings = settings or {}
+        self.fast = Fast.from_str(json_text)
+        self.fast.no_truncation()
+        self.fast.no_padding()
+        self.fingerprint = hashlib.sha256(json_text.encode()).hexdigest()[:16]
+        self.special_prefix, self.special_suffix = self._added_specials()
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The highest token id plus one: what an embedding table must hold."""
+        return max(self.fast.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        return self._special_id("bos_token")
+
+    @cached_property
+    def eos_id(self) -> int | None:
+        return self._special_id("eos_token")
+
+    @property
+    def chat_template(self) -> str | None:
+        template = self.settings.get("chat_template")
+        return template if isinstance(template, str) else None
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> NDArray[np.int32]:
+        """The ids of a text, [T] int32."""
+        if len(text) > WHOLE_TEXT_CHARS:
+            return self.encode_with_offsets(text, add_special_tokens=add_special_tokens)[0]
+        return np.array(self.fast.encode(text, add_special_tokens=add_special_tokens).ids, dtype=np.int32)
+
+    def encode_with_offsets(
+        self, text: str, *, add_special_tokens: bool = True
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids [T] int32 and character spans [T, 2] int64 of a text."""
+        if len(text) > WHOLE_TEXT_CHARS:
+            ids, offsets = encode_in_windows(self.encode_window, text)
+            return self._with_specials(ids, offsets) if add_special_tokens else (ids, offsets)
+        return self.encode_window(text, add_special_tokens)
+
+    def encode_window(
+        self, text: str, add_special_tokens: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Ids and offsets of a text in one piece, whatever its length."""
+        encoding = self.fast.encode(text, add_special_tokens=add_special_tokens)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, dtype=np.int32), offsets
+
+    def encode_chunks(self, parts: Iterable[str], *, add_special_tokens: bool = True) -> Iterator[NDArray[np.int32]]:
+        """The ids of the text that `parts` make when joined, chunk by chunk and in bounded memory."""
+        if add_special_tokens and self.special_prefix:
+            yield np.array(self.special_prefix, dtype=np.int32)
+        yield from encode_stream(self.encode_window, parts)
+        if add_special_tokens and self.special_suffix:
+            yield np.array(self.special_suffix, dtype=np.int32)
+
+    def count(self, text: str, *, add_special_tokens: bool = True) -> int:
+        """The number of tokens of a text."""
+        if len(text) > WHOLE_TEXT_CHARS:
+            return sum(map(len, self.encode_chunks([text], add_special_tokens=add_special_tokens)))
+        return len(self.fast.encode(text, add_special_tokens=add_special_tokens))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True) -> str:
+        """The text of some ids."""
+        return self.fast.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token's own spelling, None where the vocabulary has none."""
+        return self.fast.token_to_id(token)
+
+    def _special_id(self, name: str) -> int | None:
+        value = self.settings.get(name)
+        token = value.get("content") if isinstance(value, dict) else value
+        return self.token_id(token) if isinstance(token, str) else None
+
+    def _added_specials(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        plain = self.fast.encode("a", add_special_tokens=False).ids
+        added = self.fast.encode("a", add_special_tokens=True).ids
+        for front in range(len(added) - len(plain) + 1):
+            if added[front : front + len(plain)] == plain:
+                return tuple(added[:front]), tuple(added[front + len(plain) :])
+        raise DataError(f"tokenizer {self.name!r} changes a text's own tokens when it adds special tokens")
+
+    def _with_specials(
+        self, ids: NDArray[np.int32], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        front, back = len(self.special_prefix), len(self.special_suffix)
+        return (
+            np.concatenate([np.array(self.special_prefix, np.int32), ids, np.array(self.special_suffix, np.int32)]),
+            np.concatenate([np.zeros((front, 2), np.int64), offsets, np.zeros((back, 2), np.int64)]),
+        )
+
+
+def load_tokenizer(path_or_name: str | Path | None, beside: str | Path | None = None) -> Tokenizer:
+    """A tokenizer by folder, tokenizer.json file or hub name; `beside` is a checkpoint folder to look in first.
+
+    Looked for, in this order: `path_or_name` as a file or folder; in `beside`, its `tokenizer` folder and the same in
+    its parents (two levels: a step folder's parent holds the run); `path_or_name` on the hub or in its cache.
+    Raises DataError with every place that was looked at.
+    """
+    looked: list[str] = []
+    folders = [Path(path_or_name)] if path_or_name else []
+    if beside is not None:
+        near = Path(beside).resolve()
+        folders += [place / part for place in (near, near.parent, near.parent.parent) for part in ("", "tokenizer")]
+    for folder in folders:
+        file = folder if folder.is_file() else folder / "tokenizer.json"
+        looked.append(str(file))
+        if file.is_file():
+            return _read(file, name=str(path_or_name or folder))
+    slow = [str(folder / name) for folder in folders for name in SLOW_FILES if (folder / name).is_file()]
+    if slow:
+        raise DataError(
+            f"only a slow tokenizer was found: {slow[0]}",
+            valid="a fast tokenizer, that is a tokenizer.json",
+            next_step="convert it once: AutoTokenizer.from_pretrained(FOLDER, use_fast=True).save_pretrained(FOLDER)",
+        )
+    if path_or_name and _looks_like_hub_name(str(path_or_name)):
+        return _from_hub(str(path_or_name), looked)
+    raise _not_found(path_or_name, looked, "")
+
+
+def _read(file: Path, name: str) -> Tokenizer:
+    settings: dict[str, Any] = {}
+    try:
+        for extra in ("special_tokens_map.json", "tokenizer_config.json"):  # the second one wins
+            if (file.parent / extra).is_file():
+                settings |= json.loads((file.parent / extra).read_text(encoding="utf-8"))
+        template = file.parent / "chat_template.jinja"
+        if template.is_file():
+            settings["chat_template"] = template.read_text(encoding="utf-8")
+        return Tokenizer(file.read_text(encoding="utf-8"), name=name, settings=settings)
+    except DataError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception for any malformed file
+        raise DataError(
+            f"{file} is not a usable fast tokenizer: {error}", valid="a tokenizer.json written by Hugging Face tokenizers"
+        ) from error
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not name.endswith(".json")
+
+
+def _from_hub(name: str, looked: list[str]) -> Tokenizer:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        file = Path(hf_hub_download(name, "tokenizer.json"))
+    except (OSError, ValueError, HfHubHTTPError, EntryNotFoundError, LocalEntryNotFoundError) as error:
+        raise _not_found(name, [*looked, f"the hub and its cache ({name})"], f": {_first_line(error)}") from error
+    for extra in ("tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            hf_hub_download(name, extra)
+        except (OSError, ValueError, HfHubHTTPError):
+            continue  # these files are optional; tokenizer.json alone decides the ids
+    return _read(file, name=name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _not_found(name: str | Path | None, looked: list[str], reason: str) -> DataError:
+    return DataError(
+        f"no tokenizer found{f' for {str(name)!r}' if name else ''}{reason}",
+        valid="a folder with tokenizer.json, such a file, or a hub name; looked at: " + ", ".join(looked or ["nothing"]),
+        next_step="pass --tokenizer FOLDER, or put tokenizer.json and tokenizer_config.json beside the checkpoint",
+    )

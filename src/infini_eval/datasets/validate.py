@@ -1,0 +1,93 @@
+"""Looks at a passkey data set before a model is loaded: needles, leaks, reused keys, duplicate ids."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from infini_eval.datasets.needle_position import find_passkey, question_start, stands_alone, whole_word_starts
+from infini_eval.datasets.passkey_text import NEEDLE_SENTENCES, QUESTION, SHOT_KINDS
+from infini_eval.records import Sample
+
+EXAMPLES_KEPT = 5
+
+MESSAGES = {
+    "missing_needle": "the prompt does not hold the answer: nothing to retrieve",
+    "repeated_needle": "the needle stands in the prompt more than once",
+    "answer_leaked": "the answer stands again after the needle: it can be copied from there",
+    "answer_after_question": "the answer follows the question: these are training data (made with --is_eval no)",
+    "shot_key_reused": "the needle's key is also the key of a worked example",
+    "duplicate_id": "the id occurs more than once",
+    "non_numeric_answer": "the answer is not a number",
+}
+_SHOT_KEY = re.compile("|".join(re.escape(f"The {kind.name} is ") + r"(\d+)" for kind in SHOT_KINDS))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of defect: how many samples have it, the ids of some, and what it means."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    message: str
+
+    def __str__(self) -> str:
+        more = ", …" if self.count > len(self.examples) else ""
+        return f"{self.kind}: {self.count} sample(s): {self.message} (ids: {', '.join(self.examples)}{more})"
+
+
+def validate(samples: Sequence[Sample]) -> list[Finding]:
+    """The defects of a passkey data set, one finding a kind, in the order of MESSAGES; an empty list when clean."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        for kind in _defects(sample):
+            ids[kind].append(sample.id)
+    ids["duplicate_id"] = duplicates(sample.id for sample in samples)
+    return findings(ids)
+
+
+def findings(ids_by_kind: dict[str, list[str]]) -> list[Finding]:
+    """Findings for the kinds that occurred, in the order of MESSAGES."""
+    return [
+        Finding(kind, len(ids), tuple(dict.fromkeys(ids))[:EXAMPLES_KEPT], message)
+        for kind, message in MESSAGES.items()
+        if (ids := ids_by_kind.get(kind, []))
+    ]
+
+
+def duplicates(ids: Iterable[str]) -> list[str]:
+    """Each id that occurs more than once, as often as it occurs beyond the first time."""
+    return [name for name, n in Counter(ids).items() for _ in range(n - 1)]
+
+
+def _defects(sample: Sample) -> list[str]:
+    prompt, answer = sample.prompt, sample.answer.strip()
+    if not answer.isdecimal():
+        return ["non_numeric_answer"]
+    span = find_passkey(prompt, answer)
+    if span is None:
+        return ["missing_needle"]
+    found = []
+    if prompt.count(NEEDLE_SENTENCES.format(key=answer)) > 1:
+        found.append("repeated_needle")
+    question = question_start(prompt)
+    if answer_follows_question(prompt, answer):
+        found.append("answer_after_question")
+    if any(span[1] <= start < question for start in whole_word_starts(prompt, answer)) and not found:
+        found.append("answer_leaked")
+    if answer in _shot_keys(prompt[: span[0]]):
+        found.append("shot_key_reused")
+    return found
+
+
+def answer_follows_question(prompt: str, answer: str) -> bool:
+    """True when the text after the final question begins with the answer."""
+    tail = prompt[question_start(prompt) + len(QUESTION.rstrip()) :].lstrip()
+    return bool(tail) and tail.startswith(answer) and stands_alone(tail, 0, len(answer))
+
+
+def _shot_keys(text: str) -> set[str]:
+    return {key for match in _SHOT_KEY.finditer(text) for key in match.groups() if key}

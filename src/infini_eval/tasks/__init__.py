@@ -1,0 +1,1 @@
+"""Tasks: what is asked; one file each."""
