@@ -10,7 +10,8 @@ import argparse
 import re
 from typing import Any
 
-from infini_eval.config import DTYPES
+from infini_eval.config import DTYPES, ModelSettings, Sampling, Topology
+from infini_eval.errors import ConfigError
 
 TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
 
@@ -91,3 +92,61 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(parser, "--rope-interleaved", choices=("yes", "no"), help="override how rotary pairs are laid out (default: as the checkpoint says)")
     add_flag(parser, "--attn-implementation", choices=("sdpa", "flash_attn"), default="sdpa", help="attention kernels (default: %(default)s)")
     add_flag(parser, "--chunk-segments", type=positive_int, metavar="K", help="whole segments computed in one step (default: chosen)")
+
+
+def add_sampling_flags(parser: argparse._ActionsContainer) -> None:
+    add_flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
+    add_flag(parser, "--top-k", type=count, default=0, help="draw from the k likeliest tokens; 0 keeps all (default: %(default)s)")
+    add_flag(parser, "--top-p", type=float, default=1.0, help="draw from the smallest set with this probability (default: %(default)s)")
+
+
+def add_data_flags(parser: argparse._ActionsContainer) -> None:
+    add_flag(parser, "--eval_dataset_path", required=True, metavar="DATA", help="parquet file, folder, save_to_disk folder or hub id")
+    add_flag(parser, "--num_shots", type=count, metavar="N", help="only rows with N worked examples (default: all rows)")
+    add_flag(parser, "--num_digits", type=count, default=0, metavar="N", help="only rows with N-digit keys; 0 takes all (default: %(default)s)")
+    add_flag(parser, "--context_length", type=token_count, metavar="N", help="only rows labelled N tokens (128k = 131,072)")
+    add_flag(parser, "--depths", type=depth_list, metavar="LIST", help="only these depths: 0,50,100 or 0:100:5")
+    add_flag(parser, "--num_samples", type=positive_int, metavar="N", help="samples of each depth and length, drawn with --seed (default: all)")
+    add_flag(parser, "--seed", type=int, default=42, help="draws the samples, and seeds sampling (default: %(default)s)")
+    add_flag(parser, "--strict-data", action="store_true", help="defects of the data set are errors, not warnings")
+
+
+def add_run_flags(parser: argparse._ActionsContainer) -> None:
+    add_flag(parser, "--save_path", required=True, metavar="DIR", help="the run folder; the same command continues it")
+    add_flag(parser, "--max-new-tokens", type=positive_int, default=15, metavar="N", help="tokens of an answer at most (default: %(default)s)")
+    add_flag(parser, "--batch_size", type=positive_int, metavar="N", help="samples computed together (default: chosen by length)")
+    add_flag(parser, "--scorer", default="exact_digits", metavar="NAME", help="what counts as correct: exact_digits (the first number is the answer) or contains (default: %(default)s); both are recorded")
+    add_flag(parser, "--tokenizer", metavar="DIR", help="folder or hub id (default: the configuration's, or beside the checkpoint)")
+    add_flag(parser, "--results_file", metavar="FILE", help="also write the JSON summary that older scripts read")
+    add_flag(parser, "--overwrite", action="store_true", help="discard a run that is already in the folder")
+    add_flag(parser, "--log-prompts", action="store_true", help="log whole prompts instead of the text around the needle")
+    add_flag(parser, "--quiet", action="store_true", help="no log lines for single samples")
+
+
+def model_settings(args: argparse.Namespace) -> ModelSettings:
+    """The model flags as ModelSettings."""
+    interleaved = None if args.rope_interleaved is None else args.rope_interleaved == "yes"
+    return ModelSettings(
+        dtype=args.dtype,
+        device=args.device,
+        memory=args.memory,
+        memory_query=args.memory_query,
+        memory_dtype=args.memory_dtype,
+        rope_interleaved=interleaved,
+        attn_implementation=args.attn_implementation,
+        chunk_segments=args.chunk_segments,
+    )
+
+
+def topology(args: argparse.Namespace) -> Topology:
+    """The topology flags as Topology."""
+    return Topology(dp=args.dp, tp=args.tp, pp=args.pp)
+
+
+def sampling(args: argparse.Namespace) -> Sampling:
+    """The sampling flags as Sampling; ConfigError for values outside their ranges."""
+    if args.temperature < 0 or not 0 < args.top_p <= 1:
+        raise ConfigError(
+            f"--temperature {args.temperature:g} --top-p {args.top_p:g}", valid="temperature of at least 0, top-p in (0, 1]"
+        )
+    return Sampling(args.temperature, args.top_k, args.top_p, args.seed)

@@ -1,0 +1,90 @@
+"""Report on results folders: accuracy by depth with 95 % intervals, statistics, verdicts.
+
+Reads run folders (and any jsonl, parquet or csv with depth_percent, answer, generation_text), descends into folders of
+runs, prints the report and writes summary.json and report.txt into each run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from infini_eval.cli.flags import add_flag
+from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
+from infini_eval.reports import summary
+from infini_eval.reports.analyze import AnalysedRun, analyze_run
+from infini_eval.reports.ascii_bars import render_quiet
+from infini_eval.results.folders import find_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
+    add_flag(parser, "--quiet", action="store_true", help="one line a run and context length")
+    add_flag(parser, "--json-only", action="store_true", help='print JSON only: one summary, or {"runs": [...]}')
+    add_flag(parser, "--ascii", action="store_true", help="bars of plain ASCII (default: where the terminal needs it)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
+    plain = args.ascii or not _prints_unicode()
+    runs, status = _analysed(args.folders, plain)
+    several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
+    if args.json_only:
+        found = [{"folder": str(run.folder), **run.summary} for run in runs]
+        print(summary.to_text({"runs": found} if several else runs[0].summary), end="")
+        _write_all(runs)
+        return status
+    for number, run in enumerate(runs):
+        if args.quiet:
+            print(f"{run.folder}: " * several + render_quiet(run.summary, ascii_only=plain).replace("\n", "\n  "))
+        else:
+            print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
+    written = _write_all(runs)
+    if not args.quiet:
+        print()
+        for path in written:
+            print(f"Detailed summary saved to: {path}")
+    return status
+
+
+def _analysed(folders: list[Path], plain: bool) -> tuple[list[AnalysedRun], int]:
+    """Every run that can be reported on; a message on stderr for each that cannot."""
+    runs: list[AnalysedRun] = []
+    status = EXIT_OK
+    only = len(folders) == 1
+    for folder in folders:
+        found = find_runs(folder)
+        for path in found:
+            try:
+                runs.append(analyze_run(path, ascii_only=plain))
+            except InfiniEvalError as error:
+                if only and len(found) == 1:
+                    raise
+                print(f"skipped {path}: {error}", file=sys.stderr)
+                status = EXIT_USAGE if path == folder else status
+    if not runs:
+        raise RunFolderError("none of the folders holds a run to report on", next_step="see the messages above")
+    return runs, status
+
+
+def _write_all(runs: list[AnalysedRun]) -> list[Path]:
+    """Write each run's files; a folder that cannot be written costs a message, not the report."""
+    written = []
+    for run in runs:
+        try:
+            written.append(run.write()[0])
+        except RunFolderError as error:
+            print(f"warning: {error.problem}", file=sys.stderr)
+    return written
+
+
+def _prints_unicode() -> bool:
+    if os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        "█✓⚠✗".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

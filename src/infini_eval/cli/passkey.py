@@ -1,0 +1,67 @@
+"""Evaluate a nanotron checkpoint on a passkey data set: accuracy by depth, one model load, any dp x tp x pp.
+
+  torchrun --nproc_per_node=4 examples/infinite-context-length/scripts/run_passkey_eval.py \\
+      --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
+
+The same command continues an interrupted run; `python` without torchrun is a single process.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from infini_eval import registry
+from infini_eval.cli import flags
+from infini_eval.config import EvalConfig
+from infini_eval.errors import EXIT_OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    flags.add_checkpoint_flag(parser)
+    flags.add_run_flags(parser.add_argument_group("run"))
+    flags.add_data_flags(parser.add_argument_group("data"))
+    flags.add_topology_flags(parser.add_argument_group("processes"))
+    flags.add_model_flags(parser.add_argument_group("model"))
+    flags.add_sampling_flags(parser.add_argument_group("sampling"))
+
+
+def run(args: argparse.Namespace) -> int:
+    config = eval_config(args)
+    registry.load("scorers", config.scorer)  # a wrong name is said before torch is imported
+    from infini_eval.evaluate import evaluate
+
+    outcome = evaluate(config, timeout_s=args.timeout)
+    if outcome.is_main:
+        from infini_eval.reports.analyze import analyze_run
+
+        run_report = analyze_run(outcome.folder)
+        run_report.write(outcome.folder)
+        print(run_report.text)
+    return EXIT_OK
+
+
+def eval_config(args: argparse.Namespace) -> EvalConfig:
+    """The parsed flags as one EvalConfig."""
+    return EvalConfig(
+        ckpt_path=args.ckpt_path,
+        save_path=args.save_path,
+        eval_dataset_path=args.eval_dataset_path,
+        scorer=args.scorer,
+        num_shots=args.num_shots,
+        num_digits=args.num_digits,
+        num_samples=args.num_samples,
+        depths=args.depths,
+        context_length=args.context_length,
+        seed=args.seed,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        tokenizer=args.tokenizer,
+        model=flags.model_settings(args),
+        topology=flags.topology(args),
+        sampling=flags.sampling(args),
+        results_file=args.results_file,
+        overwrite=args.overwrite,
+        strict_data=args.strict_data,
+        log_prompts=args.log_prompts,
+        quiet=args.quiet,
+    )

@@ -1,0 +1,118 @@
+"""The part of a summary that explains: error kinds, trends, effective length, and advice that the data support."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infini_eval.reports.numbers import number
+from infini_eval.reports.statistics.effective_length import EffectiveLength, effective_length
+from infini_eval.reports.statistics.error_kinds import KINDS, ErrorBreakdown, breakdown
+from infini_eval.reports.statistics.intervals import Average
+from infini_eval.reports.statistics.scored import Scored
+from infini_eval.reports.statistics.trends import Trend, logistic_trend
+from infini_eval.results.reader import RunRecords
+
+MAX_CLASSIFIED = 20_000
+_COLUMNS = ("answer", "generation_text", "excerpt", "finish_reason")
+
+
+def errors_json(records: RunRecords, scored: Scored) -> dict[str, Any]:
+    """Kinds of wrong answers; of more than 20,000 an even selection is looked at."""
+    import numpy as np
+
+    rows = scored.row[scored.correct < 1]
+    chosen = rows[np.linspace(0, len(rows) - 1, MAX_CLASSIFIED).astype(int)] if len(rows) > MAX_CLASSIFIED else rows
+    texts = [records.texts(name, chosen) for name in _COLUMNS]
+    found: ErrorBreakdown = breakdown(len(rows), list(zip(*texts, strict=True)))
+    return {
+        "wrong": found.wrong,
+        "looked_at": found.looked_at,
+        "kinds": {kind: found.kinds[kind] for kind in KINDS if found.kinds[kind]},
+        "first_wrong_digit": {str(place): count for place, count in sorted(found.first_wrong_digit.items())},
+        "cut_short_by_max_new_tokens": found.cut_by_limit,
+    }
+
+
+def trends_json(scored: Scored) -> dict[str, Any]:
+    """Trends over depth (a unit is 10 points), length (a doubling), compressions (a doubling of 1 + compressions)."""
+    import numpy as np
+
+    axes = {
+        "depth": (scored.depth / 10, "10 percent points of depth"),
+        "length": (np.log2(np.maximum(scored.length, 1)), "doubling of the context"),
+        "compressions": (np.log2(1 + scored.compressions), "doubling of 1 + compressions"),
+    }
+    found = {}
+    for name, (x, unit) in axes.items():
+        known = ~np.isnan(x)
+        part = scored.where(known)
+        found[name] = {"per": unit, **_trend_json(logistic_trend(x[known], part.correct, part.cluster), name)}
+    return found
+
+
+def _trend_json(trend: Trend, name: str) -> dict[str, Any]:
+    back = {"depth": lambda x: 10 * x, "length": lambda x: 2**x, "compressions": lambda x: 2**x - 1}[name]
+    return {
+        "direction": trend.direction,
+        "odds_ratio": number(trend.odds_ratio),
+        "ci_low": number(trend.low),
+        "ci_high": number(trend.high),
+        "reason": trend.reason,
+        "curve": [
+            dict(zip(("x", "accuracy", "ci_low", "ci_high"), (number(back(x), 3), *shares), strict=True))
+            for x, *fractions in trend.curve
+            for shares in [[number(100 * fraction, 3) for fraction in fractions]]
+        ],
+    }
+
+
+def effective_json(averages: Sequence[tuple[int, Average, int]]) -> dict[str, Any] | None:
+    """Effective context length by the fixed bar and relative to the shortest length."""
+    if not averages:
+        return None
+    rules = {"fixed": effective_length(averages), "relative": effective_length(averages, None)}
+    return {name: _effective(found) for name, found in rules.items() if found is not None}
+
+
+def _effective(found: EffectiveLength) -> dict[str, Any]:
+    return {
+        "threshold": number(100 * found.threshold, 3),
+        "estimate": found.estimate,
+        "at_least": found.at_least,
+        "below": found.below,
+        "undecided": [{"context_length": length, "samples_needed": n} for length, n in found.undecided],
+    }
+
+
+def advice(block: Mapping[str, Any], memory: str | None) -> list[str]:
+    """Lines of the guide's troubleshooting, each only where this block's evidence fits it."""
+    segments, phases, errors = block["segment_analysis"], block["phase_analysis"], block["errors"]
+    lines = []
+    if memory in (None, "on") and _clearly_below(segments["cross_segment_ci"], segments["within_segment_ci"]):
+        lines.append(
+            "needles in earlier segments are found less often than those in the question's own: the memory is the weak "
+            "part; look at the gates, and compare with --memory ablate; in training, balance_factor_lr is the first "
+            "setting to vary (0.001, 0.1)"
+        )
+    if phases and _clearly_below(*(_ci(phases[key]) for key in ("answer_crosses_border", "answer_inside_segment"))):
+        lines.append(
+            "answers that run over a segment border are worse: a limit of this model class, not of its memory; measure "
+            "with jittered phase before judging"
+        )
+    wrong = max(1, errors["looked_at"])
+    silent = errors["kinds"].get("empty", 0) + errors["kinds"].get("no_number", 0)
+    if errors["looked_at"] >= 10 and silent > wrong / 2:
+        lines.append("most wrong answers hold no number at all: check that the tokenizer is the one of the training")
+    if errors["cut_short_by_max_new_tokens"] > wrong / 10:
+        lines.append("answers end where max_new_tokens ends: raise --max-new-tokens")
+    return lines
+
+
+def _ci(cell: Mapping[str, Any]) -> list[float | None]:
+    return [cell["ci_low"], cell["ci_high"]]
+
+
+def _clearly_below(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
+    """Whether the whole first interval lies below the second; False where either is unknown."""
+    return one[1] is not None and other[0] is not None and one[1] < other[0]

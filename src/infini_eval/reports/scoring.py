@@ -1,0 +1,40 @@
+"""Scores for records that come without: another tool's answers are judged here by exact_digits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from infini_eval import registry
+from infini_eval.records import Sample
+from infini_eval.results.columns import from_floats
+from infini_eval.results.reader import RunRecords
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEFAULT = "exact_digits"
+
+
+def with_scores(records: RunRecords) -> RunRecords:
+    """The records with `correct` filled; unchanged where scores are stored. Failed samples keep none."""
+    if "correct" in records.present:
+        return records
+    values = _judge(records)
+    note = f"no scores are stored; answers were judged by {DEFAULT}"
+    scored = records.replace(correct=from_floats(values))
+    return replace(scored, notes=(*scored.notes, note))
+
+
+def _judge(records: RunRecords) -> np.ndarray:
+    """Scores float64 [rows], NaN where there is no answer to judge."""
+    import numpy as np
+
+    score = registry.load("scorers", DEFAULT)
+    everything = np.arange(len(records))
+    values = np.full(len(records), np.nan)
+    generations, answers = records.texts("generation_text", everything), records.texts("answer", everything)
+    for number, (generation, answer) in enumerate(zip(generations, answers, strict=True)):
+        if generation is not None and answer is not None:
+            values[number] = score(generation, Sample("", "", answer, 0)).value
+    return values

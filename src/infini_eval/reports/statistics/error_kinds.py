@@ -1,0 +1,77 @@
+"""What kind of wrong a wrong answer is, as far as a record can tell (it holds an excerpt, never the whole prompt)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+KINDS = {
+    "empty": "empty answer",
+    "no_number": "text without a number",
+    "number_near_needle": "another number from the text around the needle",
+    "cut_short": "the right digits, but too few",
+    "digits_added": "the right digits and more behind them",
+    "wrong_digits": "right length, wrong digits",
+    "answer_later": "the answer stands later in the text, behind another number",
+    "other_number": "another number (from elsewhere in the prompt, or made up: the record cannot tell)",
+    "not_numeric": "the answer is not a number; kinds are not told apart",
+}
+_NUMBER = re.compile(r"\d+")
+_MAX_TEXT = 10_000  # of a long generation only the start is looked at
+
+
+@dataclass(frozen=True)
+class ErrorBreakdown:
+    """Counts of wrong answers by kind (keys of KINDS), and where the first wrong digit stands (1 is the first digit).
+
+    `looked_at` of `wrong` answers were classified; `cut_by_limit` of the ones cut short had used up max_new_tokens.
+    """
+
+    wrong: int
+    looked_at: int
+    kinds: Counter[str]
+    first_wrong_digit: Counter[int]
+    cut_by_limit: int = 0
+
+
+def error_kind(answer: str, generation: str, excerpt: str | None) -> tuple[str, int | None]:
+    """The kind of a wrong answer, and for `wrong_digits` the position of the first wrong digit."""
+    answer, generation = answer.strip(), generation[:_MAX_TEXT]
+    if not generation.strip():
+        return "empty", None
+    if not answer.isdecimal():
+        return "not_numeric", None
+    numbers = _NUMBER.findall(generation)
+    if not numbers:
+        return "no_number", None
+    given = numbers[0]
+    if given in _NUMBER.findall(excerpt or "") and given != answer:
+        return "number_near_needle", None
+    if answer in numbers[1:]:
+        return "answer_later", None
+    if answer.startswith(given):
+        return "cut_short", None
+    if given.startswith(answer):
+        return "digits_added", None
+    if len(given) == len(answer):
+        return "wrong_digits", next(
+            i for i, pair in enumerate(zip(given, answer, strict=True), 1) if pair[0] != pair[1]
+        )
+    return "other_number", None
+
+
+def breakdown(
+    wrong: int, samples: list[tuple[str | None, str | None, str | None, str | None]]
+) -> ErrorBreakdown:  # fmt: skip
+    """Classify (answer, generation, excerpt, finish reason) of wrong samples; `wrong` counts those left out as well."""
+    kinds: Counter[str] = Counter()
+    positions: Counter[int] = Counter()
+    cut_by_limit = 0
+    for answer, generation, excerpt, finish in samples:
+        kind, position = error_kind(answer or "", generation or "", excerpt)
+        kinds[kind] += 1
+        cut_by_limit += kind == "cut_short" and finish == "length"
+        if position is not None:
+            positions[position] += 1
+    return ErrorBreakdown(wrong, len(samples), kinds, positions, cut_by_limit)

@@ -1,0 +1,80 @@
+"""`infini-eval analyze` and the guide's script: output, files, exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infini_eval.cli.main import main
+from infini_eval.testing.fake_runs import FakeRun, write_fake_run
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/scripts/analyze_passkey_results.py"
+RUN = FakeRun(depths=(0, 50, 100), per_cell=4)
+
+
+def test_report_of_one_run(tmp_path, capsys):
+    assert main(["analyze", str(write_fake_run(tmp_path / "passkey_1k", RUN))]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("=" * 70 + "\nPASSKEY RETRIEVAL ANALYSIS - 0.7M INFINI-ATTENTION MODEL\n" + "=" * 70)
+    assert f"Detailed summary saved to: {tmp_path / 'passkey_1k' / 'summary.json'}" in out
+    assert (tmp_path / "passkey_1k" / "report.txt").exists()
+
+
+def test_json_only_is_pure_json(tmp_path, capsys):
+    assert main(["analyze", str(write_fake_run(tmp_path, RUN)), "--json-only"]) == 0
+    assert json.loads(capsys.readouterr().out)["total_samples"] == 12
+
+
+def test_several_runs_are_found_below_a_folder(tmp_path, capsys):
+    for name in ("b_10", "b_9"):
+        write_fake_run(tmp_path / name, RUN)
+    assert main(["analyze", str(tmp_path), "--json_only"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [Path(run["folder"]).name for run in runs] == ["b_9", "b_10"]
+    assert (tmp_path / "b_10" / "summary.json").exists()
+    assert not (tmp_path / "summary.json").exists()
+    assert main(["analyze", str(tmp_path), "--quiet"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_half_written_run_among_others_is_skipped_and_said(tmp_path, capsys):
+    write_fake_run(tmp_path / "a", RUN)
+    write_fake_run(tmp_path / "b", RUN, keep=0)
+    assert main(["analyze", str(tmp_path), "--json-only"]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["runs"]) == 1
+    assert "skipped" in captured.err
+    assert "0 of 12 planned" in captured.err
+    assert main(["analyze", str(tmp_path / "a"), str(tmp_path / "b"), "--quiet"]) == 2
+
+
+@pytest.mark.parametrize("content", [None, "empty", "pickle"])
+def test_nothing_to_report_is_status_2_with_a_next_step(tmp_path, capsys, content):
+    folder = tmp_path / "results"
+    if content:
+        folder.mkdir()
+    if content == "pickle":
+        (folder / "x.pkl").write_bytes(b"")
+    assert main(["analyze", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert "next:" in captured.err
+
+
+def test_the_guide_s_script_runs_from_anywhere_and_in_ascii_where_needed(tmp_path):
+    write_fake_run(tmp_path / "run", RUN)
+    command = [sys.executable, str(SCRIPT), "run", "--quiet"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(SCRIPT.parents[3] / "src")},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("ascii").startswith("1024 tokens: ")

@@ -1,0 +1,157 @@
+"""From a run folder to summary and text: golden files, several lengths, damaged runs, other tools' records."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from infini_eval.errors import DataError
+from infini_eval.reports.analyze import analyze_run
+from infini_eval.reports.ascii_bars import render_quiet
+from infini_eval.reports.summary import to_text
+from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
+
+GOLDEN = Path(__file__).parent / "golden"
+ONE = FakeRun(depths=(0, 25, 50, 75, 100), per_cell=8, accuracy=0.9, seed=1)
+SEVERAL = FakeRun(
+    lengths=(1024, 4096, 32768), depths=(0, 50, 100), per_cell=6, jitter=True,
+    accuracy=lambda length, depth, compressions: 0.98 - 0.003 * compressions, seed=2,
+)  # fmt: skip
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with a golden file; UPDATE_GOLDEN=1 writes it."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "run"), [("one_length", ONE), ("several_lengths", SEVERAL)])
+def test_golden_files(tmp_path, name, run):
+    found = analyze_run(write_fake_run(tmp_path / "run", run))
+    check_golden(f"{name}.txt", found.text + "\n")
+    check_golden(f"{name}.json", to_text(found.summary))
+
+
+def test_write_puts_summary_and_report_into_the_folder(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, ONE))
+    assert [path.name for path in found.write()] == ["summary.json", "report.txt"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == found.summary
+    assert (tmp_path / "report.txt").read_text() == found.text + "\n"
+
+
+def test_the_keys_in_use_today_keep_their_meaning(tmp_path):
+    summary = analyze_run(write_fake_run(tmp_path, ONE)).summary
+    expected: dict[float, list[float]] = {}
+    for record in fake_records(ONE):
+        expected.setdefault(record.sample.depth_percent, []).append(record.to_json()["correct"])
+    accuracies = [100 * sum(values) / len(values) for values in expected.values()]
+    mean = sum(accuracies) / 5
+    stats = summary["summary_stats"]
+    assert summary["model"] == "0.7M Infini-Attention"
+    assert (summary["context_length"], summary["total_samples"]) == (1024, 40)
+    assert [cell["accuracy"] for cell in summary["results_by_depth"]] == accuracies
+    assert [(cell["num_samples"], cell["correct"]) for cell in summary["results_by_depth"]] == [
+        (8, sum(values)) for values in expected.values()
+    ]
+    assert stats["average_accuracy"] == pytest.approx(mean)
+    assert stats["std_dev"] == pytest.approx((sum((a - mean) ** 2 for a in accuracies) / 5) ** 0.5)
+    assert (stats["min_accuracy"], stats["max_accuracy"]) == (min(accuracies), max(accuracies))
+    assert set(summary["performance"]) >= {"category", "status", "message", "consistency", "expected_degradation"}
+    assert summary["performance"]["expected_degradation"] == 20
+    segments = summary["segment_analysis"]
+    assert segments["within_segment_count"] + segments["cross_segment_count"] <= 40
+    assert summary["by_context_length"] == [{key: summary[key] for key in summary["by_context_length"][0]}]
+
+
+def test_several_lengths_give_blocks_and_an_aggregate(tmp_path):
+    summary = analyze_run(write_fake_run(tmp_path, SEVERAL)).summary
+    assert [block["context_length"] for block in summary["by_context_length"]] == [1024, 4096, 32768]
+    assert summary["context_length"] is None
+    assert summary["total_samples"] == sum(block["total_samples"] for block in summary["by_context_length"]) == 54
+    assert summary["long_context"]["measured"].keys() == {"32768"}
+    worst = min(block["summary_stats"]["average_accuracy"] for block in summary["by_context_length"])
+    named = summary["verdict"]["context_length"]
+    assert [
+        b["summary_stats"]["average_accuracy"] for b in summary["by_context_length"] if b["context_length"] == named
+    ] == [worst]
+
+
+def test_ascii_has_no_other_characters(tmp_path):
+    text = analyze_run(write_fake_run(tmp_path, ONE), ascii_only=True).text
+    assert text.isascii()
+    assert "####" in text
+
+
+def test_quiet_is_one_line_a_length(tmp_path):
+    assert len(render_quiet(analyze_run(write_fake_run(tmp_path, SEVERAL)).summary).splitlines()) == 3
+
+
+def test_an_interrupted_run_reports_what_is_there(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, ONE, keep=15))
+    assert "INCOMPLETE: 15 of 40 planned samples" in found.text
+    assert "INCOMPLETE: 15 of 40" in render_quiet(found.summary)
+    assert (found.summary["complete"], found.summary["samples_planned"], found.summary["total_samples"]) == (
+        False,
+        40,
+        15,
+    )
+
+
+def test_failed_samples_are_neither_right_nor_wrong(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=5, accuracy=1.0, failed=2)))
+    assert found.summary["summary_stats"]["average_accuracy"] == 100
+    assert (found.summary["total_samples"], found.summary["failed_samples"]) == (8, 2)
+    assert found.summary["failures"] == [{"error": "out of memory", "count": 2}]
+    assert "Failed Samples: 2 (not counted; 2 x out of memory)" in found.text
+    assert found.summary["complete"] is True
+
+
+def test_only_failed_samples_is_an_error_with_the_reason(tmp_path):
+    with pytest.raises(DataError, match=r"none of the 5 samples .* out of memory"):
+        analyze_run(write_fake_run(tmp_path, FakeRun(depths=(0,), per_cell=5, failed=5)))
+
+
+def test_foreign_records_are_judged_by_their_first_number(tmp_path):
+    rows = [(0, 42, "42."), (0, 7, "71"), (50, "0412", " 0412"), (50, 1, None)]
+    records = [{"depth_percent": d, "answer": a, "generation_text": g} for d, a, g in rows]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = analyze_run(tmp_path)
+    assert [(cell["correct"], cell["num_samples"]) for cell in found.summary["results_by_depth"]] == [(1, 2), (1, 1)]
+    assert found.summary["failed_samples"] == 1
+    assert "judged by exact_digits" in found.text
+    assert "unknown model" in found.summary["model"]
+    assert found.summary["segment_analysis"]["within_segment_avg"] is None
+
+
+@pytest.mark.parametrize(
+    "manifest", [{}, {"model": None, "identity": []}, {"model": {"name": None}}, {"model": {"segment_length": None}}]
+)
+def test_a_manifest_may_lack_everything(tmp_path, manifest):
+    write_fake_run(tmp_path, ONE)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert analyze_run(tmp_path).summary["total_samples"] == 40
+
+
+def test_a_model_without_segments_is_one_segment(tmp_path):
+    summary = analyze_run(write_fake_run(tmp_path, FakeRun(segment_length=None, depths=(0,), name="Llama"))).summary
+    assert summary["expected_segments"] == 1
+    assert summary["segment_analysis"]["unknown_count"] == 10
+    assert summary["phase_analysis"] is None
+
+
+def test_freely_drawn_depths_are_rounded_and_said(tmp_path):
+    depths = tuple(i / 3 for i in range(301))
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(depths=depths, per_cell=1)))
+    assert len(found.summary["results_by_depth"]) == 21
+    assert "rounded to 5 %" in found.text
+
+
+def test_control_characters_of_a_manifest_do_not_reach_the_terminal(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(name="evil\x1b[31m\nmodel", depths=(0,))))
+    assert "\x1b" not in found.text
+    assert "EVIL [31M MODEL" in found.text
