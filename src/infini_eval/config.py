@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
@@ -128,4 +128,4 @@ class EvalConfig:
     overwrite: bool = False
     strict_data: bool = False
     log_prompts: bool = False
-    extra: tuple[tuple[str, Any], ...] = ()
+    quiet: bool = False

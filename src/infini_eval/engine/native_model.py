@@ -121,7 +121,7 @@ class NativeModel:
         sampling = Sampling(temperature, top_k, top_p, seed)
         batches = plan_batches([len(array) for array in arrays], self.config.segment_length, batch_size)
         answers: list[list[int]] = [[] for _ in arrays]
-        work = ((batch, arrays) for batch in batches)
+        work = ((batch, [arrays[row] for row in batch.rows]) for batch in batches)
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
             for row, completion in zip(batch.rows, completions, strict=True):
                 if completion.finish == "bad_logits":
@@ -137,11 +137,10 @@ class NativeModel:
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Completion]]]:
-        """Answer batches as they come: each with the list that its rows index. All ranks of a replica see the same."""
+        """Answer batches as they come, each with its rows' token ids. All ranks of a replica see the same."""
 
         def generations() -> Iterator[tuple[Batch, Generation]]:
-            for batch, prompts in work:
-                rows = [prompts[row] for row in batch.rows]
+            for batch, rows in work:
                 sampler = self._sampler(list(batch.rows), sampling, vocabulary)
                 yield batch, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
 

@@ -5,7 +5,7 @@ Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head widt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,13 @@ class Llama:
         """Final norm and head: [..., D] -> this rank's logits [..., V / tp] in fp32."""
         assert self.final_norm is not None and self.head is not None, "only the last stage has the head"
         return F.linear(self._norm(x, self.final_norm), self.head).float()
+
+    def nbytes(self) -> int:
+        """Bytes of this rank's weights."""
+        tensors = [self.embedding, self.final_norm, None if self.head is self.embedding else self.head]
+        for layer in self.layers:
+            tensors += [getattr(layer, field.name) for field in fields(layer)]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def _layer(self, x, weights: LayerWeights, state: LayerState, step: Step, cos_sin) -> torch.Tensor:
         normed = self._norm(x, weights.input_norm)

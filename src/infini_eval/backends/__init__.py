@@ -1,0 +1,1 @@
+"""Backends: who answers; one file each, each with a class `Backend`."""

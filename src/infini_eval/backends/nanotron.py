@@ -1,0 +1,172 @@
+"""nanotron: answers with a nanotron checkpoint, computed by this package's own engine over dp x tp x pp processes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from infini_eval.backends._backend import Prepared
+from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.needle_position import excerpt, needle_position
+from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.distributed.launch import World
+from infini_eval.distributed.mesh import Mesh
+from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.generation import Completion, Limits
+from infini_eval.engine.native_model import NativeModel
+from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
+from infini_eval.errors import DataError
+from infini_eval.models.load import resolve
+from infini_eval.records import Response, Sample
+
+logger = logging.getLogger(__name__)
+BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
+
+
+class Backend:
+    """A nanotron checkpoint on this rank. Opening reads headers and the tokenizer; `load` reads the weights."""
+
+    def __init__(self, config: EvalConfig, world: World) -> None:
+        self._config, self._world = config, world
+        self.checkpoint = Checkpoint(config.ckpt_path)
+        self.mesh = Mesh.build(mesh_shape(self.checkpoint, config.topology, world.world_size), world.rank)
+        self._resolved = resolve(self.checkpoint.config, config.model, torch.device(world.device))
+        self.tokenizer = load_tokenizer(config.tokenizer or self.checkpoint.config.tokenizer, self.checkpoint.folder)
+        _check_vocabulary(self.tokenizer, self.checkpoint)
+        self.notes = list(self.checkpoint.notes)
+        self._model: NativeModel | None = None
+
+    def model_facts(self) -> Mapping[str, Any]:
+        config, attention = self._resolved.config, self._resolved.attention
+        kind = "Infini-Attention" if config.has_segments else "Llama"
+        return {
+            "name": f"{short_count(config.parameter_count)} {kind}",
+            "kind": config.kind,
+            "parameters": config.parameter_count,
+            "segment_length": config.segment_length,
+            "dtype": str(self._resolved.dtype).removeprefix("torch."),
+            "memory": attention.memory if config.has_segments else None,
+            "memory_query": attention.memory_query if config.has_segments else None,
+            "gate_activation": config.gate_activation,
+            "max_position_embeddings": config.max_position_embeddings,
+        }
+
+    def identity(self) -> Mapping[str, Any]:
+        attention = self._resolved.attention
+        return {
+            "checkpoint": self.checkpoint.fingerprint(),
+            "tokenizer": self.tokenizer.fingerprint,
+            "model": {
+                "dtype": str(self._resolved.dtype).removeprefix("torch."),
+                "memory": attention.memory,
+                "memory_query": attention.memory_query,
+                "memory_dtype": str(self._resolved.memory_dtype).removeprefix("torch."),
+                "rope_interleaved": self._resolved.config.rope_interleaved,
+            },
+            "sampling": asdict(self._config.sampling),
+        }
+
+    def environment(self) -> Mapping[str, Any]:
+        shape = self.mesh.shape
+        return {
+            "ckpt_path": str(self.checkpoint.folder),
+            "tokenizer": self.tokenizer.name,
+            "topology": {"dp": shape.dp, "tp": shape.tp, "pp": shape.pp},
+            "saved_topology": {"tp": self.checkpoint.saved_tp, "pp": self.checkpoint.saved_pp},
+            "device": self._world.device,
+            "attn_implementation": self._resolved.attention.implementation,
+            "batch_size": self._config.batch_size,
+        }
+
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+        ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
+        answer_tokens = len(self.tokenizer.encode(sample.answer, add_special_tokens=False))
+        segment_length = self.checkpoint.config.segment_length
+        position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
+        return Prepared(sample, ids, position, excerpt(sample.prompt, needle))
+
+    def plan(self, prepared: Sequence[Prepared]) -> list[Batch]:
+        lengths = [len(item.ids) for item in prepared]
+        self._warn_of_positions(max(lengths))
+        return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size)
+
+    def load(self) -> None:
+        layers = my_layers(self.checkpoint.config, self.mesh)
+        self._model = load_replica(self.checkpoint, self._config.model, self.mesh, self._world.device)
+        shape = self.mesh.shape
+        logger.info(
+            "mesh dp=%d tp=%d pp=%d; this rank: layers %d-%d of %d, %.1f MB of weights in %s on %s",
+            *(shape.dp, shape.tp, shape.pp, layers.start, layers.stop - 1, self.checkpoint.config.num_hidden_layers),
+            self._model.llama.nbytes() / 1e6,
+            str(self._resolved.dtype).removeprefix("torch."),
+            self._world.device,
+        )
+
+    def answer(
+        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Batch, list[Response]]]:
+        assert self._model is not None, "load() comes first"
+        started: dict[Batch, float] = {}
+
+        def token_ids() -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+            for batch, prepared in work:
+                started[batch] = time.perf_counter()
+                current[batch] = prepared
+                yield batch, [prepared[row].ids for row in batch.rows]
+
+        current: dict[Batch, Sequence[Prepared]] = {}
+        limits = Limits(self._config.max_new_tokens, self._stop_ids())
+        sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
+        for batch, completions in self._model.run(token_ids(), limits, sampling, vocabulary, on_tokens):
+            seconds = (time.perf_counter() - started.pop(batch)) / len(batch.rows)
+            rows = [current[batch][row] for row in batch.rows]
+            yield batch, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
+            del current[batch]
+
+    def _response(self, prepared: Prepared, completion: Completion, seconds: float) -> Response:
+        bad = completion.finish == "bad_logits"
+        return Response(
+            text=self.tokenizer.decode(completion.token_ids),
+            token_ids=completion.token_ids,
+            prompt_tokens=len(prepared.ids),
+            finish_reason="error" if bad else "stop" if completion.finish == "stop" else "length",
+            seconds=seconds,
+            error=BAD_LOGITS if bad else None,
+        )
+
+    def _stop_ids(self) -> frozenset[int]:
+        eos = self.tokenizer.eos_id  # its own; the configuration's is a copy of another tokenizer's often enough
+        eos = self.checkpoint.config.eos_token_id if eos is None else eos
+        return frozenset() if eos is None else frozenset([eos])
+
+    def _warn_of_positions(self, longest: int) -> None:
+        config = self.checkpoint.config
+        if not config.has_segments and longest > config.max_position_embeddings:
+            logger.warning(
+                "prompts of up to %d tokens exceed max_position_embeddings %d of this plain Llama",
+                longest,
+                config.max_position_embeddings,
+            )
+
+
+def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    if tokenizer.vocab_size > checkpoint.config.vocab_size:
+        raise DataError(
+            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, the model's vocabulary {checkpoint.config.vocab_size}",
+            next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
+        )
+
+
+def short_count(number: int) -> str:
+    """A parameter count in two significant digits: 302 million is "300M", 734 thousand is "730K"."""
+    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= unit:
+            return f"{float(f'{number / unit:.2g}'):g}{letter}"
+    return str(number)

@@ -1,0 +1,1 @@
+"""Processes: launch, mesh, tensor parallel, work queue."""

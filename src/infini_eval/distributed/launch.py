@@ -1,0 +1,189 @@
+"""Starting and ending as one of the processes of a launch: torchrun on one node or many, or plain `python`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from infini_eval.distributed.environment import LaunchEnvironment, cpu_threads
+from infini_eval.distributed.monitor import Monitor
+from infini_eval.distributed.signals import StopRequest
+from infini_eval.distributed.store import RunStore, get_json, join, put_json
+from infini_eval.errors import ConfigError, TopologyError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+GRACE_S = 20.0  # after a signal, for the batch in hand: torchrun and Slurm kill after 30 s
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. `device` is "cpu" or "cuda:N"; `run_store` is None for a single process."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: str
+    timeout_s: float
+    monitor: Monitor
+    run_store: RunStore | None = None
+
+    @property
+    def store(self) -> Store | None:
+        """The main thread's connection to the common store, None for a single process."""
+        return self.run_store.store if self.run_store else None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes the run folder's common files and talks to the user."""
+        return self.rank == 0
+
+    @property
+    def stop(self) -> StopRequest:
+        """Set when a signal, the user or another rank wants the run to stop."""
+        return self.monitor.stop
+
+    def share(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns on rank 0, a JSON value, on every rank. `name` is used once in a launch."""
+        if self.store is None:
+            return make()
+        if self.rank == 0:
+            value = make()
+            put_json(self.store, f"share/{name}", value)
+            return value
+        return get_json(self.store, f"share/{name}")
+
+    def barrier(self, name: str) -> None:
+        """Wait until every rank is here, within the time limit. `name` is used once in a launch."""
+        if self.store is None:
+            return
+        if self.store.add(f"barrier/{name}", 1) == self.world_size:
+            self.store.set(f"barrier/{name}/open", "")
+        self.store.wait([f"barrier/{name}/open"], timedelta(seconds=self.timeout_s))
+
+    def at(self, activity: str) -> None:
+        """Say what this rank does now; it stands in messages about errors and hung ranks."""
+        self.monitor.activity = activity
+
+    def on_exit(self, hook: Callable[[], object]) -> None:
+        """Call `hook` if this process is ended early, without its `finally` blocks; from any thread."""
+        self.monitor.on_exit(hook)
+
+    def abort(self, error: BaseException) -> None:
+        """End the whole run with an error found by a thread other than the main one."""
+        self.monitor.abort(error)
+
+    def raise_if_stopped(self) -> None:
+        """Raise signals.Interrupted where the run was asked to stop."""
+        self.stop.raise_if_requested()
+
+
+@contextlib.contextmanager
+def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S) -> Iterator[World]:
+    """Join the other processes of this launch, and part cleanly from them.
+
+    `device` is "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs. `timeout_s` bounds every
+    collective. A single process gets its exceptions unchanged. Several processes end together: the first error is
+    shown once, by rank 0, and all leave with its exit status; after a stop request all leave with EXIT_INTERRUPTED.
+    """
+    environment = LaunchEnvironment.read()
+    monitor = Monitor(environment, timeout_s, grace_s)
+    with monitor.watching():
+        if environment.world_size == 1:
+            yield _world(environment, _prepare_device(device, environment), timeout_s, monitor, None)
+            return
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost store is reported by us, not by stack traces
+        run_store = join(environment, timeout_s)
+        try:
+            monitor.join(run_store)
+            world = _world(environment, _prepare_device(device, environment), timeout_s, monitor, run_store)
+            _init_process_group(world, run_store.store)
+            yield world
+            world.raise_if_stopped()
+            world.at("waiting for the others to end")
+            _part(world)
+        except BaseException as error:
+            monitor.conclude(run_store.store, error)
+    _destroy_process_group()
+
+
+def pick_device(asked: str | None, environment: LaunchEnvironment) -> str:
+    """The device of this process: "cpu" or "cuda:<local rank>"; an error where there are fewer GPUs than processes."""
+    import torch
+
+    kind = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu":
+        return kind
+    name, _, index = kind.partition(":")
+    if name != "cuda" or (index and not index.isdecimal()):
+        raise ConfigError(f"unknown device {asked!r}", valid="cpu, cuda")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus == 0:
+        raise ConfigError("--device cuda: this machine has no usable CUDA device", next_step="use --device cpu")
+    if index and environment.world_size > 1:
+        raise ConfigError(f"--device {asked}: several processes need a GPU each", valid="cuda")
+    number = int(index) if index else environment.local_rank
+    if number >= gpus or (environment.world_size > 1 and environment.local_world_size > gpus):
+        wanted = f"device cuda:{number}" if index else f"{environment.local_world_size} processes on this node"
+        raise TopologyError(
+            f"{wanted}, but it has {gpus} GPU{'s' * (gpus != 1)}",
+            valid=f"up to --nproc_per_node={gpus}",
+            next_step="start fewer processes, or use --device cpu",
+        )
+    return f"cuda:{number}"
+
+
+def _prepare_device(asked: str | None, environment: LaunchEnvironment) -> str:
+    import torch
+
+    device = pick_device(asked, environment)
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    threads = cpu_threads(environment)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return device
+
+
+def _world(
+    environment: LaunchEnvironment, device: str, timeout_s: float, monitor: Monitor, run_store: RunStore | None
+) -> World:
+    ranks = (environment.rank, environment.world_size, environment.local_rank, environment.local_world_size)
+    return World(*ranks, device, timeout_s, monitor, run_store)
+
+
+def _init_process_group(world: World, store: Store) -> None:
+    import torch
+    import torch.distributed as dist
+
+    gpu = world.device != "cpu"
+    dist.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=dist.PrefixStore("process_group", store),
+        rank=world.rank,
+        world_size=world.world_size,
+        timeout=timedelta(seconds=world.timeout_s),
+        device_id=torch.device(world.device) if gpu else None,
+    )
+
+
+def _part(world: World) -> None:
+    """Leave together; rank 0, which may host the store, last."""
+    assert world.store is not None
+    world.barrier("end")
+    world.store.set(f"left/{world.rank}", "")
+    if world.is_main:
+        world.store.wait([f"left/{rank}" for rank in range(world.world_size)], timedelta(seconds=world.timeout_s))
+
+
+def _destroy_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,39 @@
+"""Log lines that say which rank they come from: `08/12/2025 18:41:23 [INFO|DP=0|PP=0|TP=0]: message`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+PACKAGE = "infini_eval"
+DATE = "%m/%d/%Y %H:%M:%S"
+
+
+class StderrHandler(logging.StreamHandler):
+    """Writes to whatever sys.stderr is at the moment, so that a progress bar can keep below the lines."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("the stream is always sys.stderr")
+
+
+def setup_logging(tag: str = "DP=0|PP=0|TP=0", *, speaks: bool = True, level: int = logging.INFO) -> logging.Logger:
+    """Send this package's log lines to stderr, tagged with `Mesh.tag`; may be called again with another tag.
+
+    `speaks` is false for tp and pp peers of a replica's leader: they would repeat its lines, so only warnings appear.
+    """
+    logger = logging.getLogger(PACKAGE)
+    handler = StderrHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s [%(levelname)s|{tag}]: %(message)s", DATE))
+    logger.handlers = [handler]
+    logger.setLevel(level if speaks else max(level, logging.WARNING))
+    logger.propagate = False
+    return logger

@@ -1,0 +1,1 @@
+"""Results folders: manifest, append-only sample files, resume, merge; never imports torch."""

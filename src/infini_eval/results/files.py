@@ -1,0 +1,88 @@
+"""Writing to a run folder: whole files atomically, and the system's refusals as one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infini_eval.errors import RunFolderError
+
+SAMPLES = "samples"
+TEMPORARY = ".tmp"
+REMEDIES = {
+    errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
+    errno.EDQUOT: "raise the quota or free some space and run the same command again: what was finished is kept",
+    errno.EACCES: "change the permissions or choose another folder with --save_path",
+    errno.EPERM: "change the permissions or choose another folder with --save_path",
+    errno.EROFS: "the file system is mounted read-only: choose another folder with --save_path",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder with --save_path",
+    errno.EEXIST: "a file has this name: choose another folder with --save_path",
+    errno.EISDIR: "this is a folder: name a file",
+}
+
+
+def refusal(path: Path, error: OSError, doing: str = "write") -> RunFolderError:
+    """The system's refusal as an error that names the path, the reason and the way out."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    remedy = REMEDIES.get(error.errno or 0, "mend this and run the same command again: what was finished is kept")
+    return RunFolderError(f"cannot {doing} {str(path)!r}: {reason}", next_step=remedy)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; RunFolderError where the system refuses."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(path, error, "make the folder") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise refusal(path, error) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writes of killed processes left behind; only for who holds the folder's lock."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write readable JSON atomically; values that JSON lacks are written as `plain_json` does."""
+    write_atomically(path, (json.dumps(plain_json(data), indent=2, allow_nan=False) + "\n").encode())
+
+
+def plain_json(value: Any) -> Any:
+    """The value as JSON has it: tuples are lists, NaN and infinity null, dates ISO text, numpy values numbers."""
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain_json(item) for item in value), key=str)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return plain_json(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,136 @@
+"""manifest.json: what a run is; and opening a run folder, which starts it, continues it or refuses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infini_eval.errors import RunFolderError
+from infini_eval.records import SCHEMA_VERSION, RunManifest
+from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, remove_temporaries, write_json
+from infini_eval.results.resume import ResumeState, heal_samples, read_progress
+
+MANIFEST = "manifest.json"
+CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
+ANOTHER_FOLDER = "choose another --save_path, or --overwrite to discard what is there"
+OURS = (MANIFEST, "samples.parquet", "summary.json", "summary.txt", "report.txt")
+
+
+def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False) -> ResumeState:
+    """Start a run in an empty folder, or continue it where the identity is the same; writes manifest.json either way.
+
+    Only one process calls this, holding the folder's lock. Raises RunFolderError naming each setting that differs from
+    the run already there (old and new value), or where the folder cannot be used. `overwrite` discards the old run.
+    """
+    folder = Path(folder)
+    make_folder(folder / SAMPLES)
+    remove_temporaries(folder)
+    notes: list[str] = []
+    if overwrite:
+        notes += _discard(folder)
+    previous = read_manifest(folder) if (folder / MANIFEST).exists() else None
+    if previous is None:
+        _refuse_orphans(folder)
+    else:
+        _refuse_differences(folder, previous, manifest)
+        notes += heal_samples(folder)
+    finished, failed, unreadable = read_progress(folder)
+    notes += unreadable
+    write_manifest(folder, _next_attempt(manifest, previous))
+    return ResumeState(frozenset(finished), frozenset(failed), previous, tuple(notes))
+
+
+def read_manifest(folder: str | Path) -> RunManifest:
+    """The manifest of a run; RunFolderError where it is missing, unreadable or of a newer version."""
+    path = Path(folder) / MANIFEST
+    try:
+        data = json.loads(path.read_bytes())
+        manifest = RunManifest.from_json(data)
+    except OSError as error:
+        raise refusal(path, error, "read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: {error}", next_step=ANOTHER_FOLDER) from error
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{str(path)!r} has schema version {manifest.schema_version}",
+            valid=f"up to {SCHEMA_VERSION}",
+            next_step="use the version of infini_eval that wrote it, or a newer one",
+        )
+    return manifest
+
+
+def write_manifest(folder: str | Path, manifest: RunManifest) -> None:
+    """Write manifest.json atomically."""
+    write_json(Path(folder) / MANIFEST, manifest.to_json())
+
+
+def update_environment(folder: str | Path, **changes: Any) -> RunManifest:
+    """Change entries of the manifest's environment, such as `batch_sizes` found by probing; the identity stays."""
+    manifest = read_manifest(folder)
+    manifest = replace(manifest, environment={**manifest.environment, **plain_json(changes)})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line a setting that differs, as "sampling.seed: 1 -> 2"; nested mappings are compared key by key."""
+    before, after = dict(_flat(plain_json(old))), dict(_flat(plain_json(new)))
+    keys = [*before, *(key for key in after if key not in before)]
+    absent = "(absent)"
+    return [
+        f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
+        for key in keys
+        if before.get(key, absent) != after.get(key, absent)
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    elif prefix:
+        yield prefix, json.dumps(data)
+
+
+def _refuse_differences(folder: Path, previous: RunManifest, manifest: RunManifest) -> None:
+    changed = differences(previous.identity, manifest.identity)
+    if changed:
+        listed = "\n".join(f"    {line}" for line in changed)
+        raise RunFolderError(
+            f"{str(folder)!r} holds a run with other settings (there -> asked):\n{listed}",
+            valid="the settings of the run that is there, which would continue it",
+            next_step=ANOTHER_FOLDER,
+        )
+
+
+def _refuse_orphans(folder: Path) -> None:
+    if any(path.stat().st_size for path in (folder / SAMPLES).glob("*.jsonl")):
+        raise RunFolderError(
+            f"{str(folder)!r} holds samples but no {MANIFEST}, so nothing says which run they belong to",
+            next_step=ANOTHER_FOLDER,
+        )
+
+
+def _next_attempt(manifest: RunManifest, previous: RunManifest | None) -> RunManifest:
+    """The new manifest, with the environments of earlier attempts and what they have learnt."""
+    if previous is None:
+        return manifest
+    old = dict(previous.environment)
+    attempts = [*old.pop("previous_attempts", []), old]
+    carried = {key: old[key] for key in CARRIED_OVER if key in old}
+    return replace(manifest, environment={**carried, **manifest.environment, "previous_attempts": attempts})
+
+
+def _discard(folder: Path) -> list[str]:
+    """Delete the files that a run writes, and nothing else."""
+    doomed = [folder / name for name in OURS if (folder / name).is_file()]
+    doomed += sorted((folder / SAMPLES).glob("*.jsonl"))
+    for path in doomed:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise refusal(path, error, "delete") from error
+    return [f"--overwrite: {len(doomed)} files of the run before are deleted"] if doomed else []

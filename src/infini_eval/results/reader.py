@@ -1,0 +1,211 @@
+"""Reading results folders: a run's records as one table, whoever wrote them; nothing is changed on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infini_eval.errors import DataError, RunFolderError
+from infini_eval.results.columns import codes, floats, rows, without_texts
+from infini_eval.results.folders import (
+    HOW_TO_EVALUATE,
+    MANIFEST,
+    MERGED,
+    SAMPLES,
+    natural_key,
+    nothing_found,
+    record_files,
+)  # fmt: skip
+from infini_eval.results.record_columns import FLAGS, NUMBERS, TEXTS
+from infini_eval.results.record_files import RecordFile, read_record_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The records of one run. `planned` is None where no manifest says how many samples there should be.
+
+    `table` has one row a sample: numbers float64, flags bool, texts string, null where unknown. `present` names the
+    columns that some file really had, `scorers` the names of columns that may hold scores. `notes` are sentences about
+    what was found amiss.
+    """
+
+    folder: Path
+    table: pa.Table
+    present: frozenset[str]
+    manifest: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    planned: int | None = None
+    sources: tuple[Path, ...] = ()
+    scorers: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def number(self, name: str) -> np.ndarray:
+        """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
+        import numpy as np
+
+        return floats(self.table.column(name)) if name in self.table.column_names else np.full(len(self), np.nan)
+
+    def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """A text column as int64 [rows] (equal texts share a number, unknown is -1) and the distinct texts."""
+        return codes(self.table.column(name))
+
+    def texts(self, name: str, numbers: np.ndarray) -> list[str | None]:
+        """The texts of the rows with these numbers, None where unknown."""
+        return self.table.column(name).take(rows(numbers)).to_pylist()
+
+    def replace(self, **columns: pa.Array) -> RunRecords:
+        """The same records with some columns set anew."""
+        table = self.table
+        for name, values in columns.items():
+            table = table.set_column(table.column_names.index(name), name, values)
+        return replace(self, table=table, present=self.present | set(columns))
+
+
+def read_run(
+    folder: Path, *, scorers: Sequence[str] = (), excerpts: int | None = None, without: Sequence[str] = ()
+) -> RunRecords:
+    """All records of one run folder; see RunRecords. DataError or RunFolderError where there is none to report on.
+
+    `scorers` names further score columns, `without` columns to leave out. `excerpts` keeps the texts around the needle
+    of wrong answers and of so many right ones a file only, which is what a report of a million samples needs.
+    """
+    manifest, notes = _read_manifest(folder)
+    planned = (manifest or {}).get("samples_planned")
+    planned = planned if isinstance(planned, int) else None
+    lines = sorted((folder / SAMPLES).glob("*.jsonl"), key=natural_key)
+    merged = folder / MERGED
+    if lines:
+        files = lines
+    elif merged.is_file():
+        files = [merged]
+    elif manifest is not None:
+        raise _unstarted(folder, planned)
+    else:
+        files = record_files(folder)
+        if not files:
+            raise nothing_found(folder)
+    tables, file_notes = _read_files(files, scorers, without, excerpts)
+    records = _joined(folder, tables, manifest, (*notes, *file_notes), planned, files)
+    records = replace(records, scorers=tuple(scorers))
+    if not len(records):
+        raise _unstarted(folder, planned)
+    if lines and merged.is_file():
+        records = _noting_difference(records, merged)
+    return records
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None, []
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return {}, [f"{MANIFEST} cannot be read ({error}); model and settings are unknown"]
+    if not isinstance(manifest, dict):
+        return {}, [f"{MANIFEST} does not hold an object; model and settings are unknown"]
+    return manifest, []
+
+
+def _read_files(
+    files: Sequence[Path], scorers: Sequence[str], without: Sequence[str], excerpts: int | None
+) -> tuple[list[RecordFile], list[str]]:
+    tables: list[RecordFile] = []
+    notes: list[str] = []
+    refused: list[str] = []
+    for path in files:
+        try:
+            found = read_record_file(path, scorers, without)
+            _check_columns(found, path)
+        except DataError as error:
+            refused.append(error.problem)
+            continue
+        tables.append(found if excerpts is None else _fewer_excerpts(found, excerpts))
+        notes += found.notes
+    if not tables:
+        raise DataError(
+            "none of the files can be used:\n    " + "\n    ".join(refused),
+            valid="jsonl, parquet or csv with the columns depth_percent, answer, generation_text (context_length too)",
+            next_step=f"evaluate with {HOW_TO_EVALUATE}",
+        )
+    return tables, [*notes, *(f"ignored: {problem}" for problem in refused)]
+
+
+def _fewer_excerpts(found: RecordFile, kept: int) -> RecordFile:
+    import numpy as np
+
+    table = found.table
+    right = floats(table.column("correct")) == 1
+    dropped = right & (np.cumsum(right) > kept)
+    place = table.column_names.index("excerpt")
+    return replace(found, table=table.set_column(place, "excerpt", without_texts(table.column("excerpt"), dropped)))
+
+
+def _check_columns(found: RecordFile, path: Path) -> None:
+    missing = [name for name in ("depth_percent", "answer", "generation_text") if name not in found.present]
+    judged = "depth_percent" in found.present and "correct" in found.present
+    if missing and not judged and found.table.num_rows:
+        raise DataError(f"{path.name} has no column {', '.join(missing)}")
+
+
+def _joined(
+    folder: Path, tables: list[RecordFile], manifest: dict[str, Any] | None, notes: Sequence[str],
+    planned: int | None, files: Sequence[Path],
+) -> RunRecords:  # fmt: skip
+    import pyarrow as pa
+
+    table = pa.concat_tables([found.table for found in tables])
+    present = frozenset().union(*(found.present for found in tables))
+    table, repeated = _once_each(table)
+    said = [f"{repeated} record(s) of samples that occur more than once were counted once"] if repeated else []
+    return RunRecords(folder, table, present, manifest, (*notes, *said), planned, tuple(files))
+
+
+def _once_each(table: pa.Table) -> tuple[pa.Table, int]:
+    """One row a sample_key, chosen as results.merge does: the first finished one, else the last failed one."""
+    import numpy as np
+
+    keys, distinct = codes(table.column("sample_key"))
+    if len(distinct) == len(keys) or (keys < 0).any():
+        return table, 0
+    status, names = codes(table.column("status"))
+    finished = status != (names.index("failed") if "failed" in names else -2)
+    place = np.arange(len(keys))
+    order = np.lexsort((np.where(finished, 2 * len(keys) - place, place), keys))
+    last = np.append(keys[order][1:] != keys[order][:-1], True)
+    kept = np.sort(order[last])
+    return table.take(rows(kept)), len(keys) - len(kept)
+
+
+def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
+    """Say where samples.parquet differs from samples/*.jsonl, which are the truth."""
+    compared = ["sample_key", "correct"]
+    try:
+        others = [name for name in (*NUMBERS, *FLAGS, *TEXTS) if name not in compared]
+        other = read_record_file(merged, without=others).table.select(compared)
+    except DataError as error:
+        return replace(records, notes=(*records.notes, f"{error.problem}; {SAMPLES}/*.jsonl was read instead"))
+    ours = records.table.select(compared)
+    if ours.sort_by("sample_key").equals(other.sort_by("sample_key")):
+        return records
+    note = (
+        f"{MERGED} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
+    )
+    return replace(records, notes=(*records.notes, note))
+
+
+def _unstarted(folder: Path, planned: int | None) -> RunFolderError:
+    of = f" of {planned} planned" if planned is not None else ""
+    return RunFolderError(
+        f"{folder} holds no finished sample yet (0{of})",
+        next_step="run the evaluation's own command again: it continues where it stopped",
+    )

@@ -1,0 +1,136 @@
+"""Merging replicas: one row a sample, one order, consistent types; the JSON of --results_file."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infini_eval.errors import RunFolderError
+from infini_eval.records import RunManifest
+from infini_eval.results.manifest import open_run
+from infini_eval.results.merge import check_results_file, merge_samples, unique_records, write_results_file
+from infini_eval.results.writer import SampleWriter, replica_name
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def row(key, *, depth=50.0, length=1024, status="ok", correct=1.0, **more):
+    correct = None if status == "failed" else correct
+    ours = {"sample_key": key, "id": key, "status": status, "correct": correct}
+    return {**ours, "context_length": length, "depth_percent": depth, **more}
+
+
+def write(folder, *replicas):
+    for number, rows in enumerate(replicas):
+        with SampleWriter(folder, replica_name(number)) as writer:
+            for record in rows:
+                writer.write(record)
+
+
+def test_one_row_a_sample_in_one_order(tmp_path):
+    first = [row("b", depth=0), row("c", status="failed"), row("a", length=None)]
+    second = [row("c", correct=0.0), row("b", depth=0, correct=0.0), row("d", depth=0, status="failed")]
+    write(tmp_path, first, second)
+    summary = merge_samples(tmp_path)
+    rows = pq.read_table(tmp_path / "samples.parquet").to_pylist()
+    assert [(r["sample_key"], r["correct"]) for r in rows] == [("b", 1.0), ("d", None), ("c", 0.0), ("a", 1.0)]
+    assert (summary.rows, summary.failed, summary.repeated, summary.unreadable) == (4, 1, 2, 0)
+
+
+def test_columns_are_the_union_and_types_are_consistent(tmp_path):
+    write(
+        tmp_path,
+        [row("a", number=1, mixed=1, nested=[1], flag=True, big=2**80), row("b", number=2.5, mixed="x", error=None)],
+    )
+    merge_samples(tmp_path)
+    table = pq.read_table(tmp_path / "samples.parquet")
+    kinds = {field.name: str(field.type) for field in table.schema}
+    assert kinds["number"] == "double"
+    assert kinds["mixed"] == "string"
+    assert kinds["nested"] == "string"
+    assert kinds["flag"] == "bool"
+    assert kinds["error"] == "string"
+    assert kinds["big"] == "string"
+    assert kinds["context_length"] == "int64"
+    assert kinds["correct"] == "double"
+    assert table.column("mixed").to_pylist() == ["1", "x"]
+    assert table.column("flag").to_pylist() == [True, None]
+
+
+def test_a_run_of_nulls_has_the_schema_of_any_other(tmp_path):
+    write(tmp_path / "a", [row("a", extracted=None, needle_segment=None)])
+    write(tmp_path / "b", [row("a", extracted="1", needle_segment=3)])
+    for name in "ab":
+        merge_samples(tmp_path / name)
+    assert pq.read_schema(tmp_path / "a" / "samples.parquet").equals(pq.read_schema(tmp_path / "b" / "samples.parquet"))
+
+
+def test_an_empty_run_gives_an_empty_table(tmp_path):
+    assert merge_samples(tmp_path).rows == 0
+    assert pq.read_table(tmp_path / "samples.parquet").num_rows == 0
+
+
+def test_torn_lines_are_counted_not_fatal(tmp_path):
+    write(tmp_path, [row("a")])
+    with (tmp_path / "samples" / "replica-00000.jsonl").open("a") as file:
+        file.write('{"sample_')
+    assert merge_samples(tmp_path).unreadable == 1
+
+
+@given(
+    records=st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.booleans(), st.sampled_from([0.0, 50.0, None])), max_size=30
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_merge_never_loses_nor_repeats_a_sample(records, seed):
+    """However samples were spread, failed and repeated: one row a key, ok wherever one was ok, order independent."""
+    depth = {key: depth for key, _, depth in records}
+    rows = [row(key, depth=depth[key], status="ok" if ok else "failed") for key, ok, _ in records]
+    merged = unique_records(rows)
+    assert {r["sample_key"] for r in merged} == {key for key, _, _ in records}
+    assert len(merged) == len(depth)
+    assert {r["sample_key"] for r in merged if r["status"] == "ok"} == {key for key, ok, _ in records if ok}
+    random.Random(seed).shuffle(rows)
+    assert unique_records(rows) == merged
+
+
+def test_results_file(tmp_path):
+    identity = {"seed": 42, "num_samples": 2, "ckpt": "sha"}
+    environment = {"ckpt_path": "./ckpt", "eval_dataset_path": "data/x"}
+    open_run(tmp_path, RunManifest(identity, {}, environment, 5))
+    write(
+        tmp_path,
+        [row("a", depth=50), row("b", depth=50, correct=0.0), row("c", depth=0), row("d", depth=0, status="failed")],
+    )
+    path = tmp_path / "deep" / "er" / "results.json"
+    check_results_file(path)
+    assert path.parent.is_dir()
+    assert not path.exists()
+    write_results_file(tmp_path, path)
+    data = json.loads(path.read_text())
+    assert data["depth_results"] == [
+        {"depth": 0.0, "correct": 1, "total": 1, "accuracy": 1.0},
+        {"depth": 50.0, "correct": 1, "total": 2, "accuracy": 0.5},
+    ]
+    timestamp = data["evaluation_summary"].pop("timestamp")
+    assert timestamp.endswith("+00:00")
+    assert data["evaluation_summary"] == {
+        "checkpoint_path": "./ckpt", "dataset_path": "data/x", "num_samples": 2, "seed": 42,
+        "overall_accuracy": 2 / 3, "total_correct": 2, "total_samples": 3,
+    }  # fmt: skip
+    write_results_file(tmp_path, path, failed_as_wrong=True)
+    assert json.loads(path.read_text())["evaluation_summary"]["overall_accuracy"] == 0.5
+
+
+def test_results_file_is_checked_before_the_evaluation(tmp_path):
+    (tmp_path / "file").write_text("keep")
+    check_results_file(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "keep"
+    for bad in (tmp_path, tmp_path / "file" / "x.json"):
+        with pytest.raises(RunFolderError, match="cannot"):
+            check_results_file(bad)
