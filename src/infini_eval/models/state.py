@@ -47,7 +47,8 @@ class LayerState:
             return
         shape = self._shape
         size = (shape.batch, shape.capacity, shape.kv_heads, shape.head_dim)
-        self.keys = torch.empty(size, dtype=self._dtype, device=self._device)
+        # zeros, not empty: a masked key still takes part in sums, and NaN times zero is NaN
+        self.keys = torch.zeros(size, dtype=self._dtype, device=self._device)
         self.values = torch.zeros(size, dtype=self._dtype, device=self._device)
         if shape.keeps_memory:
             self.raw_keys = torch.empty(size, dtype=self._dtype, device=self._device)
