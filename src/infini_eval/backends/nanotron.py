@@ -38,7 +38,7 @@ class Backend:
         self.checkpoint = Checkpoint(config.ckpt_path)
         self.mesh = Mesh.build(mesh_shape(self.checkpoint, config.topology, world.world_size), world.rank)
         self._resolved = resolve(self.checkpoint.config, config.model, torch.device(world.device))
-        self.tokenizer = load_tokenizer(config.tokenizer or self.checkpoint.config.tokenizer, self.checkpoint.folder)
+        self.tokenizer = _tokenizer(config.tokenizer, self.checkpoint)
         _check_vocabulary(self.tokenizer, self.checkpoint)
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
@@ -154,6 +154,13 @@ class Backend:
                 longest,
                 config.max_position_embeddings,
             )
+
+
+def _tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
+    """The one that was asked for and no other; else the configuration's, or the one beside the checkpoint."""
+    if asked is not None:
+        return load_tokenizer(asked)
+    return load_tokenizer(checkpoint.config.tokenizer, checkpoint.folder)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
