@@ -7,6 +7,7 @@
     ├── TopologyError      dp, tp, pp against the world and the model
     ├── RunFolderError     a results folder: in use, of another run, unwritable
     ├── BackendError       a backend that cannot start or that failed
+    │   └── OutOfMemory    a batch did not fit; `rows` is its size
     └── NumericsError      NaN or infinity where a number was due
 
 A command turns any of them into one message and exit status 2, without a traceback.
@@ -70,6 +71,12 @@ class RunFolderError(InfiniEvalError):
 
 class BackendError(InfiniEvalError):
     """A backend cannot start, or failed while answering."""
+
+
+class OutOfMemory(BackendError):
+    """A batch of `rows` samples did not fit into the device's memory."""
+
+    rows: int = 1
 
 
 class NumericsError(InfiniEvalError):

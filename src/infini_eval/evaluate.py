@@ -20,16 +20,17 @@ from infini_eval.distributed.logging import setup_logging
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, OutOfMemory, RunFolderError
 from infini_eval.records import Response, RunManifest, Sample, SampleRecord
 from infini_eval.results.lock import run_lock
-from infini_eval.results.manifest import open_run
+from infini_eval.results.manifest import open_run, update_environment
 from infini_eval.results.merge import check_results_file, merge_samples, write_results_file
 from infini_eval.results.resume import ResumeState
 from infini_eval.results.writer import SampleWriter, replica_name
 from infini_eval.tasks._task import Task
 
 logger = logging.getLogger(__name__)
+Answered = tuple[Batch, list[Response]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0) -> Outcome:
         _say_lengths(world, prepared)
         manifest = _manifest(config, task, data, backend, prepared)
         with _run_folder(config, manifest, world) as state:
-            left = _unfinished(backend.plan(prepared), prepared, state)
+            left = _unfinished(backend.plan(prepared, _largest_batch(state)), prepared, state)
             if left:
                 backend.load()
                 _answer(config, task, backend, world, left, prepared)
@@ -131,8 +132,6 @@ class _run_folder:
         return open_run(self._config.save_path, self._manifest, self._config.overwrite).to_json()
 
     def _lost(self, reason: str) -> None:
-        from infini_eval.errors import RunFolderError
-
         self._world.abort(RunFolderError(reason))
 
 
@@ -169,7 +168,7 @@ def _answer(
             if mesh.is_leader:
                 progress.add(tokens=tokens)
 
-        for batch, responses in backend.answer(work(), on_tokens):
+        for batch, responses in _smaller_next_time(config, backend.answer(work(), on_tokens)):
             if not mesh.is_leader:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
@@ -177,6 +176,21 @@ def _answer(
                 writer.write(record)
                 _log_sample(config, record)
                 progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
+
+
+def _largest_batch(state: ResumeState) -> int | None:
+    """What memory allowed in an earlier attempt; None where nothing is known."""
+    return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
+
+
+def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:
+    """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
+    try:
+        yield from answers
+    except OutOfMemory as error:
+        if error.rows > 1:
+            update_environment(config.save_path, batch_sizes={"largest": error.rows // 2})
+        raise
 
 
 def _record(

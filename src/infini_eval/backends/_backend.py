@@ -41,8 +41,8 @@ class AnyBackend(Protocol):
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
         """Tokenise a prompt; `needle` is its character span."""
 
-    def plan(self, prepared: Sequence[Prepared]) -> list[Batch]:
-        """Batches over `prepared`, alike on every rank and whatever the world size."""
+    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+        """Batches of at most `largest` samples, alike on every rank and whatever the world size."""
 
     def load(self) -> None:
         """Load the weights; called once a run, after everything cheap was checked."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +22,12 @@ from infini_eval.engine.batching import Batch, plan_batches
 from infini_eval.engine.generation import Completion, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, OutOfMemory
 from infini_eval.models.load import resolve
 from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)
+Key = TypeVar("Key")
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
 
 
@@ -92,10 +93,10 @@ class Backend:
         position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
         return Prepared(sample, ids, position, excerpt(sample.prompt, needle))
 
-    def plan(self, prepared: Sequence[Prepared]) -> list[Batch]:
+    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         lengths = [len(item.ids) for item in prepared]
         self._warn_of_positions(max(lengths))
-        return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size)
+        return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size, largest)
 
     def load(self) -> None:
         layers = my_layers(self.checkpoint.config, self.mesh)
@@ -112,23 +113,64 @@ class Backend:
     def answer(
         self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
-        assert self._model is not None, "load() comes first"
-        started: dict[Batch, float] = {}
-
-        def token_ids() -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+        if self.mesh.shape.tp * self.mesh.shape.pp == 1:
             for batch, prepared in work:
-                started[batch] = time.perf_counter()
-                current[batch] = prepared
-                yield batch, [prepared[row].ids for row in batch.rows]
+                yield batch, self._answer_or_halve([prepared[row] for row in batch.rows], list(batch.rows), on_tokens)
+            return
+        batches = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
+        yield from self._answer_batches(batches, on_tokens)
 
-        current: dict[Batch, Sequence[Prepared]] = {}
+    def _answer_or_halve(
+        self, rows: list[Prepared], seeds: list[int], on_tokens: Callable[[int], None] | None
+    ) -> list[Response]:
+        """Answer one batch; where memory runs out, its halves, down to single samples, which then fail with the reason."""
+        try:
+            return [answer for _, answers in self._answer_batches(iter([(None, rows, seeds)]), on_tokens) for answer in answers]
+        except OutOfMemory as error:
+            torch.cuda.empty_cache()
+            if len(rows) == 1:
+                return [Response("", [], len(rows[0].ids), "error", 0.0, error.problem)]
+        logger.warning("out of memory with %d samples at once; trying %d", len(rows), len(rows) // 2)
+        half = len(rows) // 2
+        parts = ((rows[:half], seeds[:half]), (rows[half:], seeds[half:]))
+        return [answer for part in parts for answer in self._answer_or_halve(*part, on_tokens)]
+
+    def _answer_batches(
+        self,
+        batches: Iterator[tuple[Key, list[Prepared], list[int]]],
+        on_tokens: Callable[[int], None] | None,
+    ) -> Iterator[tuple[Key, list[Response]]]:
+        """Answer batches through the engine; several are in flight with pipeline stages."""
+        assert self._model is not None, "load() comes first"
+        in_flight: list[list[Prepared]] = []
+
+        def requests() -> Iterator[tuple[tuple[Key, list[Prepared], float], list[np.ndarray], list[int]]]:
+            for key, rows, seeds in batches:
+                in_flight.append(rows)
+                yield (key, rows, time.perf_counter()), [row.ids for row in rows], seeds
+
         limits = Limits(self._config.max_new_tokens, self._stop_ids())
         sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
-        for batch, completions in self._model.run(token_ids(), limits, sampling, vocabulary, on_tokens):
-            seconds = (time.perf_counter() - started.pop(batch)) / len(batch.rows)
-            rows = [current[batch][row] for row in batch.rows]
-            yield batch, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
-            del current[batch]
+        try:
+            for (key, rows, began), completions in self._model.run(requests(), limits, sampling, vocabulary, on_tokens):
+                in_flight.remove(rows)
+                seconds = (time.perf_counter() - began) / len(rows)
+                yield key, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory(in_flight, error) from None
+
+    def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
+        rows = max(map(len, in_flight))
+        longest = max(len(row.ids) for batch in in_flight for row in batch)
+        problem = OutOfMemory(
+            f"out of memory on {self._world.device} with {rows} samples of up to {longest:,} tokens at once: "
+            + str(error).partition(". ")[0],
+            next_step="run the same command again: it continues with smaller batches"
+            if rows > 1
+            else "use more --tp or --pp, --dtype bfloat16 or a smaller --chunk-segments",
+        )
+        problem.rows = rows
+        return problem
 
     def _response(self, prepared: Prepared, completion: Completion, seconds: float) -> Response:
         bad = completion.finish == "bad_logits"

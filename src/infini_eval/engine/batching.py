@@ -21,8 +21,13 @@ class Batch:
     cost: int
 
 
-def plan_batches(lengths: Sequence[int], segment_length: int | None, batch_size: int | None = None) -> list[Batch]:
-    """Deal prompts of `lengths` tokens into batches, the most expensive first (ties: in the order given)."""
+def plan_batches(
+    lengths: Sequence[int], segment_length: int | None, batch_size: int | None = None, largest: int | None = None
+) -> list[Batch]:
+    """Deal prompts of `lengths` tokens into batches, the most expensive first (ties: in the order given).
+
+    batch_size: rows of a batch (None: by length). largest: what memory was found to allow.
+    """
     groups: dict[int, list[int]] = {}
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         groups.setdefault(lengths[row] // segment_length if segment_length else 0, []).append(row)
@@ -30,7 +35,7 @@ def plan_batches(lengths: Sequence[int], segment_length: int | None, batch_size:
     for rows in groups.values():
         start = 0
         while start < len(rows):
-            size = batch_size or auto_batch_size(lengths[rows[start]])
+            size = min(batch_size or auto_batch_size(lengths[rows[start]]), largest or len(rows))
             chosen = tuple(rows[start : start + size])
             batches.append(Batch(chosen, lengths[chosen[0]] * len(chosen)))
             start += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
@@ -23,6 +23,7 @@ from infini_eval.models.load import Resolved, load_llama, resolve
 
 CHUNK_TOKENS = {"cpu": 4096, "cuda": 16384}  # tokens of one step over all rows, unless the user sets chunk_segments
 
+Key = TypeVar("Key")
 Tokens = Sequence[int] | np.ndarray | torch.Tensor
 
 
@@ -121,7 +122,7 @@ class NativeModel:
         sampling = Sampling(temperature, top_k, top_p, seed)
         batches = plan_batches([len(array) for array in arrays], self.config.segment_length, batch_size)
         answers: list[list[int]] = [[] for _ in arrays]
-        work = ((batch, [arrays[row] for row in batch.rows]) for batch in batches)
+        work = ((batch, [arrays[row] for row in batch.rows], list(batch.rows)) for batch in batches)
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
             for row, completion in zip(batch.rows, completions, strict=True):
                 if completion.finish == "bad_logits":
@@ -131,18 +132,18 @@ class NativeModel:
 
     def run(
         self,
-        work: Iterator[tuple[Batch, Sequence[np.ndarray]]],
+        work: Iterator[tuple[Key, Sequence[np.ndarray], list[int]]],
         limits: Limits,
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
-    ) -> Iterator[tuple[Batch, list[Completion]]]:
-        """Answer batches as they come, each with its rows' token ids. All ranks of a replica see the same."""
+    ) -> Iterator[tuple[Key, list[Completion]]]:
+        """Answer batches as they come: (key, token ids of each row, a seed for each row). Every rank sees the same."""
 
-        def generations() -> Iterator[tuple[Batch, Generation]]:
-            for batch, rows in work:
-                sampler = self._sampler(list(batch.rows), sampling, vocabulary)
-                yield batch, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
+        def generations() -> Iterator[tuple[Key, Generation]]:
+            for key, rows, seeds in work:
+                sampler = self._sampler(seeds, sampling, vocabulary)
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)

@@ -1,0 +1,91 @@
+"""The nanotron backend: memory that runs out, failing samples, vocabularies, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from infini_eval.backends.nanotron import Backend, short_count
+from infini_eval.config import EvalConfig, ModelSettings
+from infini_eval.datasets.parquet import load_samples
+from infini_eval.distributed.launch import launch
+from infini_eval.engine.batching import Batch
+from infini_eval.errors import DataError
+from infini_eval.tasks.passkey import TASK
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = ROOT / "checkpoints/infini-demo"
+DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
+
+
+@pytest.fixture
+def backend(tmp_path):
+    config = EvalConfig(str(CHECKPOINT), str(tmp_path), str(DATA), model=ModelSettings(device="cpu"))
+    with launch("cpu") as world:
+        yield Backend(config, world)
+
+
+@pytest.fixture
+def prepared(backend):
+    samples = load_samples(DATA, depths=(0, 100)).samples[:5]
+    return [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
+
+
+def answer(backend, prepared, rows=(0, 1, 2, 3, 4)):
+    return next(iter(backend.answer(iter([(Batch(rows, 1), prepared)]))))[1]
+
+
+def fail_above(backend, monkeypatch, rows: int) -> list[int]:
+    """Memory runs out in steps of more than `rows` rows; returns the batch sizes that were tried."""
+    run_layers, tried = backend._model.llama.run_layers, []
+
+    def limited(x_BTD, state, step):
+        tried.append(len(x_BTD))
+        if len(x_BTD) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return run_layers(x_BTD, state, step)
+
+    monkeypatch.setattr(backend._model.llama, "run_layers", limited)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_and_loses_no_answer(backend, prepared, monkeypatch) -> None:
+    backend.load()
+    expected = [response.text for response in answer(backend, prepared)]
+    tried = fail_above(backend, monkeypatch, 2)
+    got = answer(backend, prepared)
+    assert [response.text for response in got] == expected
+    assert tried[0] == 5 and max(tried[1:]) == 3 and tried[-1] <= 2
+
+
+def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepared, monkeypatch) -> None:
+    backend.load()
+    fail_above(backend, monkeypatch, 0)
+    got = answer(backend, prepared, rows=(0, 1))
+    assert [response.finish_reason for response in got] == ["error", "error"]
+    assert all("out of memory" in response.error and "1,008 tokens" in response.error for response in got)
+
+
+def test_nan_fails_the_sample_not_the_run(backend, prepared) -> None:
+    backend.load()
+    backend._model.llama.layers[0].gate_N1.fill_(float("nan"))
+    assert all("NaN" in response.error for response in answer(backend, prepared))
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path) -> None:
+    from infini_eval.testing.tiny_checkpoints import write_tiny_checkpoint
+
+    path = write_tiny_checkpoint(tmp_path / "1")
+    tokenizer = str(CHECKPOINT / "tokenizer")
+    config = EvalConfig(str(path), str(tmp_path), str(DATA), tokenizer=tokenizer, model=ModelSettings(device="cpu"))
+    with launch("cpu") as world, pytest.raises(DataError, match="has 1024 tokens, the model's vocabulary 96"):
+        Backend(config, world)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(302_000_000, "300M"), (734_000, "730K"), (8_030_000_000, "8B"), (1_240_000_000, "1.2B"), (7, "7")]
+)
+def test_parameter_counts_in_two_digits(count: int, text: str) -> None:
+    assert short_count(count) == text
