@@ -102,11 +102,12 @@ class Sampling:
 class EvalConfig:
     """One evaluation: what is asked, of whom, and where the results go.
 
+    `model_path` is what the backend understands: a checkpoint folder, a hub id, the name a server gives its model.
     `num_samples` is per cell of (context length, depth); None takes all rows. `num_shots` None and `num_digits` 0 or
     None mean "do not filter". `depths` and `context_length` filter the data set where given.
     """
 
-    ckpt_path: str
+    model_path: str
     save_path: str
     eval_dataset_path: str
     task: str = "passkey"

@@ -161,7 +161,7 @@ def _answer(
 
     with (
         SampleWriter(config.save_path, replica_name(mesh.dp_rank)) if mesh.is_leader else _Silent() as writer,
-        Progress(world, len(rows), sum(len(prepared[row].ids) for row in rows)) as progress,
+        Progress(world, len(rows), sum(prepared[row].tokens for row in rows)) as progress,
     ):
 
         def on_tokens(tokens: int) -> None:
@@ -238,7 +238,7 @@ def _say_lengths(world: World, prepared: Sequence[Prepared]) -> None:
     """The real lengths: a data set's label often counts another tokenizer's tokens."""
     if not world.is_main:
         return
-    lengths = [len(item.ids) for item in prepared]
+    lengths = [item.tokens for item in prepared]
     segments = [item.position.question_segment for item in prepared if item.position.question_segment is not None]
     text = f"{len(prepared)} samples of {min(lengths):,} to {max(lengths):,} tokens"
     if segments:

@@ -15,10 +15,14 @@ from infini_eval.records import NeedlePosition, Response, Sample
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sample as the backend will see it: token ids [T] int32 and where the needle stands among them."""
+    """A sample as the backend will see it: token ids [T] int32 and where the needle stands among them.
+
+    Backends that send text have `ids` of length 0 and count `tokens` with the tokenizer they know (0: not known).
+    """
 
     sample: Sample
     ids: np.ndarray
+    tokens: int
     position: NeedlePosition
     excerpt: str
 

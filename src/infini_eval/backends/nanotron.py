@@ -36,7 +36,7 @@ class Backend:
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
-        self.checkpoint = Checkpoint(config.ckpt_path)
+        self.checkpoint = Checkpoint(config.model_path)
         self.mesh = Mesh.build(mesh_shape(self.checkpoint, config.topology, world.world_size), world.rank)
         self._resolved = resolve(self.checkpoint.config, config.model, torch.device(world.device))
         self.tokenizer = _tokenizer(config.tokenizer, self.checkpoint)
@@ -91,10 +91,10 @@ class Backend:
         answer_tokens = len(self.tokenizer.encode(sample.answer, add_special_tokens=False))
         segment_length = self.checkpoint.config.segment_length
         position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
-        return Prepared(sample, ids, position, excerpt(sample.prompt, needle))
+        return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        lengths = [len(item.ids) for item in prepared]
+        lengths = [item.tokens for item in prepared]
         self._warn_of_positions(max(lengths))
         return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size, largest)
 
@@ -129,7 +129,7 @@ class Backend:
         except OutOfMemory as error:
             torch.cuda.empty_cache()
             if len(rows) == 1:
-                return [Response("", [], len(rows[0].ids), "error", 0.0, error.problem)]
+                return [Response("", [], rows[0].tokens, "error", 0.0, error.problem)]
         logger.warning("out of memory with %d samples at once; trying %d", len(rows), len(rows) // 2)
         half = len(rows) // 2
         parts = ((rows[:half], seeds[:half]), (rows[half:], seeds[half:]))
@@ -161,7 +161,7 @@ class Backend:
 
     def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
         rows = max(map(len, in_flight))
-        longest = max(len(row.ids) for batch in in_flight for row in batch)
+        longest = max(row.tokens for batch in in_flight for row in batch)
         problem = OutOfMemory(
             f"out of memory on {self._world.device} with {rows} samples of up to {longest:,} tokens at once: "
             + str(error).partition(". ")[0],
@@ -177,7 +177,7 @@ class Backend:
         return Response(
             text=self.tokenizer.decode(completion.token_ids),
             token_ids=completion.token_ids,
-            prompt_tokens=len(prepared.ids),
+            prompt_tokens=prepared.tokens,
             finish_reason="error" if bad else "stop" if completion.finish == "stop" else "length",
             seconds=seconds,
             error=BAD_LOGITS if bad else None,

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def eval_config(args: argparse.Namespace) -> EvalConfig:
     """The parsed flags as one EvalConfig."""
     return EvalConfig(
-        ckpt_path=args.ckpt_path,
+        model_path=args.ckpt_path,
         save_path=args.save_path,
         eval_dataset_path=args.eval_dataset_path,
         scorer=args.scorer,
