@@ -70,7 +70,7 @@ def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepar
 
 def test_nan_fails_the_sample_not_the_run(backend, prepared) -> None:
     backend.load()
-    backend._model.llama.layers[0].gate_N1.fill_(float("nan"))
+    backend._model.llama.layers[0].gates[1].fill_(float("nan"))
     assert all("NaN" in response.error for response in answer(backend, prepared))
 
 

@@ -46,7 +46,7 @@ def test_ids_outside_the_vocabulary_are_refused(model, ids, wrong) -> None:
 
 
 def test_nan_is_reported_not_hidden(model) -> None:
-    model.llama.layers[0].gate_N1.fill_(float("nan"))
+    model.llama.layers[0].gates[1].fill_(float("nan"))
     with pytest.raises(NumericsError, match="prompt 0"):
         model.generate([[1, 2, 3]], 2)
 

@@ -38,30 +38,34 @@ def attend(
     q_BTNH: torch.Tensor,
     k_BTGH: torch.Tensor,
     v_BTGH: torch.Tensor,
-    gate_N1: torch.Tensor | None,
+    gates: tuple[torch.Tensor, torch.Tensor] | None,
     rotary: RotaryTable,
     cos_sin: tuple[torch.Tensor, torch.Tensor],
     state: LayerState,
     step: Step,
     settings: AttentionSettings,
 ) -> torch.Tensor:
-    """Attention of one step, [B, T, N, H]; updates `state`. q and k come without rotation; gate_N1 is None without gates."""
+    """Attention of one step, [B, T, N, H]; updates `state`. q and k come without rotation.
+
+    gates: [N, 1] weights of what the memory returns and of local attention, g and 1 - g; None without gates.
+    """
     q_rotated, k_rotated = rotary.rotate(q_BTNH, cos_sin), rotary.rotate(k_BTGH, cos_sin)
     q_read = q_rotated if settings.memory_query == "rotary" else q_BTNH
     if step.segments:
         local, retrieved = _whole_segments(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
     else:
         local, retrieved = _open_segment(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
-    return _mix(local, retrieved, gate_N1, settings)
+    return _mix(local, retrieved, gates)
 
 
-def _mix(local, retrieved, gate_N1, settings: AttentionSettings):
+def _mix(local, retrieved, gates):
     """O = g A + (1 - g) O_local; the gate scales the first segment too, although there is nothing to read yet."""
-    if settings.memory == "off":
+    if gates is None:
         return local
+    memory_N1, local_N1 = gates
     if retrieved is None:
-        return (1 - gate_N1).to(local.dtype) * local
-    return (gate_N1 * retrieved + (1 - gate_N1) * local).to(local.dtype)
+        return (local_N1 * local).to(local.dtype)
+    return (memory_N1 * retrieved + local_N1 * local).to(local.dtype)
 
 
 def _whole_segments(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, step: Step, settings: AttentionSettings):

@@ -5,7 +5,7 @@ Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head widt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,10 @@ from infini_eval.models.state import BatchState, LayerState, StateShape, Step
 
 @dataclass
 class LayerWeights:
-    """One decoder layer's local weights, each [out, in]; `gate_N1` is the activated gate (None without gates)."""
+    """One decoder layer's local weights, each [out, in].
+
+    `gates` weigh what the memory returns and local attention, g and 1 - g, each [N, 1]; None without gates.
+    """
 
     input_norm: torch.Tensor
     qkv: torch.Tensor
@@ -28,7 +31,7 @@ class LayerWeights:
     post_norm: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
-    gate_N1: torch.Tensor | None
+    gates: tuple[torch.Tensor, torch.Tensor] | None
 
 
 class Llama:
@@ -90,13 +93,14 @@ class Llama:
         """Bytes of this rank's weights."""
         tensors = [self.embedding, self.final_norm, None if self.head is self.embedding else self.head]
         for layer in self.layers:
-            tensors += [getattr(layer, field.name) for field in fields(layer)]
+            tensors += [layer.input_norm, layer.qkv, layer.o, layer.post_norm, layer.gate_up, layer.down]
+            tensors += layer.gates or ()
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def _layer(self, x, weights: LayerWeights, state: LayerState, step: Step, cos_sin) -> torch.Tensor:
         normed = self._norm(x, weights.input_norm)
         q, k, v = self._project(normed, weights.qkv)
-        attended = attend(q, k, v, weights.gate_N1, self.rotary, cos_sin, state, step, self.settings)
+        attended = attend(q, k, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)
         x = x + self.tp.all_reduce(F.linear(attended.flatten(2), weights.o))
         gated, up = F.linear(self._norm(x, weights.post_norm), weights.gate_up).chunk(2, dim=-1)
         return x + self.tp.all_reduce(F.linear(F.silu(gated) * up, weights.down))
@@ -109,8 +113,9 @@ class Llama:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
 
 
-def activated_gate(balance_factors_N: torch.Tensor, activation: str | None, memory_dtype: torch.dtype) -> torch.Tensor:
-    """The gate as [N, 1], computed once, in the memory's dtype (the reference computes it in the model's)."""
-    return gate(balance_factors_N.to(memory_dtype), activation)[:, None]
-
-
+def activated_gates(
+    balance_factors_N: torch.Tensor, activation: str | None, memory_dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """g and 1 - g as [N, 1], computed once, in the memory's dtype (the reference computes them in the model's)."""
+    gate_N1 = gate(balance_factors_N.to(memory_dtype), activation)[:, None]
+    return gate_N1, 1 - gate_N1

@@ -13,7 +13,7 @@ from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.errors import ConfigError
 from infini_eval.models.attention import AttentionSettings
 from infini_eval.models.kernels import check_implementation
-from infini_eval.models.llama import LayerWeights, Llama, activated_gate
+from infini_eval.models.llama import LayerWeights, Llama, activated_gates
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -91,10 +91,10 @@ def _layer(reader: _ShardReader, resolved: Resolved, index: int) -> LayerWeights
     def name(part: str) -> str:
         return layer_name(index, part)
 
-    gate = None
+    gates = None
     if resolved.attention.memory != "off":
         factors = reader.sharded(name("attn.balance_factors"))
-        gate = activated_gate(factors, resolved.config.gate_activation, resolved.memory_dtype)
+        gates = activated_gates(factors, resolved.config.gate_activation, resolved.memory_dtype)
     return LayerWeights(
         input_norm=reader.whole(name("input_layernorm.weight")),
         qkv=reader.qkv(name("attn.qkv_proj.weight")),
@@ -102,7 +102,7 @@ def _layer(reader: _ShardReader, resolved: Resolved, index: int) -> LayerWeights
         post_norm=reader.whole(name("post_attention_layernorm.weight")),
         gate_up=reader.sharded(name("mlp.gate_up_proj.weight")),
         down=reader.sharded(name("mlp.down_proj.weight")),
-        gate_N1=gate,
+        gates=gates,
     )
 
 
