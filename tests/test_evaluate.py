@@ -62,7 +62,9 @@ def reference(tmp_path_factory) -> Path:
 
 
 def test_one_process_leaves_a_complete_run_folder(reference: Path) -> None:
-    assert {"manifest.json", "samples", "samples.parquet", "summary.json", "report.txt"} <= {p.name for p in reference.iterdir()}
+    assert {"manifest.json", "samples", "samples.parquet", "summary.json", "report.txt"} <= {
+        p.name for p in reference.iterdir()
+    }
     found = records(reference)
     assert len(found) == 12
     for record in found.values():
@@ -100,7 +102,9 @@ def test_killed_runs_continue_at_other_topologies(reference: Path, tmp_path) -> 
     folder, rng = tmp_path / "run", random.Random(0)
     for flags, processes in ((["--dp", "2"], 2), (["--pp", "2"], 2), (["--batch_size", "1"], 1)):
         started = command(folder, *flags, processes=processes)
-        with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True) as process:
+        with subprocess.Popen(
+            started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
+        ) as process:
             deadline = time.monotonic() + 60
             before = _lines(folder)
             while process.poll() is None and _lines(folder) == before and time.monotonic() < deadline:

@@ -75,7 +75,7 @@ class ModelSettings:
     memory_query: MemoryQuery | None = None
     memory_dtype: MemoryDtype = "float32"
     rope_interleaved: bool | None = None
-    attn_implementation: Literal["sdpa", "flash_attn"] = "sdpa"
+    attn_implementation: str = "sdpa"  # the native engine has sdpa and flash_attn
     chunk_segments: int | None = None
 
 
@@ -96,6 +96,66 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class RequestSettings:
+    """How a served model is asked.
+
+    base_url: None is the provider's own address. concurrency: requests in flight from one process. timeout_s: limit of
+    one request; long prefills take minutes. attempts: tries of one request, the first included. replies: folder of the
+    reply cache, None for <save_path>/replies, "off" for none. extra: a JSON object merged into each request.
+    """
+
+    base_url: str | None = None
+    concurrency: int = 8
+    timeout_s: float = 3600.0
+    attempts: int = 6
+    replies: str | None = None
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How a Hugging Face model is loaded.
+
+    device_map, offload_folder: as from_pretrained has them. max_memory: "80GiB" for every GPU, or "0=70GiB,cpu=200GiB".
+    prefill_chunk: tokens of a prefill step, None for the backend's choice, 0 for the whole prompt at once.
+    """
+
+    device_map: str | None = None
+    max_memory: str | None = None
+    offload_folder: str | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
+    prefill_chunk: int | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class FakeSettings:
+    """What the fake backend gets wrong: `horizon` in tokens between needle and end (None: remembers all), rates in 0..1.
+
+    `seconds` is the time that one answer takes.
+    """
+
+    horizon: int | None = None
+    near_miss_rate: float = 0.0
+    failure_rate: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """Settings of the backends other than nanotron; each backend reads its own group.
+
+    `chat_template`: "on" asks in the model's chat format, "off" sends the prompt as it is, "auto" does what the model
+    has a template for.
+    """
+
+    chat_template: Literal["auto", "on", "off"] = "auto"
+    requests: RequestSettings = RequestSettings()
+    loading: LoadSettings = LoadSettings()
+    fake: FakeSettings = FakeSettings()
 
 
 @dataclass(frozen=True)
@@ -125,8 +185,10 @@ class EvalConfig:
     model: ModelSettings = ModelSettings()
     topology: Topology = Topology()
     sampling: Sampling = Sampling()
+    backend_settings: BackendSettings = BackendSettings()
     results_file: str | None = None
     overwrite: bool = False
     strict_data: bool = False
     log_prompts: bool = False
     quiet: bool = False
+    plan: bool = True  # refuse, before loading, what cannot fit

@@ -13,6 +13,7 @@ from typing import Any
 
 from infini_eval import __version__, registry
 from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.backends._keys import without_keys
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.parquet import LoadedData, select_samples
 from infini_eval.distributed.launch import World, launch
@@ -21,6 +22,7 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import DataError, OutOfMemory, RunFolderError
+from infini_eval.planning.watch import MemoryWatch
 from infini_eval.records import Response, RunManifest, Sample, SampleRecord
 from infini_eval.results.lock import run_lock
 from infini_eval.results.manifest import open_run, update_environment
@@ -58,8 +60,11 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0) -> Outcome:
         with _run_folder(config, manifest, world) as state:
             left = _unfinished(backend.plan(prepared, _largest_batch(state)), prepared, state)
             if left:
+                memory = MemoryWatch(config, backend, world, _sizes(config, left, prepared))
+                world.at("loading the model")
                 backend.load()
                 _answer(config, task, backend, world, left, prepared)
+                memory.conclude()
             world.raise_if_stopped()
             world.barrier("answered")
             if world.is_main:
@@ -99,7 +104,7 @@ def _manifest(
     environment = {
         "eval_dataset_path": data.source,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": without_keys(sys.argv),
         "versions": _versions(),
         **backend.environment(),
     }
@@ -178,6 +183,11 @@ def _answer(
                 progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
 
 
+def _sizes(config: EvalConfig, left: Sequence[Batch], prepared: Sequence[Prepared]) -> list[tuple[int, int]]:
+    """Rows of each batch, and tokens of its longest row with the answer."""
+    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in left]
+
+
 def _largest_batch(state: ResumeState) -> int | None:
     """What memory allowed in an earlier attempt; None where nothing is known."""
     return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
@@ -197,9 +207,7 @@ def _record(
     config: EvalConfig, scorers: dict[str, Any], prepared: Prepared, response: Response, replica: int
 ) -> SampleRecord:
     scores = {name: score(response.text, prepared.sample) for name, score in scorers.items()}
-    return SampleRecord(
-        prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica
-    )
+    return SampleRecord(prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica)
 
 
 def _finish(config: EvalConfig) -> None:
@@ -238,9 +246,10 @@ def _say_lengths(world: World, prepared: Sequence[Prepared]) -> None:
     """The real lengths: a data set's label often counts another tokenizer's tokens."""
     if not world.is_main:
         return
-    lengths = [item.tokens for item in prepared]
+    unit = "tokens" if any(item.tokens for item in prepared) else "characters"  # only the server has the tokenizer
+    lengths = [item.tokens if unit == "tokens" else len(item.sample.prompt) for item in prepared]
     segments = [item.position.question_segment for item in prepared if item.position.question_segment is not None]
-    text = f"{len(prepared)} samples of {min(lengths):,} to {max(lengths):,} tokens"
+    text = f"{len(prepared)} samples of {min(lengths):,} to {max(lengths):,} {unit}"
     if segments:
         text += f" ({min(segments) + 1} to {max(segments) + 1} segments)"
     labels = sorted({item.sample.context_length for item in prepared if item.sample.context_length is not None})

@@ -46,7 +46,8 @@ class Response:
     """What a backend answered to one sample.
 
     `finish_reason`: "stop" (the model ended its answer), "length" (max_new_tokens reached) or "error" (see `error`).
-    `seconds` is the sample's share of its batch's time.
+    `seconds` is the sample's share of its batch's time. `details` are further columns of the record: what a server
+    said about its model and its usage; "completion_tokens" stands for the number of `token_ids` where these are unknown.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Response:
     finish_reason: Literal["stop", "length", "error"]
     seconds: float
     error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class SampleRecord:
             "num_shots": self.sample.num_shots,
             "num_digits": self.sample.num_digits,
             "generation_text": self.response.text,
-            "generation_tokens": len(self.response.token_ids),
+            "generation_tokens": len(self.response.token_ids) or self.response.details.get("completion_tokens", 0),
             "finish_reason": self.response.finish_reason,
             "status": "failed" if failed else "ok",
             "error": self.response.error,
@@ -132,7 +134,7 @@ class SampleRecord:
             "seconds": round(self.response.seconds, 6),
             "replica": self.replica,
         }
-        return {**self.sample.columns, **ours}
+        return {**self.sample.columns, **self.response.details, **ours}
 
 
 @dataclass(frozen=True)

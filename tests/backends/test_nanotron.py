@@ -85,7 +85,8 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(302_000_000, "300M"), (734_000, "730K"), (8_030_000_000, "8B"), (1_240_000_000, "1.2B"), (7, "7")]
+    ("count", "text"),
+    [(302_000_000, "300M"), (734_000, "730K"), (8_030_000_000, "8B"), (1_240_000_000, "1.2B"), (7, "7")],
 )
 def test_parameter_counts_in_two_digits(count: int, text: str) -> None:
     assert short_count(count) == text

@@ -56,7 +56,9 @@ def test_all_topologies_of_a_fixture_hold_the_same_weights(variant: str) -> None
 
 
 @settings(max_examples=15, deadline=None)
-@given(tp=st.sampled_from([1, 2, 4]), pp=st.sampled_from([1, 2, 3, 4]), kv=st.sampled_from([None, 4]), tied=st.booleans())
+@given(
+    tp=st.sampled_from([1, 2, 4]), pp=st.sampled_from([1, 2, 3, 4]), kv=st.sampled_from([None, 4]), tied=st.booleans()
+)
 def test_what_is_written_is_read(tmp_path_factory, tp: int, pp: int, kv: int | None, tied: bool) -> None:
     config = tiny_config(num_key_value_heads=kv, tie_word_embeddings=tied)
     one = Checkpoint(write_tiny_checkpoint(tmp_path_factory.mktemp("one") / "1", config))
@@ -74,7 +76,9 @@ def test_ranges_equal_slices_of_the_whole(tmp_path_factory, data, saved: int) ->
     checkpoint = Checkpoint(write_tiny_checkpoint(tmp_path_factory.mktemp("c") / "1", tp=saved))
     for name in (QKV, "model.decoder.0.pp_block.attn.o_proj.weight", EMBEDDING):
         spec, whole = checkpoint.specs[name], checkpoint.read(name)
-        edges = sorted(data.draw(st.lists(st.integers(0, spec.shape[spec.shard_dim]), min_size=4, max_size=4, unique=True)))
+        edges = sorted(
+            data.draw(st.lists(st.integers(0, spec.shape[spec.shard_dim]), min_size=4, max_size=4, unique=True))
+        )
         ranges = [(edges[0], edges[1]), (edges[2], edges[3])]
         expected = torch.cat([whole.narrow(spec.shard_dim, a, b - a) for a, b in ranges], spec.shard_dim)
         assert torch.equal(checkpoint.read(name, ranges), expected)

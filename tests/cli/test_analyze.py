@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
+from infini_eval.errors import RunFolderError
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/scripts/analyze_passkey_results.py"
@@ -78,3 +80,31 @@ def test_the_guide_s_script_runs_from_anywhere_and_in_ascii_where_needed(tmp_pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode("ascii").startswith("1024 tokens: ")
+
+
+def test_the_guide_s_loop_over_several_runs(tmp_path):
+    for name in ("passkey_1k", "passkey_16k"):
+        write_fake_run(tmp_path / "results" / name, RUN)
+    loop = f'for dir in ./results/passkey_*; do echo "=== $dir ==="; {sys.executable} {SCRIPT} "$dir" --quiet; done'
+    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3] / "src"), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(["bash", "-ec", loop], cwd=tmp_path, capture_output=True, text=True, env=env, timeout=120)
+    lines = done.stdout.splitlines()
+    assert lines[::2] == ["=== ./results/passkey_16k ===", "=== ./results/passkey_1k ==="]
+    assert all("(n=12)" in line for line in lines[1::2])
+
+
+def test_html_writes_page_and_plots(tmp_path, capsys):
+    assert main(["analyze", str(write_fake_run(tmp_path, RUN)), "--html"]) == 0
+    assert f"Page saved to: {tmp_path / 'report.html'}" in capsys.readouterr().out
+    assert (tmp_path / "plots" / "accuracy_by_depth.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_still_gives_its_report(tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise RunFolderError("cannot write here")
+
+    monkeypatch.setattr("infini_eval.reports.summary.write_atomically", refuse)
+    assert main(["analyze", str(write_fake_run(tmp_path, RUN))]) == 0
+    captured = capsys.readouterr()
+    assert "SUMMARY STATISTICS" in captured.out
+    assert "warning: cannot write here" in captured.err

@@ -83,7 +83,9 @@ def answers_of_rank(path: str, dp: int, tp: int, pp: int) -> dict:
 @pytest.mark.distributed
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2), (1, 4), (2, 2)])
 @pytest.mark.parametrize("kind", ["infini", "llama"])
-def test_unequal_prompts_give_the_same_answers_as_one_process(tmp_path, monkeypatch, kind: str, tp: int, pp: int) -> None:
+def test_unequal_prompts_give_the_same_answers_as_one_process(
+    tmp_path, monkeypatch, kind: str, tp: int, pp: int
+) -> None:
     config = tiny_config(infini=kind == "infini", num_key_value_heads=2)
     path = str(write_tiny_checkpoint(tmp_path / "1", config, tp=2))
     monkeypatch.setenv("RANK", "0")

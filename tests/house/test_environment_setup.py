@@ -71,9 +71,17 @@ def test_second_time_installs_nothing(clone: Clone):
 def test_changed_dependencies_install_again(clone: Clone, name: str):
     clone.set_up()
     path = clone.folder / name
-    path.write_text(path.read_text() + "# changed\n")
+    path.write_text("# changed\n" + path.read_text())
     clone.set_up()
     assert len(clone.installed()) == 2
+
+
+def test_changed_settings_of_the_tools_install_nothing(clone: Clone):
+    clone.set_up()
+    path = clone.folder / "pyproject.toml"
+    path.write_text(path.read_text().replace("line-length = 120", "line-length = 100"))
+    clone.set_up()
+    assert not clone.installed()
 
 
 def test_failed_installation_is_told_and_not_taken_for_done(clone: Clone):

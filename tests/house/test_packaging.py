@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTION_OF = {"yaml": "pyyaml", "flash_attn": "flash-attn", "importlinter": "import-linter"}
+DISTRIBUTION_OF = {
+    "yaml": "pyyaml",
+    "flash_attn": "flash-attn",
+    "importlinter": "import-linter",
+    "rouge_score": "rouge-score",
+}
 # Come with a declared dependency by that dependency's own promise: transformers and datasets need it.
 IMPLIED = {"huggingface_hub"}
 
@@ -55,13 +60,21 @@ def test_every_dependency_is_imported():
     assert declared() <= {DISTRIBUTION_OF.get(name, name) for name in names}
 
 
-@pytest.mark.parametrize("extra", [None, "dev"])
+@pytest.mark.parametrize("extra", [None, "tasks", "dev"])
 def test_constraints_pin_every_direct_dependency(extra: str | None):
     assert declared(extra) <= set(pins())
 
 
 def test_constraints_pin_nothing_else_and_no_build():
-    assert set(pins()) == declared() | declared("dev")  # a local version such as 2.13.0+cpu would not have parsed
+    assert set(pins()) == declared() | declared("tasks") | declared(
+        "dev"
+    )  # a local version such as 2.13.0+cpu would not have parsed
+
+
+def test_every_extra_that_a_message_names_exists():
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"infini-eval\[(\w+)\]|\bextra=\"(\w+)\"", source))
+    assert {extra or other for extra, other in named} <= set(PROJECT["optional-dependencies"])
 
 
 def test_version_is_one():

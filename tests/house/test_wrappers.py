@@ -125,8 +125,9 @@ def test_more_flags_go_to_the_evaluation(desk: Desk):
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("run_*.sh")))
-def test_wrong_checkpoint_lists_those_there_are(desk: Desk, script: str):
-    result = desk.run(script, "./checkpoints/nothing")
+@pytest.mark.parametrize("wrong", ["./checkpoints/nothing", "./nowhere/at/all"])
+def test_wrong_checkpoint_lists_those_there_are(desk: Desk, script: str, wrong: str):
+    result = desk.run(script, wrong)
     assert result.returncode == 2
     assert f"./{DEFAULT}" in result.stderr
     assert not desk.commands("run_passkey_eval.py")

@@ -32,7 +32,7 @@ def check_golden(name: str, text: str) -> None:
 
 @pytest.mark.parametrize(("name", "run"), [("one_length", ONE), ("several_lengths", SEVERAL)])
 def test_golden_files(tmp_path, name, run):
-    found = analyze_run(write_fake_run(tmp_path / "run", run))
+    found = analyze_run(write_fake_run(tmp_path / "run", run), ascii_only=False)
     check_golden(f"{name}.txt", found.text + "\n")
     check_golden(f"{name}.json", to_text(found.summary))
 
@@ -155,3 +155,14 @@ def test_control_characters_of_a_manifest_do_not_reach_the_terminal(tmp_path):
     found = analyze_run(write_fake_run(tmp_path, FakeRun(name="evil\x1b[31m\nmodel", depths=(0,))))
     assert "\x1b" not in found.text
     assert "EVIL [31M MODEL" in found.text
+
+
+def test_scores_outside_0_to_1_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("depth_percent,correct\n0,97\n50,1\n")
+    with pytest.raises(DataError, match=r"holds 97 \(1 record"):
+        analyze_run(tmp_path)
+
+
+def test_a_run_folder_may_lie_in_a_terminal_that_knows_ascii_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert analyze_run(write_fake_run(tmp_path, ONE)).text.isascii()

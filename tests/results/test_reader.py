@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infini_eval.errors import DataError, RunFolderError
 from infini_eval.results.folders import find_runs
@@ -55,7 +58,9 @@ def test_a_last_line_that_only_lacks_its_newline_counts(tmp_path):
     assert (len(records), records.notes) == (12, ())
 
 
-@pytest.mark.parametrize("garbage", [b"{broken\n", b"[1, 2]\n", b"\0\0\0\0\n", b'{"correct": "\n'])
+@pytest.mark.parametrize(
+    "garbage", [b"{broken\n", b"[1, 2]\n", b'{"answer": "\xff"}\n', b"\0\0\0\0\n", b'{"correct": "\n']
+)
 def test_a_broken_line_in_the_middle_is_left_out_and_counted(tmp_path, garbage):
     path = write_fake_run(tmp_path, SMALL) / "samples" / "replica0.jsonl"
     first, rest = path.read_bytes().split(b"\n", 1)
@@ -189,3 +194,25 @@ def test_find_runs_descends_in_natural_order_and_not_into_a_run(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_runs(tmp_path)]
     assert found == ["deep/er/passkey_1", "foreign", "passkey_2", "passkey_10"]
     assert find_runs(tmp_path / "passkey_2") == [tmp_path / "passkey_2"]
+
+
+def test_infinity_is_unknown(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"depth_percent": 0, "correct": 1, "seconds": 1e400, "prompt_tokens": Infinity}\n'
+    )
+    records = read_run(tmp_path)
+    assert np.isnan(records.number("seconds")).all()
+    assert np.isnan(records.number("prompt_tokens")).all()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 200))
+def test_damage_anywhere_gives_records_or_a_clear_error(tmp_path, place, garbage, cut):
+    path = write_fake_run(tmp_path, SMALL) / "samples" / "replica0.jsonl"
+    data = path.read_bytes()
+    place %= len(data)
+    path.write_bytes(data[:place] + garbage + data[place + cut :])
+    with contextlib.suppress(DataError, RunFolderError):
+        records = read_run(tmp_path)
+        assert 0 < len(records) <= 12
+        assert len(records.texts("excerpt", np.arange(len(records)))) == len(records)

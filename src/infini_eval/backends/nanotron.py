@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from infini_eval.backends._backend import Prepared
+from infini_eval.backends._footprint import Footprint
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
@@ -23,6 +25,7 @@ from infini_eval.engine.generation import Completion, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
 from infini_eval.errors import DataError, OutOfMemory
+from infini_eval.models.gates import gates
 from infini_eval.models.load import resolve
 from infini_eval.records import Response, Sample
 
@@ -39,7 +42,7 @@ class Backend:
         self.checkpoint = Checkpoint(config.model_path)
         self.mesh = Mesh.build(mesh_shape(self.checkpoint, config.topology, world.world_size), world.rank)
         self._resolved = resolve(self.checkpoint.config, config.model, torch.device(world.device))
-        self.tokenizer = _tokenizer(config.tokenizer, self.checkpoint)
+        self.tokenizer = open_tokenizer(config.tokenizer, self.checkpoint)
         _check_vocabulary(self.tokenizer, self.checkpoint)
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
@@ -57,7 +60,15 @@ class Backend:
             "memory_query": attention.memory_query if config.has_segments else None,
             "gate_activation": config.gate_activation,
             "max_position_embeddings": config.max_position_embeddings,
+            "gates": self._gates(),
         }
+
+    def _gates(self) -> dict[str, Any] | None:
+        """The gates by layer and head, which reports show beside the accuracy."""
+        if not self._resolved.config.has_segments:
+            return None
+        values = gates(self.checkpoint)
+        return {"mean": values.mean().item(), "values": values.tolist()}
 
     def identity(self) -> Mapping[str, Any]:
         attention = self._resolved.attention
@@ -87,16 +98,27 @@ class Backend:
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
-        ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
-        answer_tokens = len(self.tokenizer.encode(sample.answer, add_special_tokens=False))
-        segment_length = self.checkpoint.config.segment_length
-        position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
-        return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+        return prepare_sample(sample, needle, self.tokenizer, self.checkpoint.config.segment_length)
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         lengths = [item.tokens for item in prepared]
         self._warn_of_positions(max(lengths))
         return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size, largest)
+
+    def footprint(self) -> Footprint:
+        """What this rank will load and compute, for the plan that precedes it."""
+        config, attention, chunk = self._resolved.config, self._resolved.attention, self._config.model.chunk_segments
+        return Footprint(
+            model=replace(config, memory=attention.memory),
+            name=str(self.checkpoint.folder),
+            mesh=self.mesh.shape,
+            stage=self.mesh.pp_rank,
+            device=self._world.device,
+            capacity=available_bytes(self._world.device, self._world.local_world_size),
+            dtype=str(self._resolved.dtype).removeprefix("torch."),
+            memory_dtype=str(self._resolved.memory_dtype).removeprefix("torch."),
+            prefill_chunk=chunk * config.segment_length if chunk and config.segment_length else None,
+        )
 
     def load(self) -> None:
         layers = my_layers(self.checkpoint.config, self.mesh)
@@ -125,7 +147,11 @@ class Backend:
     ) -> list[Response]:
         """Answer one batch; where memory runs out, its halves, down to single samples, which then fail with the reason."""
         try:
-            return [answer for _, answers in self._answer_batches(iter([(None, rows, seeds)]), on_tokens) for answer in answers]
+            return [
+                answer
+                for _, answers in self._answer_batches(iter([(None, rows, seeds)]), on_tokens)
+                for answer in answers
+            ]
         except OutOfMemory as error:
             torch.cuda.empty_cache()
             if len(rows) == 1:
@@ -198,7 +224,17 @@ class Backend:
             )
 
 
-def _tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
+def prepare_sample(
+    sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
+) -> Prepared:
+    """Tokenise a prompt as the model was trained on it, and find its needle (a character span) among the tokens."""
+    ids, offsets = tokenizer.encode_with_offsets(sample.prompt)
+    answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
+    position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
+    return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+
+
+def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
     """The one that was asked for and no other; else the configuration's, or the one beside the checkpoint."""
     if asked is not None:
         return load_tokenizer(asked)

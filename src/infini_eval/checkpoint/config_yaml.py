@@ -18,11 +18,15 @@ DEFAULT_ROPE_INTERLEAVED = True  # a saved Llama checkpoint without the key was 
 
 def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     """The model's configuration and notes worth showing (defaults that were taken); CheckpointError where it is unusable."""
-    path = folder / "config.yaml"
+    return read_config_file(folder / "config.yaml")
+
+
+def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
+    """The same from a file of any name, such as a training configuration without a checkpoint."""
     document = _load_yaml(path)
     fields = _section(document, path, "model", "model_config")
     _refuse_other_architectures(fields, path)
-    _check_model_config_json(folder, fields, path)
+    _check_model_config_json(path.parent, fields, path)
     notes: list[str] = []
     config = _build(document, fields, path, notes)
     _check_shape(config, path)
@@ -59,7 +63,8 @@ def _refuse_other_architectures(fields: Mapping[str, Any], path: Path) -> None:
     if any(key != "is_llama_config" for key in others) or fields.get("moe_config"):
         found = "moe_config" if fields.get("moe_config") else ", ".join(others)
         raise CheckpointError(
-            f"unknown architecture in {path}: {found}", valid="is_llama_config (dense Llama, with or without Infini-Attention)"
+            f"unknown architecture in {path}: {found}",
+            valid="is_llama_config (dense Llama, with or without Infini-Attention)",
         )
     if fields.get("is_llama_config", True) is not True:
         raise CheckpointError(f"{path}: is_llama_config is {fields['is_llama_config']!r}", valid="true")

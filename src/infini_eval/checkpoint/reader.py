@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,9 @@ def _find_files(folder: Path) -> dict[str, list[WeightFile]]:
     if not weights:
         pickled = next((path for path in paths if path.suffix in (".pt", ".bin", ".pth", ".pkl")), None)
         found = f"only pickled files such as {pickled}, which are never loaded" if pickled else "no weights"
-        raise CheckpointError(f"{folder} has {found}", valid=f"{WEIGHTS_FOLDER}/**/*.safetensors as nanotron writes them")
+        raise CheckpointError(
+            f"{folder} has {found}", valid=f"{WEIGHTS_FOLDER}/**/*.safetensors as nanotron writes them"
+        )
     files = defaultdict(list)
     for path in weights:
         file = parse_weight_file(folder, path)
@@ -232,7 +234,9 @@ def _read_block(tensor: object, local: tuple[slice, ...], path: Path) -> torch.T
         raise CheckpointError(f"cannot read {path}: {error}", next_step="copy the file again") from None
 
 
-def _overlaps(pairs: Sequence[SlicePair], wanted: Sequence[tuple[int, int]], dim: int):
+def _overlaps(
+    pairs: Sequence[SlicePair], wanted: Sequence[tuple[int, int]], dim: int
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """For each part of `pairs` inside the wanted ranges of `dim`: its place in the shard and in the result."""
     offset = 0
     for start, stop in wanted:

@@ -42,9 +42,7 @@ def parse_metadata(
     check_version(metadata.get("version"), path)
     try:
         shape = _parse_shape(metadata["unsharded_shape"])
-        pairs = [
-            _parse_pair(text, local_shape, shape) for text in metadata["local_global_slices_pairs"].split(";")
-        ]
+        pairs = [_parse_pair(text, local_shape, shape) for text in metadata["local_global_slices_pairs"].split(";")]
     except (ValueError, SyntaxError, IndexError) as error:
         raise CheckpointError(f"unreadable slice metadata in {path}: {error}") from None
     for pair in pairs:

@@ -65,7 +65,9 @@ def _check_parameters(specs: Mapping[str, ParameterSpec], parameters: Mapping[st
         raise CheckpointError(f"parameters at odds with the configuration: {', '.join(difference[:4])}")
     for name, spec in specs.items():
         if tuple(parameters[name].shape) != spec.shape:
-            raise CheckpointError(f"{name} has shape {tuple(parameters[name].shape)}, the configuration says {spec.shape}")
+            raise CheckpointError(
+                f"{name} has shape {tuple(parameters[name].shape)}, the configuration says {spec.shape}"
+            )
 
 
 def _pipeline_rank(name: str, layers: int, pp: int) -> int:

@@ -7,7 +7,6 @@ runs, prints the report and writes summary.json and report.txt into each run's f
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderEr
 from infini_eval.reports import summary
 from infini_eval.reports.analyze import AnalysedRun, analyze_run
 from infini_eval.reports.ascii_bars import render_quiet
+from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.folders import find_runs
 
 
@@ -23,29 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
     add_flag(parser, "--quiet", action="store_true", help="one line a run and context length")
     add_flag(parser, "--json-only", action="store_true", help='print JSON only: one summary, or {"runs": [...]}')
+    add_flag(parser, "--html", action="store_true", help="also write report.html and plots/*.png with their numbers")
     add_flag(parser, "--ascii", action="store_true", help="bars of plain ASCII (default: where the terminal needs it)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
-    plain = args.ascii or not _prints_unicode()
+    plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
     if args.json_only:
         found = [{"folder": str(run.folder), **run.summary} for run in runs]
         print(summary.to_text({"runs": found} if several else runs[0].summary), end="")
-        _write_all(runs)
+        _write_all(runs, args.html)
         return status
     for number, run in enumerate(runs):
         if args.quiet:
             print(f"{run.folder}: " * several + render_quiet(run.summary, ascii_only=plain).replace("\n", "\n  "))
         else:
             print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
-    written = _write_all(runs)
+    written = _write_all(runs, args.html)
     if not args.quiet:
         print()
         for path in written:
-            print(f"Detailed summary saved to: {path}")
+            print(f"{'Page' if path.suffix == '.html' else 'Detailed summary'} saved to: {path}")
     return status
 
 
@@ -69,22 +70,13 @@ def _analysed(folders: list[Path], plain: bool) -> tuple[list[AnalysedRun], int]
     return runs, status
 
 
-def _write_all(runs: list[AnalysedRun]) -> list[Path]:
+def _write_all(runs: list[AnalysedRun], html: bool) -> list[Path]:
     """Write each run's files; a folder that cannot be written costs a message, not the report."""
     written = []
     for run in runs:
         try:
             written.append(run.write()[0])
+            written += run.write_page()[:1] if html else []
         except RunFolderError as error:
             print(f"warning: {error.problem}", file=sys.stderr)
     return written
-
-
-def _prints_unicode() -> bool:
-    if os.environ.get("TERM") == "dumb":
-        return False
-    try:
-        "█✓⚠✗".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True

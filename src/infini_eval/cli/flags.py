@@ -33,7 +33,7 @@ def add_flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> N
 
 
 def token_count(text: str) -> int:
-    """"4096", "128k" (x 1,024) or "1m" (x 1,048,576) as a number of tokens."""
+    """ "4096", "128k" (x 1,024) or "1m" (x 1,048,576) as a number of tokens."""
     match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
     if not match or int(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (valid: 4096, 128k, 1m)")
@@ -55,7 +55,7 @@ def count(text: str) -> int:
 
 
 def depth_list(text: str) -> tuple[float, ...]:
-    """"50", "0,25,50" or "0:100:5" (start:stop:step, both ends included) as depths in percent."""
+    """ "50", "0,25,50" or "0:100:5" (start:stop:step, both ends included) as depths in percent."""
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
@@ -65,7 +65,9 @@ def depth_list(text: str) -> tuple[float, ...]:
         else:
             depths = [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of depths (valid: 50 or 0,25,50 or 0:100:5)") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of depths (valid: 50 or 0,25,50 or 0:100:5)"
+        ) from None
     if not depths or any(not 0 <= depth <= 100 for depth in depths):
         raise argparse.ArgumentTypeError(f"{text!r} has depths outside 0..100 percent")
     return tuple(depths)
@@ -73,54 +75,183 @@ def depth_list(text: str) -> tuple[float, ...]:
 
 def add_checkpoint_flag(parser: argparse._ActionsContainer) -> None:
     add_flag(
-        parser, "--ckpt-path", required=True, metavar="DIR", help="nanotron checkpoint: a step folder, or its parent with latest.txt"
+        parser,
+        "--ckpt-path",
+        required=True,
+        metavar="DIR",
+        help="nanotron checkpoint: a step folder, or its parent with latest.txt",
     )
 
 
 def add_topology_flags(parser: argparse._ActionsContainer) -> None:
     for axis, text in (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline")):
-        add_flag(parser, f"--{axis}", type=positive_int, metavar="N", help=f"{text}-parallel size (default: chosen from the checkpoint and the world size)")
-    add_flag(parser, "--timeout", type=positive_int, default=1800, metavar="SECONDS", help="time limit of one collective (default: %(default)s)")
+        add_flag(
+            parser,
+            f"--{axis}",
+            type=positive_int,
+            metavar="N",
+            help=f"{text}-parallel size (default: chosen from the checkpoint and the world size)",
+        )
+    add_flag(
+        parser,
+        "--timeout",
+        type=positive_int,
+        default=1800,
+        metavar="SECONDS",
+        help="time limit of one collective (default: %(default)s)",
+    )
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
+    add_weights_flags(parser, ("sdpa", "flash_attn"))
+    add_native_flags(parser)
+
+
+def add_weights_flags(parser: argparse._ActionsContainer, attention: tuple[str, ...]) -> None:
+    """Flags of every backend that computes here; `attention` lists its kernels."""
     add_flag(parser, "--dtype", choices=DTYPES, help="dtype of weights and activations (default: the checkpoint's)")
     add_flag(parser, "--device", metavar="DEVICE", help="cpu or cuda (default: cuda when present)")
-    add_flag(parser, "--memory", choices=("on", "off", "ablate"), help="compressive memory: off drops the gate too, as turn_on_memory: false; ablate keeps the gate and reads zero (default: as the checkpoint says)")
-    add_flag(parser, "--memory-query", choices=("rotary", "plain"), help="the query that reads the memory (default: as the checkpoint says, else rotary)")
-    add_flag(parser, "--memory-dtype", choices=("float32", "model"), default="float32", help="dtype of the memory state (default: %(default)s)")
-    add_flag(parser, "--rope-interleaved", choices=("yes", "no"), help="override how rotary pairs are laid out (default: as the checkpoint says)")
-    add_flag(parser, "--attn-implementation", choices=("sdpa", "flash_attn"), default="sdpa", help="attention kernels (default: %(default)s)")
-    add_flag(parser, "--chunk-segments", type=positive_int, metavar="K", help="whole segments computed in one step (default: chosen)")
+    add_flag(
+        parser,
+        "--attn-implementation",
+        choices=attention,
+        default="sdpa",
+        help="attention kernels (default: %(default)s)",
+    )
+
+
+def add_native_flags(parser: argparse._ActionsContainer) -> None:
+    """Flags of this package's own engine."""
+    add_flag(
+        parser,
+        "--memory",
+        choices=("on", "off", "ablate"),
+        help="compressive memory: off drops the gate too, as turn_on_memory: false; ablate keeps the gate and reads zero (default: as the checkpoint says)",
+    )
+    add_flag(
+        parser,
+        "--memory-query",
+        choices=("rotary", "plain"),
+        help="the query that reads the memory (default: as the checkpoint says, else rotary)",
+    )
+    add_flag(
+        parser,
+        "--memory-dtype",
+        choices=("float32", "model"),
+        default="float32",
+        help="dtype of the memory state (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--rope-interleaved",
+        choices=("yes", "no"),
+        help="override how rotary pairs are laid out (default: as the checkpoint says)",
+    )
+    add_flag(
+        parser,
+        "--chunk-segments",
+        type=positive_int,
+        metavar="K",
+        help="whole segments computed in one step (default: chosen)",
+    )
 
 
 def add_sampling_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
-    add_flag(parser, "--top-k", type=count, default=0, help="draw from the k likeliest tokens; 0 keeps all (default: %(default)s)")
-    add_flag(parser, "--top-p", type=float, default=1.0, help="draw from the smallest set with this probability (default: %(default)s)")
+    add_flag(
+        parser,
+        "--top-k",
+        type=count,
+        default=0,
+        help="draw from the k likeliest tokens; 0 keeps all (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="draw from the smallest set with this probability (default: %(default)s)",
+    )
 
 
 def add_data_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--eval_dataset_path", required=True, metavar="DATA", help="parquet file, folder, save_to_disk folder or hub id")
-    add_flag(parser, "--num_shots", type=count, metavar="N", help="only rows with N worked examples (default: all rows)")
-    add_flag(parser, "--num_digits", type=count, default=0, metavar="N", help="only rows with N-digit keys; 0 takes all (default: %(default)s)")
-    add_flag(parser, "--context_length", type=token_count, metavar="N", help="only rows labelled N tokens (128k = 131,072)")
+    add_flag(
+        parser,
+        "--eval_dataset_path",
+        required=True,
+        metavar="DATA",
+        help="parquet file, folder, save_to_disk folder or hub id",
+    )
+    add_flag(
+        parser, "--num_shots", type=count, metavar="N", help="only rows with N worked examples (default: all rows)"
+    )
+    add_flag(
+        parser,
+        "--num_digits",
+        type=count,
+        default=0,
+        metavar="N",
+        help="only rows with N-digit keys; 0 takes all (default: %(default)s)",
+    )
+    add_flag(
+        parser, "--context_length", type=token_count, metavar="N", help="only rows labelled N tokens (128k = 131,072)"
+    )
     add_flag(parser, "--depths", type=depth_list, metavar="LIST", help="only these depths: 0,50,100 or 0:100:5")
-    add_flag(parser, "--num_samples", type=positive_int, metavar="N", help="samples of each depth and length, drawn with --seed (default: all)")
-    add_flag(parser, "--seed", type=int, default=42, help="draws the samples, and seeds sampling (default: %(default)s)")
+    add_flag(
+        parser,
+        "--num_samples",
+        type=positive_int,
+        metavar="N",
+        help="samples of each depth and length, drawn with --seed (default: all)",
+    )
+    add_flag(
+        parser, "--seed", type=int, default=42, help="draws the samples, and seeds sampling (default: %(default)s)"
+    )
     add_flag(parser, "--strict-data", action="store_true", help="defects of the data set are errors, not warnings")
 
 
 def add_run_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(parser, "--save_path", required=True, metavar="DIR", help="the run folder; the same command continues it")
-    add_flag(parser, "--max-new-tokens", type=positive_int, default=15, metavar="N", help="tokens of an answer at most (default: %(default)s)")
-    add_flag(parser, "--batch_size", type=positive_int, metavar="N", help="samples computed together (default: chosen by length)")
-    add_flag(parser, "--scorer", default="exact_digits", metavar="NAME", help="what counts as correct: exact_digits (the first number is the answer) or contains (default: %(default)s); both are recorded")
-    add_flag(parser, "--tokenizer", metavar="DIR", help="folder or hub id (default: the configuration's, or beside the checkpoint)")
+    add_flag(
+        parser,
+        "--max-new-tokens",
+        type=positive_int,
+        default=15,
+        metavar="N",
+        help="tokens of an answer at most (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--batch_size",
+        type=positive_int,
+        metavar="N",
+        help="samples computed together (default: chosen by length)",
+    )
+    add_flag(
+        parser,
+        "--scorer",
+        default="exact_digits",
+        metavar="NAME",
+        help="what counts as correct: exact_digits (the first number is the answer) or contains (default: %(default)s); both are recorded",
+    )
+    add_flag(
+        parser,
+        "--tokenizer",
+        metavar="DIR",
+        help="folder or hub id (default: the configuration's, or beside the checkpoint)",
+    )
     add_flag(parser, "--results_file", metavar="FILE", help="also write the JSON summary that older scripts read")
     add_flag(parser, "--overwrite", action="store_true", help="discard a run that is already in the folder")
-    add_flag(parser, "--log-prompts", action="store_true", help="log whole prompts instead of the text around the needle")
+    add_flag(
+        parser, "--log-prompts", action="store_true", help="log whole prompts instead of the text around the needle"
+    )
     add_flag(parser, "--quiet", action="store_true", help="no log lines for single samples")
+    add_flag(
+        parser,
+        "--no-plan",
+        action="store_true",
+        help="load the model even where the memory plan says that it cannot fit",
+    )
 
 
 def model_settings(args: argparse.Namespace) -> ModelSettings:
@@ -147,6 +278,7 @@ def sampling(args: argparse.Namespace) -> Sampling:
     """The sampling flags as Sampling; ConfigError for values outside their ranges."""
     if args.temperature < 0 or not 0 < args.top_p <= 1:
         raise ConfigError(
-            f"--temperature {args.temperature:g} --top-p {args.top_p:g}", valid="temperature of at least 0, top-p in (0, 1]"
+            f"--temperature {args.temperature:g} --top-p {args.top_p:g}",
+            valid="temperature of at least 0, top-p in (0, 1]",
         )
     return Sampling(args.temperature, args.top_k, args.top_p, args.seed)

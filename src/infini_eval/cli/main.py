@@ -14,11 +14,18 @@ from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 # name -> (module below infini_eval.cli, one line for --help); a command's module is imported only when it runs.
 # Each module has `add_arguments(parser)` and `run(args) -> exit status`.
 COMMANDS = {
+    "run": ("run", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
     "passkey": ("passkey", "evaluate a nanotron checkpoint on a passkey data set (run_passkey_eval.py)"),
     "analyze": ("analyze", "report on results folders (analyze_passkey_results.py)"),
+    "compare": ("compare", "compare runs on the same samples, with intervals and p-values"),
+    "track": ("track", "accuracy over the checkpoints of one training run"),
     "generate": ("generate", "make passkey and needle data sets of exact length and depth"),
     "data": ("data", "check a data set: `infini-eval data check FILE --tokenizer T`"),
+    "inspect": ("inspect", "a checkpoint's topology, dtype and gates, and what stands out"),
+    "diagnose": ("diagnose", "why retrieval works or fails: memory health, retrieval probe, ablations by head"),
     "verify": ("verify", "compare a checkpoint's logits and tokens with the training framework's own"),
+    "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
+    "doctor": ("doctor", "what works on this machine, what is missing, and the command that mends it"),
 }
 
 

@@ -9,16 +9,24 @@ The same command continues an interrupted run; `python` without torchrun is a si
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from infini_eval import registry
 from infini_eval.cli import flags
 from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK
 
+if TYPE_CHECKING:
+    from infini_eval.evaluate import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_checkpoint_flag(parser)
-    flags.add_run_flags(parser.add_argument_group("run"))
+    run_group = parser.add_argument_group("run")
+    flags.add_run_flags(run_group)
+    flags.add_flag(
+        run_group, "--diagnose", action="store_true", help="afterwards say why it works or fails (docs/diagnosis.md)"
+    )
     flags.add_data_flags(parser.add_argument_group("data"))
     flags.add_topology_flags(parser.add_argument_group("processes"))
     flags.add_model_flags(parser.add_argument_group("model"))
@@ -26,24 +34,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = eval_config(args)
+    outcome = evaluate_and_report(eval_config(args, args.ckpt_path), args.timeout)
+    if outcome.is_main and args.diagnose:
+        from infini_eval.cli.diagnose import write_into
+
+        print(write_into(outcome.folder, args))
+    return EXIT_OK
+
+
+def evaluate_and_report(config: EvalConfig, timeout_s: float) -> Outcome:
+    """Run or continue an evaluation and print its report; every process of a launch calls this."""
     registry.load("scorers", config.scorer)  # a wrong name is said before torch is imported
     from infini_eval.evaluate import evaluate
 
-    outcome = evaluate(config, timeout_s=args.timeout)
+    outcome = evaluate(config, timeout_s=timeout_s)
     if outcome.is_main:
         from infini_eval.reports.analyze import analyze_run
 
         run_report = analyze_run(outcome.folder)
         run_report.write(outcome.folder)
         print(run_report.text)
-    return EXIT_OK
+    return outcome
 
 
-def eval_config(args: argparse.Namespace) -> EvalConfig:
-    """The parsed flags as one EvalConfig."""
+def eval_config(args: argparse.Namespace, model_path: str, **more: Any) -> EvalConfig:
+    """The parsed flags as one EvalConfig; `more` are fields that not every command has flags for."""
     return EvalConfig(
-        model_path=args.ckpt_path,
+        model_path=model_path,
         save_path=args.save_path,
         eval_dataset_path=args.eval_dataset_path,
         scorer=args.scorer,
@@ -64,4 +81,6 @@ def eval_config(args: argparse.Namespace) -> EvalConfig:
         strict_data=args.strict_data,
         log_prompts=args.log_prompts,
         quiet=args.quiet,
+        plan=not args.no_plan,
+        **more,
     )

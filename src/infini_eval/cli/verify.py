@@ -24,10 +24,23 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_checkpoint_flag(parser)
-    flags.add_flag(parser, "--reference", required=True, metavar="FILE", help="safetensors with input_ids [B, T] and logits [B, T, V]")
+    flags.add_flag(
+        parser,
+        "--reference",
+        required=True,
+        metavar="FILE",
+        help="safetensors with input_ids [B, T] and logits [B, T, V]",
+    )
     flags.add_flag(parser, "--generation", metavar="FILE", help="JSON with prompt_ids and generated (greedy tokens)")
-    flags.add_flag(parser, "--memory-query", choices=("rotary", "plain"), help="plain compares with the *_nope_query entries where present (default: as the checkpoint says)")
-    flags.add_flag(parser, "--atol", type=float, default=1e-4, help="largest |difference| of logits (default: %(default)s)")
+    flags.add_flag(
+        parser,
+        "--memory-query",
+        choices=("rotary", "plain"),
+        help="plain compares with the *_nope_query entries where present (default: as the checkpoint says)",
+    )
+    flags.add_flag(
+        parser, "--atol", type=float, default=1e-4, help="largest |difference| of logits (default: %(default)s)"
+    )
     flags.add_flag(parser, "--device", metavar="DEVICE", help="cpu or cuda (default: cuda when present)")
     flags.add_topology_flags(parser)
 

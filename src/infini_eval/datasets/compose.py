@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,14 @@ Allowed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 class Insert:
     """A text put into the haystack at a depth: the share, in percent, of the haystack's tokens before it.
 
-    `text` begins where the word before it ends, and ends without the space that follows. `needle` is the half-open
-    character span in `text` that counts as the needle.
+    `text` begins where the word or sentence before it ends, and ends without the space that follows. `needle` is the
+    half-open character span in `text` that counts as the needle. `after` says where the haystack is cut for it.
     """
 
     text: str
     depth: float
     needle: Span
+    after: Literal["word", "sentence"] = "word"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _Composer:
         self.specials = len(tokenizer.special_prefix) + len(tokenizer.special_suffix)
         self.inside = [insert for insert in recipe.inserts if insert.depth < 100]
         self.at_end = len(recipe.inserts) - len(self.inside)
+        self.edges: list[int] = []  # the cuts of the needles inside the haystack
         self.first_needle = (0, 0)  # token span of the first needle were it at depth 0; known after one measurement
 
     def run(self, verify: bool | None) -> Composed:
@@ -132,22 +135,40 @@ class _Composer:
         return self.tokenizer.count(text)
 
     def _gaps(self, tokens: int, variant: int) -> list[Slices] | None:
-        origin = int(self.haystack.cut_tokens[self.start])
-        edges = [max(self.start, self.haystack.cut_at(origin + tokens * insert.depth / 100)) for insert in self.inside]
-        if self.allowed is not None and edges:
-            edges = self._allowed_edges(edges, tokens)
+        if not variant or not self.edges:  # later they stay, lest one more token move an edge, and that move the count
+            self.edges = self._edges(tokens)
+        edges = self.edges
         for _ in range(EDGE_SHIFTS):  # a needle just before the question may leave too little to be cut exactly
             gaps = plan_slices(self.haystack, self.start, edges, self.at_end, tokens, variant)
             if gaps is not None or not edges or edges[-1] <= max([self.start, *edges[:-1]]):
                 return gaps
-            edges = [*edges[:-1], edges[-1] - 1]
+            edges = [*edges[:-1], self._cut_before(edges[-1])]
         return None
+
+    def _edges(self, tokens: int) -> list[int]:
+        """The cuts nearest to the needles' depths in a haystack of `tokens` tokens."""
+        origin = int(self.haystack.cut_tokens[self.start])
+        edges: list[int] = []
+        for insert in self.inside:
+            edge = self.haystack.cut_at(origin + tokens * insert.depth / 100, self._cuts(insert))
+            edges.append(self.start if insert.depth == 0 else max(self.start, edge))
+        return self._allowed_edges(edges, tokens) if self.allowed is not None and edges else edges
+
+    def _cuts(self, insert: Insert) -> NDArray[np.int64]:
+        return self.haystack.sentences if insert.after == "sentence" else self.haystack.words
+
+    def _cut_before(self, edge: int) -> int:
+        cuts = self._cuts(self.inside[-1])
+        at = int(np.searchsorted(cuts, edge))
+        return max(self.start, int(cuts[at - 1]) if at else self.start)
 
     def _allowed_edges(self, edges: list[int], tokens: int) -> list[int]:
         """The allowed cut nearest to the first needle's depth in place of its edge."""
+        assert self.allowed is not None
         origin = int(self.haystack.cut_tokens[self.start])
-        stop = int(np.searchsorted(self.haystack.cut_tokens, origin + tokens, side="right"))
-        before = self.haystack.cut_tokens[self.start : stop] - origin
+        cuts = self._cuts(self.inside[0])
+        cuts = cuts[(cuts >= self.start) & (self.haystack.cut_tokens[cuts] <= origin + tokens)]
+        before = self.haystack.cut_tokens[cuts] - origin
         good = np.flatnonzero(self.allowed(before + self.first_needle[0], before + self.first_needle[1]))
         if not len(good):
             if self.first_needle == (0, 0):
@@ -157,7 +178,7 @@ class _Composer:
                 valid="a segment of the prompt that holds haystack text, and a border that the needle can reach",
             )
         nearest = good[np.argmin(np.abs(before[good] - (self.haystack.cut_tokens[edges[0]] - origin)))]
-        return [self.start + int(nearest), *edges[1:]]
+        return [int(cuts[nearest]), *edges[1:]]
 
     def _is_allowed(self, span: Span) -> bool:
         assert self.allowed is not None

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 def spaced(number: int, kind: Literal["linear", "sigmoid"] | str) -> tuple[float, ...]:
-    """`number` depths from 0 to 100 percent, both included; "sigmoid" lies denser at both ends (logistic, slope 0.1)."""
+    """`number` depths from 0 to 100 percent, both included; "sigmoid" lies denser at both ends (slope 0.1)."""
     even = [100 * i / (number - 1) for i in range(number)]
     if kind == "linear":
         return tuple(round(depth, 3) for depth in even)

@@ -12,7 +12,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from infini_eval.datasets.english_words import ADJECTIVES, ADVERBS, NOUNS, PATTERNS, PEOPLE, PLACES, PLURALS, TIMES, VERBS
+from infini_eval.datasets.english_words import (
+    ADJECTIVES,
+    ADVERBS,
+    NOUNS,
+    PATTERNS,
+    PEOPLE,
+    PLACES,
+    PLURALS,
+    TIMES,
+    VERBS,
+)
 
 WORDS = {
     "noun": NOUNS,

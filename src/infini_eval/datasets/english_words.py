@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 NOUNS = tuple(
-    """anchor apron arch attic axe balcony banner barge barrel basin beacon bench blanket boiler bonnet boulder bracelet
-    brick brook broom bucket buckle cabin cable candle canoe canvas carpet carriage cart cellar chapel chimney chisel
-    cloak compass copper cottage cradle crate crown curtain cushion dagger dam desk dial ditch dome drawer drum easel
-    engine envelope fable feather fern ferry fiddle flag flask flute forge fountain frame furnace gallery garland gate
-    glacier glove goblet granary hammer harbor harness hatch hedge helmet hinge hook horn inkwell island jacket jar
-    kettle kite ladder lagoon lantern latch ledger lens letter lever loom magnet mantle map marble mask mast meadow
-    mill mirror mosaic needle net oar orchard organ oven paddle parcel path pebble pendant piano pillar pillow pipe
-    plank plough pocket pottery prism pulley quarry quilt raft rail ribbon roof rope saddle sail scale scarf screen
-    shed shelf shovel signal sketch sleigh spindle spire spoon stable staircase stove stream studio swamp tapestry
-    telescope tent thimble thread tile torch tower trail tray trumpet tunnel valley vase veil viaduct village vine
-    wagon wallet well whistle willow windmill workshop wreath yard""".split()
+    """anchor apron arch attic axe balcony banner barge barrel basin beacon bench blanket boiler bonnet boulder
+    bracelet brick brook broom bucket buckle cabin cable candle canoe canvas carpet carriage cart cellar chapel
+    chimney chisel cloak compass copper cottage cradle crate crown curtain cushion dagger dam desk dial ditch dome
+    drawer drum easel engine envelope fable feather fern ferry fiddle flag flask flute forge fountain frame furnace
+    gallery garland gate glacier glove goblet granary hammer harbor harness hatch hedge helmet hinge hook horn
+    inkwell island jacket jar kettle kite ladder lagoon lantern latch ledger lens letter lever loom magnet mantle
+    map marble mask mast meadow mill mirror mosaic needle net oar orchard organ oven paddle parcel path pebble
+    pendant piano pillar pillow pipe plank plough pocket pottery prism pulley quarry quilt raft rail ribbon roof
+    rope saddle sail scale scarf screen shed shelf shovel signal sketch sleigh spindle spire spoon stable staircase
+    stove stream studio swamp tapestry telescope tent thimble thread tile torch tower trail tray trumpet tunnel
+    valley vase veil viaduct village vine wagon wallet well whistle willow windmill workshop wreath yard""".split()
 )
 PLURALS = tuple(
     """acrobats actors archers bakers barbers beekeepers brewers builders carpenters carvers clerks climbers coopers
-    couriers dancers divers drummers dyers engravers farmers fiddlers fishermen gardeners glaziers grooms guards guests
-    guides harpists herders hunters jugglers knights masons merchants messengers millers miners monks nurses painters
-    pilgrims pilots plumbers poets porters potters printers riders rowers sailors scholars scouts sculptors shepherds
-    singers smiths soldiers spinners stewards tailors tanners teachers tinkers traders travelers tutors waiters weavers
-    widows wrestlers writers""".split()
+    couriers dancers divers drummers dyers engravers farmers fiddlers fishermen gardeners glaziers grooms guards
+    guests guides harpists herders hunters jugglers knights masons merchants messengers millers miners monks nurses
+    painters pilgrims pilots plumbers poets porters potters printers riders rowers sailors scholars scouts sculptors
+    shepherds singers smiths soldiers spinners stewards tailors tanners teachers tinkers traders travelers tutors
+    waiters weavers widows wrestlers writers""".split()
 )
 ADJECTIVES = tuple(
     """ample ancient ashen bare blunt bold brass brittle broad calm carved cheap chilly clumsy coarse common cracked
     crimson crooked curved damp dense distant dusty eager elegant enormous faded faint familiar fancy fragile frozen
-    gilded gleaming gloomy golden graceful grand hollow humble idle ivory jagged joyful keen lavish leafy little lonely
-    lovely massive mellow modest mossy muddy neat noble odd orderly ornate pale patient peculiar plain pleasant polished
-    precious proud purple quaint quick rapid rare restless robust rough rugged rusty sacred scarlet shabby shady shaky
-    shallow sharp silent silver simple sleek slender slim smoky solemn solid spare spotless stately steep stern stiff
-    sturdy subtle sunny swift tame tender thick thin tidy timid tiny twisted upright urgent vacant vast velvet violet
-    vivid weary wild wooden worn""".split()
+    gilded gleaming gloomy golden graceful grand hollow humble idle ivory jagged joyful keen lavish leafy little
+    lonely lovely massive mellow modest mossy muddy neat noble odd orderly ornate pale patient peculiar plain
+    pleasant polished precious proud purple quaint quick rapid rare restless robust rough rugged rusty sacred
+    scarlet shabby shady shaky shallow sharp silent silver simple sleek slender slim smoky solemn solid spare
+    spotless stately steep stern stiff sturdy subtle sunny swift tame tender thick thin tidy timid tiny twisted
+    upright urgent vacant vast velvet violet vivid weary wild wooden worn""".split()
 )
 VERBS = tuple(
-    """abandoned admired arranged assembled balanced borrowed brushed buried carried carved cherished chose claimed cleaned
-    collected copied decorated defended delivered described designed dismantled displayed divided donated drew emptied
-    examined exchanged fastened fetched finished folded forgot framed gathered greased guarded hauled hid honored
-    ignored improved inherited inspected insured kept labelled lifted lined loaded locked lowered measured mended mixed
-    moved noticed offered opened ordered packed painted patched placed polished praised preserved purchased raised
-    rebuilt recalled received recovered refused rented repaired replaced rescued restored returned rolled sank saved
-    scrubbed sealed searched sewed shared shifted sketched sold sorted stacked stored studied swept tested tied traded
-    traced trimmed unloaded unpacked valued varnished visited washed watched weighed wrapped""".split()
+    """abandoned admired arranged assembled balanced borrowed brushed buried carried carved cherished chose claimed
+    cleaned collected copied decorated defended delivered described designed dismantled displayed divided donated
+    drew emptied examined exchanged fastened fetched finished folded forgot framed gathered greased guarded hauled
+    hid honored ignored improved inherited inspected insured kept labelled lifted lined loaded locked lowered
+    measured mended mixed moved noticed offered opened ordered packed painted patched placed polished praised
+    preserved purchased raised rebuilt recalled received recovered refused rented repaired replaced rescued restored
+    returned rolled sank saved scrubbed sealed searched sewed shared shifted sketched sold sorted stacked stored
+    studied swept tested tied traded traced trimmed unloaded unpacked valued varnished visited washed watched
+    weighed wrapped""".split()
 )
 ADVERBS = tuple(
     """abruptly boldly briefly calmly cheerfully cleverly closely eagerly easily evenly fairly fiercely firmly freely
@@ -52,20 +53,20 @@ ADVERBS = tuple(
 )
 PEOPLE = tuple(
     """Abigail Adele Agnes Albert Alice Amos Arthur Beatrice Bernard Bertha Caleb Cecil Celia Clement Cora Cyril Daphne
-    Delia Edgar Edith Edmund Eleanor Elias Ellen Ernest Esther Ethel Eugene Eunice Felix Flora Frances Gilbert Gloria
-    Harold Harriet Hector Helen Herman Hilda Horace Hubert Ida Ingrid Iris Isaac Ivy Jasper Judith Julian Kurt Laura
-    Leonard Lewis Lillian Louis Lydia Mabel Magnus Marcus Martha Matilda Maurice Mildred Miriam Morris Nathan Nora
-    Norman Olive Oswald Otto Penelope Percy Phoebe Ralph Rebecca Reuben Rhoda Roland Rufus Ruth Sidney Silas Stella
-    Sylvia Thelma Theodore Tobias Ursula Victor Vincent Viola Wallace Wilfred Winifred""".split()
+    Delia Edgar Edith Edmund Eleanor Elias Ellen Ernest Esther Ethel Eugene Eunice Felix Flora Frances Gilbert
+    Gloria Harold Harriet Hector Helen Herman Hilda Horace Hubert Ida Ingrid Iris Isaac Ivy Jasper Judith Julian
+    Kurt Laura Leonard Lewis Lillian Louis Lydia Mabel Magnus Marcus Martha Matilda Maurice Mildred Miriam Morris
+    Nathan Nora Norman Olive Oswald Otto Penelope Percy Phoebe Ralph Rebecca Reuben Rhoda Roland Rufus Ruth Sidney
+    Silas Stella Sylvia Thelma Theodore Tobias Ursula Victor Vincent Viola Wallace Wilfred Winifred""".split()
 )
 PLACES = tuple(
-    """Aberdeen Antwerp Athens Baltimore Bangkok Barcelona Basel Belfast Bergen Bristol Brussels Budapest Calais Canterbury
-    Cardiff Chester Cologne Cork Damascus Delft Denver Dover Dresden Dublin Durham Edinburgh Exeter Florence Geneva
-    Genoa Ghent Glasgow Gloucester Granada Hamburg Hanover Havana Helsinki Jakarta Kyoto Lancaster Leeds Leipzig Lisbon
-    Liverpool Lucerne Lyon Manila Marseille Memphis Milan Montreal Munich Nairobi Naples Norwich Odessa Ottawa Oxford
-    Padua Palermo Phoenix Plymouth Porto Prague Quebec Riga Rome Rotterdam Salzburg Santiago Seville Sheffield Siena
-    Sofia Stockholm Sydney Toledo Toronto Trieste Turin Utrecht Valencia Venice Verona Vienna Warsaw Winchester York
-    Zagreb""".split()
+    """Aberdeen Antwerp Athens Baltimore Bangkok Barcelona Basel Belfast Bergen Bristol Brussels Budapest Calais
+    Canterbury Cardiff Chester Cologne Cork Damascus Delft Denver Dover Dresden Dublin Durham Edinburgh Exeter
+    Florence Geneva Genoa Ghent Glasgow Gloucester Granada Hamburg Hanover Havana Helsinki Jakarta Kyoto Lancaster
+    Leeds Leipzig Lisbon Liverpool Lucerne Lyon Manila Marseille Memphis Milan Montreal Munich Nairobi Naples
+    Norwich Odessa Ottawa Oxford Padua Palermo Phoenix Plymouth Porto Prague Quebec Riga Rome Rotterdam Salzburg
+    Santiago Seville Sheffield Siena Sofia Stockholm Sydney Toledo Toronto Trieste Turin Utrecht Valencia Venice
+    Verona Vienna Warsaw Winchester York Zagreb""".split()
 )
 TIMES = (
     "at dawn", "at dusk", "at midday", "at midnight", "before breakfast", "after supper", "in early spring",
@@ -89,7 +90,7 @@ PATTERNS = (
     "what the |adjective| |noun| meant to the |plural|, |person| |adverb| explained |time|.",
     "when the |noun| |adverb| vanished, |person| |verb| the |adjective| |noun| again.",
     "under the |noun| lay a |adjective| |noun|; the |plural| of |place| never |verb| it.",
-    "\"Our |adjective| |noun| is not for sale,\" said |person|, who |verb| it in |place|.",
+    '"Our |adjective| |noun| is not for sale," said |person|, who |verb| it in |place|.',
     "it was |person| who |verb| the |noun|, the |noun| and the |adjective| |noun|.",
     "the road from |place| to |place| passes a |adjective| |noun| and a |adjective| |noun|.",
     "|adverb| and without a word, |person| |verb| the |noun| of the |adjective| |plural|.",

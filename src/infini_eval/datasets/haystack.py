@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 
-# A cut is a single space between two letters or digits: the text before it ends in a word, the text after it begins
-# with the space, so that both parts and whatever is put between them keep the tokens they have in one piece.
-CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])")
+# A cut is a single space after a word or a sentence: the text before it ends there, the text after it begins with the
+# space, so that both parts and whatever is put between them keep the tokens they have in one piece.
+CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])|(?<=[.!?]) (?=[^\W_])")
+SENTENCE_ENDS = ".!?"
 NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
 BLOCK_CHARS = 65_536
+BATCH_BLOCKS = 16  # tokenised side by side
+CHARS_A_TOKEN = 4
 CONTEXT_CHARS = 256  # tokenised before each block, so that a block's first tokens are those of the running text
 
 
@@ -26,12 +30,15 @@ CONTEXT_CHARS = 256  # tokenised before each block, so that a block's first toke
 class Haystack:
     """Text with its cuts: `cut_chars[i]` is a cut's character, `cut_tokens[i]` the tokens of text[:cut] ([C] int64).
 
+    `after_sentence` [C] bool tells cuts after a sentence from those after a word; `sentences` and `words` number them.
+
     `name` is the source's; `unique_fraction` is below 1 where the source ran out and was repeated.
     """
 
     text: str
     cut_chars: NDArray[np.int64]
     cut_tokens: NDArray[np.int64]
+    after_sentence: NDArray[np.bool_]
     name: str
     unique_fraction: float = 1.0
     repeats: bool = False
@@ -58,19 +65,30 @@ class Haystack:
     def slice_tokens(self, first: int, last: int) -> int:
         return int(self.cut_tokens[last] - self.cut_tokens[first])
 
-    def cut_at(self, token: float) -> int:
-        """The cut nearest to a token count; the earlier one of two equally near."""
-        after = int(np.searchsorted(self.cut_tokens, token))
-        if after == 0:
-            return 0
-        if after == len(self.cut_tokens):
-            return after - 1
-        return after if self.cut_tokens[after] - token < token - self.cut_tokens[after - 1] else after - 1
+    @cached_property
+    def words(self) -> NDArray[np.int64]:
+        return np.flatnonzero(~self.after_sentence)
+
+    @cached_property
+    def sentences(self) -> NDArray[np.int64]:
+        """Where the text has no sentences, cuts after words stand in for them."""
+        found = np.flatnonzero(self.after_sentence)
+        return found if len(found) else self.words
+
+    def cut_at(self, token: float, among: NDArray[np.int64] | None = None) -> int:
+        """The cut (of all, or of those in `among`) nearest to a token count; the earlier one of two equally near."""
+        tokens = self.cut_tokens if among is None else self.cut_tokens[among]
+        after = int(np.searchsorted(tokens, token))
+        if after == len(tokens) or (after > 0 and token - tokens[after - 1] <= tokens[after] - token):
+            after -= 1
+        return after if among is None else int(among[after])
 
     def cut_exactly(self, token: int) -> int | None:
-        """The cut with exactly that many tokens before it; None where there is none."""
+        """The cut after a word with exactly that many tokens before it; None where there is none."""
         at = int(np.searchsorted(self.cut_tokens, token))
-        return at if at < len(self.cut_tokens) and self.cut_tokens[at] == token else None
+        if at == len(self.cut_tokens) or self.cut_tokens[at] != token:
+            return None
+        return None if self.after_sentence[at] else at
 
     def numbers_between(self, first: int, last: int) -> set[str]:
         """The numbers in the text between two cuts."""
@@ -84,7 +102,13 @@ class Haystack:
 
 
 def build_haystack(
-    parts: Iterable[str], tokenizer: Tokenizer, tokens: int, *, name: str, allow_repeat: bool = False, repeats: bool = False
+    parts: Iterable[str],
+    tokenizer: Tokenizer,
+    tokens: int,
+    *,
+    name: str,
+    allow_repeat: bool = False,
+    repeats: bool = False,
 ) -> Haystack:
     """Tokenise text until it has `tokens` tokens; block by block, so that no encoding of the whole is ever held.
 
@@ -92,10 +116,9 @@ def build_haystack(
     or with `allow_repeat` starts again, and the haystack says which fraction of it is unique.
     """
     builder = _Builder(tokenizer)
-    for block in _blocks(parts):
-        builder.add(block)
-        if builder.enough(tokens):
-            break
+    blocks = _blocks(parts)
+    while not builder.enough(tokens) and (some := list(itertools.islice(blocks, builder.blocks_for(tokens)))):
+        builder.add(some, tokens)
     unique = builder.available
     if unique <= 0:
         raise DataError(f"the haystack {name} has no two words in a row", valid="text with words separated by spaces")
@@ -119,6 +142,7 @@ class _Builder:
         self.texts: list[str] = []
         self.chars: list[NDArray[np.int64]] = []
         self.tokens: list[NDArray[np.int64]] = []
+        self.sentence_ends: list[NDArray[np.bool_]] = []
         self.length = 0
         self.count = 0
         self.first: int | None = None
@@ -132,20 +156,36 @@ class _Builder:
     def enough(self, tokens: int) -> bool:
         return self.available >= tokens
 
-    def add(self, block: str) -> None:
-        before = self.texts[-1][-CONTEXT_CHARS:] if self.texts else ""
-        before = before[before.find(" ") :] if " " in before else before
-        _, offsets = self.tokenizer.encode_window(before + block)
-        offsets = offsets - len(before)
+    def blocks_for(self, tokens: int) -> int:
+        """How many blocks to tokenise at once: about what is missing, at most BATCH_BLOCKS."""
+        return min(BATCH_BLOCKS, 1 + (tokens - self.available) * CHARS_A_TOKEN // BLOCK_CHARS)
+
+    def add(self, blocks: Sequence[str], tokens: int) -> None:
+        """Tokenise blocks side by side, and add them one after the other until there are `tokens` tokens."""
+        befores = []
+        tail = self.texts[-1] if self.texts else ""
+        for block in blocks:
+            before = tail[-CONTEXT_CHARS:]
+            befores.append(before[max(0, before.find(" ")) :])
+            tail = block
+        texts = [before + block for before, block in zip(befores, blocks, strict=True)]
+        for before, block, (_, offsets) in zip(befores, blocks, self.tokenizer.encode_windows(texts), strict=True):
+            self._add(block, offsets - len(before))
+            if self.enough(tokens):
+                return
+
+    def _add(self, block: str, offsets: NDArray[np.int64]) -> None:
         own = offsets[offsets[:, 1] > 0]
         cuts = np.array([match.start() for match in CUT.finditer(block)], dtype=np.int64)
-        ends = np.maximum.accumulate(own[:, 1]) if len(own) else own[:, 1]
+        ends = np.maximum.accumulate(own[:, 1])
         before_cut = np.searchsorted(ends, cuts, side="right")
         if len(own):  # no token may reach over the cut into the next word
             following = own[np.minimum(before_cut, len(own) - 1), 0]
             clean = (before_cut == len(own)) | (following >= cuts)
             cuts, before_cut = cuts[clean], before_cut[clean]
         if len(cuts):
+            letters = np.frombuffer(block.encode("utf-32-le"), dtype=np.uint32)
+            self.sentence_ends.append(np.isin(letters[cuts - 1], [ord(end) for end in SENTENCE_ENDS]))
             self.chars.append(cuts + self.length)
             self.tokens.append(before_cut + self.count)
             self.first = int(self.tokens[0][0]) if self.first is None else self.first
@@ -156,15 +196,15 @@ class _Builder:
 
     def repeat(self, tokens: int) -> None:
         blocks = [" " + self.texts[0].lstrip(), *self.texts[1:]]
-        while not self.enough(tokens):
-            for block in blocks:
-                self.add(block)
-                if self.enough(tokens):
-                    break
+        for start in itertools.cycle(range(0, len(blocks), BATCH_BLOCKS)):
+            self.add(blocks[start : start + BATCH_BLOCKS], tokens)
+            if self.enough(tokens):
+                return
 
     def finish(self, name: str, fraction: float, repeats: bool) -> Haystack:
         chars, counts = np.concatenate(self.chars), np.concatenate(self.tokens)
-        return Haystack("".join(self.texts), chars, counts, name, fraction, repeats)
+        ends = np.concatenate(self.sentence_ends)
+        return Haystack("".join(self.texts), chars, counts, ends, name, fraction, repeats)
 
 
 def _blocks(parts: Iterable[str]) -> Iterator[str]:

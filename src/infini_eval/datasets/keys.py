@@ -13,7 +13,9 @@ TRIES = 10_000
 def key_range(num_digits: int) -> range:
     """All keys of that many digits, without a leading zero (1 digit: 1..9)."""
     if not 1 <= num_digits <= 18:
-        raise DataError(f"--num_digits {num_digits} is outside 1..18", valid="1..18 digits: answers are stored as int64")
+        raise DataError(
+            f"--num_digits {num_digits} is outside 1..18", valid="1..18 digits: answers are stored as int64"
+        )
     return range(10 ** (num_digits - 1), 10**num_digits)
 
 
@@ -42,7 +44,7 @@ class KeyDrawer:
             f"no key of {num_digits} digit(s) is left: {len(self.used)} are in use, {len(self.excluded)} excluded, "
             f"{len(forbidden)} stand in the haystack; there are {len(keys)} in all",
             valid="fewer prompts in one call, or more digits",
-            next_step=f"pass --num_digits {num_digits + 1}, or --distinct-keys cell (keys then differ within one length and depth)",
+            next_step=f"pass --num_digits {num_digits + 1}, or --distinct-keys cell (keys differ within a cell)",
         )
 
     def _take(self, key: str) -> str:

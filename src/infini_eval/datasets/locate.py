@@ -13,7 +13,9 @@ from infini_eval.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VALID_SOURCES = "a parquet file, a folder with parquet files (also under data/), a save_to_disk folder, or a hub id owner/name"
+VALID_SOURCES = (
+    "a parquet file, a folder with parquet files (also under data/), a save_to_disk folder, or a hub id owner/name"
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def read_table(data: DataFiles) -> pa.Table:
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
-        lists = "; ".join(f"{path.name}: {', '.join(t.column_names)}" for path, t in zip(data.files, tables, strict=True))
+        lists = "; ".join(
+            f"{path.name}: {', '.join(t.column_names)}" for path, t in zip(data.files, tables, strict=True)
+        )
         raise DataError(f"the files of {data.source} differ in their columns: {lists}") from error
 
 

@@ -1,4 +1,4 @@
-"""Where the needle stands in a prompt: its characters, its tokens, its segment, and what lies between it and the answer."""
+"""Where the needle stands in a prompt: its characters, tokens and segment, and what lies between it and the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a passkey data set: a parquet file, a folder of them, a save_to_disk folder or a hub id; filters and draws rows."""
+"""Reads a passkey data set (parquet file or folder, save_to_disk folder, hub id), filters it and draws rows."""
 
 from __future__ import annotations
 
@@ -49,12 +49,17 @@ def load_samples(
     _require_columns(table, files.source)
     _refuse_training_data(table, files.source)
     notes = list(files.notes)
-    rows = _filtered(table, files.source, notes, {
-        "num_shots": None if num_shots is None else _equals(num_shots),
-        "num_digits": _equals(num_digits) if num_digits else None,
-        "context_length": None if context_length is None else _equals(context_length),
-        "depth_percent": None if depths is None else _among(depths),
-    })
+    rows = _filtered(
+        table,
+        files.source,
+        notes,
+        {
+            "num_shots": None if num_shots is None else _equals(num_shots),
+            "num_digits": _equals(num_digits) if num_digits else None,
+            "context_length": None if context_length is None else _equals(context_length),
+            "depth_percent": None if depths is None else _among(depths),
+        },
+    )
     return LoadedData(_samples(rows), fingerprint(files), files.source, notes)
 
 
@@ -101,7 +106,8 @@ def _require_columns(table: pa.Table, source: str) -> None:
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
         raise DataError(
-            f"{source} has no column {' and no column '.join(missing)}; its columns: {', '.join(table.column_names) or 'none'}",
+            f"{source} has no column {' and no column '.join(missing)}; its columns: "
+            + (", ".join(table.column_names) or "none"),
             valid="columns prompt, answer, depth_percent; optional id, context_length, token_count or num_tokens, "
             "num_shots, num_digits",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +21,7 @@ LOOSE_FROM = 2_000
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What to generate. Lengths in tokens, depths in percent; `num_prompts` for each length and depth.
+    """What to generate. Lengths in tokens, depths in percent (None: drawn for each prompt), `num_prompts` a cell.
 
     `question_phase`: None, "border" (the prompt ends a segment), "jitter", or the offset in its segment of the
     position that predicts the answer's first token. `answer_budget`: tokens kept free for the answer when
@@ -29,12 +29,15 @@ class GenerateConfig:
     """
 
     context_lengths: tuple[int, ...]
-    depths: tuple[float, ...]
+    depths: tuple[float | None, ...]
     num_prompts: int
     num_shots: int = 0
     num_digits: tuple[int, ...] = (5,)
     seed: int = 42
     id: str = ""
+    task: str = "passkey"
+    options: Mapping[str, str] = field(default_factory=dict)
+    control: Literal["no-context"] | None = None
     haystack: str = "english"
     haystack_per: HaystackPer = "prompt"
     allow_repeat: bool = False
@@ -52,9 +55,13 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """One row to be: `target` is the prompt's exact length in tokens, `group` names its haystack."""
+    """One row to be: `target` is the prompt's exact length in tokens, `group` names its haystack.
+
+    `cell` is the depth asked for, -1 where it is drawn.
+    """
 
     context_length: int
+    cell: float
     depth: float
     trial: int
     num_digits: int
@@ -79,9 +86,13 @@ def plan_rows(config: GenerateConfig) -> list[RowPlan]:
     for length in config.context_lengths:
         for depth in config.depths:
             for trial in range(config.num_prompts):
-                group = groups.setdefault(_group(config.haystack_per, length, depth, trial), len(groups))
+                cell = -1.0 if depth is None else depth
+                group = groups.setdefault(_group(config.haystack_per, length, cell, trial), len(groups))
                 digits = config.num_digits[trial % len(config.num_digits)]
-                rows.append(RowPlan(length, depth, trial, digits, _target(config, length, depth, trial), group))
+                rng = random.Random(f"length/{config.seed}/{config.id}/{length}/{cell:g}/{trial}")
+                target = _target(config, length, rng)
+                actual = round(rng.uniform(0, 100), 2) if depth is None else depth
+                rows.append(RowPlan(length, cell, actual, trial, digits, target, group))
     return rows
 
 
@@ -89,9 +100,8 @@ def _group(per: HaystackPer, length: int, depth: float, trial: int) -> tuple[flo
     return {"prompt": (length, depth, trial), "depth": (depth,), "trial": (trial,), "run": ()}[per]
 
 
-def _target(config: GenerateConfig, length: int, depth: float, trial: int) -> int:
+def _target(config: GenerateConfig, length: int, rng: random.Random) -> int:
     """The prompt's length: the nominal one, less the answer's budget, moved down to the asked phase."""
-    rng = random.Random(f"length/{config.seed}/{config.id}/{length}/{depth:g}/{trial}")
     target = length - (config.answer_budget if config.length_includes_answer else 0)
     if not config.exact and length >= LOOSE_FROM:
         target -= rng.randrange(LOOSE_TOKENS + 1)
@@ -142,11 +152,10 @@ def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) 
     cell: tuple[int, float] | None = None
     shots: set[str] = set()
     for row in rows:
-        if config.distinct_keys == "cell" and cell != (row.context_length, row.depth):
-            cell, drawer.used = (row.context_length, row.depth), set(shots)
+        if config.distinct_keys == "cell" and cell != (row.context_length, row.cell):
+            cell, drawer.used = (row.context_length, row.cell), set(shots)
         start = starts[row.group]
-        end = haystack.cut_at(haystack.cut_tokens[start] + row.target + SPARE_TOKENS)
-        inside = haystack.numbers_between(start, end) if not haystack.repeats else set()
+        inside = numbers_near(haystack, start, row.target)
         key = drawer.draw(row.num_digits, inside)
         shot_keys = tuple(drawer.draw(row.num_digits, inside) for _ in range(config.num_shots))
         shots.update(shot_keys)
@@ -154,12 +163,18 @@ def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) 
     return keyed
 
 
+def numbers_near(haystack: Haystack, start: int, target: int) -> set[str]:
+    """The numbers that a prompt of `target` tokens starting at a cut may hold."""
+    end = haystack.cut_at(haystack.cut_tokens[start] + target + SPARE_TOKENS)
+    return haystack.numbers_between(start, end)
+
+
 def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
     """The first cut of each group: one after the other where the pool suffices, else drawn anywhere in it."""
     groups = max(row.group for row in rows) + 1
     stride, origin = longest + GAP_TOKENS, int(haystack.cut_tokens[0])
     if groups * stride + SPARE_TOKENS <= haystack.tokens:
-        return [haystack.cut_at(origin + group * stride) for group in range(groups)]
+        return [haystack.cut_at(origin + group * stride, haystack.sentences) for group in range(groups)]
     rng = random.Random(f"starts/{config.seed}/{config.id}")
     room = max(1, haystack.tokens - longest - SPARE_TOKENS)
-    return [haystack.cut_at(origin + rng.randrange(room)) for _ in range(groups)]
+    return [haystack.cut_at(origin + rng.randrange(room), haystack.sentences) for _ in range(groups)]

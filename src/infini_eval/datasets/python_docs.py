@@ -10,10 +10,10 @@ MODULES = tuple(
     """argparse ast asyncio bisect calendar cmd codecs collections configparser contextlib copy csv dataclasses datetime
     decimal difflib dis email enum fileinput fractions ftplib functools gettext glob gzip hashlib heapq html http.client
     http.cookiejar http.server imaplib inspect io ipaddress itertools json locale logging lzma mailbox math mimetypes
-    multiprocessing netrc numbers operator optparse os pathlib pdb pickle pkgutil platform plistlib poplib pprint profile
-    queue random re sched secrets selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl
-    statistics string subprocess symtable tarfile tempfile textwrap threading timeit tokenize trace traceback types typing
-    unittest unittest.mock urllib.parse urllib.request uuid warnings wave weakref webbrowser xml.dom.minidom
+    multiprocessing netrc numbers operator optparse os pathlib pdb pickle pkgutil platform plistlib poplib pprint
+    profile queue random re sched secrets selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl
+    statistics string subprocess symtable tarfile tempfile textwrap threading timeit tokenize trace traceback types
+    typing unittest unittest.mock urllib.parse urllib.request uuid warnings wave weakref webbrowser xml.dom.minidom
     xml.etree.ElementTree zipfile zoneinfo""".split()
 )
 SHORTEST = 120  # characters; shorter docstrings are signatures, not prose

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from infini_eval.datasets.haystack import Haystack
 
 Slices = list[tuple[int, int]]  # pairs of cuts
-SPLICE_TOKENS = 64  # how far before its end a gap is spliced where no cut fits the count
+SPLICE_TOKENS = (64, 512, 4_096)  # how far before its end a gap is spliced where no cut fits the count
 MOST_SKIPPED_CUTS = 4_000
 
 
@@ -33,22 +34,20 @@ def plan_slices(
 
 
 def _exactly(haystack: Haystack, first: int, tokens: int, variant: int) -> Slices | None:
-    """Slices from cut `first` on with exactly `tokens` tokens."""
+    """Slices from cut `first` on with exactly `tokens` tokens: the `variant`-th way that is found."""
     if tokens <= 0:
         return [] if tokens == 0 else None
+    ways = itertools.chain.from_iterable(_spliced(haystack, first, tokens, distance) for distance in SPLICE_TOKENS)
+    return next(itertools.islice(ways, variant, None), None)
+
+
+def _spliced(haystack: Haystack, first: int, tokens: int, distance: int) -> Iterator[Slices]:
+    """Every way to leave out some words `distance` tokens before the end, fewest words first."""
     origin = int(haystack.cut_tokens[first])
-    splice = max(first, haystack.cut_at(origin + tokens - SPLICE_TOKENS))
-    before = haystack.slice_tokens(first, splice)
-    found = 0
-    for skipped in range(MOST_SKIPPED_CUTS):
-        resume = splice + skipped
-        if resume >= len(haystack.cut_tokens):
-            return None
-        end = haystack.cut_exactly(int(haystack.cut_tokens[resume]) + tokens - before)
-        if end is None:
-            continue
-        if found == variant:
-            parts = [(first, splice), (resume, end)] if skipped else [(first, end)]
-            return [(a, b) for a, b in parts if b > a]
-        found += 1
-    return None
+    splice = max(first, haystack.cut_at(origin + tokens - distance))
+    rest = tokens - haystack.slice_tokens(first, splice)
+    for resume in range(splice, min(splice + MOST_SKIPPED_CUTS, len(haystack.cut_tokens))):
+        end = haystack.cut_exactly(int(haystack.cut_tokens[resume]) + rest)
+        if end is not None:
+            parts = [(first, splice), (resume, end)] if resume > splice else [(first, end)]
+            yield [(a, b) for a, b in parts if b > a]

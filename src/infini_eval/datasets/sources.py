@@ -1,4 +1,4 @@
-"""Where haystack text comes from: generated English, the filler of the passkey papers, a folder, python-docs, the hub."""
+"""Where haystack text comes from: generated English, the passkey papers' filler, a folder, python-docs, the hub."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infini_eval.datasets import english
+from infini_eval.datasets.words import needle_haystack
 from infini_eval.errors import DataError
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 READ_CHARS = 1 << 20
-BUILT_IN = ("english", "filler", "python-docs")
+BUILT_IN = ("english", "filler", "python-docs", "needles", "uuid-needles")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Source:
             return itertools.repeat(FILLER * 500)
         if self.name == "python-docs":
             return _python_docs()
+        if self.name in ("needles", "uuid-needles"):
+            return needle_haystack(self.seed, "uuids" if self.name == "uuid-needles" else "numbers")
         path = Path(self.name).expanduser()
         if path.exists():
             return _folder(path, self.seed)
@@ -50,7 +53,9 @@ class Source:
 
 def _folder(path: Path, seed: int) -> Iterator[str]:
     """The texts of a folder, files in an order drawn with the seed, each file read piece by piece."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in TEXT_SUFFIXES and f.is_file())
+    files = (
+        [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in TEXT_SUFFIXES and f.is_file())
+    )
     if not files:
         raise DataError(f"{path} holds no text", valid=f"files ending in {', '.join(TEXT_SUFFIXES)}")
     random.Random(f"files/{seed}").shuffle(files)
@@ -119,7 +124,8 @@ def _hub(name: str) -> Iterator[str]:
     except Exception as error:  # the hub's client raises many kinds; all mean the same to the user
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"the hub data set {name} cannot be had: {reason}", next_step="use a local folder of text, or --haystack_dir english"
+            f"the hub data set {name} cannot be had: {reason}",
+            next_step="use a local folder of text, or --haystack_dir english",
         ) from error
     for row in rows:
         if not isinstance(row.get("text"), str):

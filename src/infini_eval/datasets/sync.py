@@ -19,8 +19,13 @@ AGREEMENT_TOKENS = 16  # equal neighbours that make a joint; a tokenizer's view 
 
 def encode_in_windows(encode: EncodeWindow, text: str, *, window: int = WINDOW_CHARS) -> Encoded:
     """Ids [T] and offsets [T, 2] of a long text, equal to those of encoding it in one piece."""
-    parts = list(_windows(encode, _cut(text, window), OVERLAP_CHARS))
+    parts = list(windows(encode, text, window=window))
     return np.concatenate([ids for ids, _ in parts]), np.concatenate([offsets for _, offsets in parts])
+
+
+def windows(encode: EncodeWindow, text: str, *, window: int = WINDOW_CHARS) -> Iterator[Encoded]:
+    """Ids and offsets of a long text, part by part."""
+    return _windows(encode, _cut(text, window), OVERLAP_CHARS)
 
 
 def encode_stream(
@@ -52,7 +57,7 @@ def _regroup(parts: Iterable[str], size: int) -> Iterator[str]:
 
 
 def _windows(encode: EncodeWindow, pieces: Iterable[str], overlap: int) -> Iterator[Encoded]:
-    """Encode each piece after the end of the one before; a piece's last tokens wait for the next one to confirm them."""
+    """Encode each piece after the end of the one before; a piece's last tokens wait for the next to confirm them."""
     tail_text, base = "", 0  # the overlap carried over, and where it starts in the whole text
     held: Encoded | None = None
     for piece in pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infini_eval.datasets.sync import encode_in_windows, encode_stream
+from infini_eval.datasets.sync import encode_in_windows, encode_stream, windows
 from infini_eval.errors import DataError
 
 SLOW_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+Span = tuple[int, int]
 WHOLE_TEXT_CHARS = 2_000_000  # longer texts are encoded in overlapping windows: an Encoding costs ~200 bytes a token
 
 
@@ -70,13 +72,32 @@ class Tokenizer:
             return self._with_specials(ids, offsets) if add_special_tokens else (ids, offsets)
         return self.encode_window(text, add_special_tokens)
 
-    def encode_window(
-        self, text: str, add_special_tokens: bool = False
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def encode_window(self, text: str, add_special_tokens: bool = False) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ids and offsets of a text in one piece, whatever its length."""
-        encoding = self.fast.encode(text, add_special_tokens=add_special_tokens)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        return np.array(encoding.ids, dtype=np.int32), offsets
+        return _arrays(self.fast.encode(text, add_special_tokens=add_special_tokens))
+
+    def encode_windows(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Ids and offsets of several texts, without special tokens, on all cores."""
+        encodings = self.fast.encode_batch(list(texts), add_special_tokens=False)
+        return [_arrays(encoding) for encoding in encodings]
+
+    def encode_with_span(self, text: str, span: Span | None) -> tuple[NDArray[np.int32], Span | None]:
+        """The ids of a text, and the half-open span of the tokens that overlap a span of characters.
+
+        As `encode_with_offsets`, but holds no offsets (16 bytes a token) of a long text.
+        """
+        chunks, first, last = [np.array(self.special_prefix, np.int32)], None, 0
+        count = len(self.special_prefix)
+        for ids, offsets in windows(self.encode_window, text):
+            if span is not None:
+                inside = np.flatnonzero((offsets[:, 0] < span[1]) & (offsets[:, 1] > span[0]))
+                if len(inside):
+                    first = count + int(inside[0]) if first is None else first
+                    last = count + int(inside[-1]) + 1
+            chunks.append(ids)
+            count += len(ids)
+        chunks.append(np.array(self.special_suffix, np.int32))
+        return np.concatenate(chunks), None if first is None else (first, last)
 
     def encode_chunks(self, parts: Iterable[str], *, add_special_tokens: bool = True) -> Iterator[NDArray[np.int32]]:
         """The ids of the text that `parts` make when joined, chunk by chunk and in bounded memory."""
@@ -123,6 +144,12 @@ class Tokenizer:
         )
 
 
+def _arrays(encoding: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    flat = itertools.chain.from_iterable(encoding.offsets)
+    offsets = np.fromiter(flat, dtype=np.int64, count=2 * len(encoding)).reshape(-1, 2)
+    return np.array(encoding.ids, dtype=np.int32), offsets
+
+
 def load_tokenizer(path_or_name: str | Path | None, beside: str | Path | None = None) -> Tokenizer:
     """A tokenizer by folder, tokenizer.json file or hub name; `beside` is a checkpoint folder to look in first.
 
@@ -166,7 +193,8 @@ def _read(file: Path, name: str) -> Tokenizer:
         raise
     except Exception as error:  # tokenizers raises bare Exception for any malformed file
         raise DataError(
-            f"{file} is not a usable fast tokenizer: {error}", valid="a tokenizer.json written by Hugging Face tokenizers"
+            f"{file} is not a usable fast tokenizer: {error}",
+            valid="a tokenizer.json written by Hugging Face tokenizers",
         ) from error
 
 
@@ -197,6 +225,7 @@ def _first_line(error: BaseException) -> str:
 def _not_found(name: str | Path | None, looked: list[str], reason: str) -> DataError:
     return DataError(
         f"no tokenizer found{f' for {str(name)!r}' if name else ''}{reason}",
-        valid="a folder with tokenizer.json, such a file, or a hub name; looked at: " + ", ".join(looked or ["nothing"]),
+        valid="a folder with tokenizer.json, such a file, or a hub name; looked at: "
+        + ", ".join(looked or ["nothing"]),
         next_step="pass --tokenizer FOLDER, or put tokenizer.json and tokenizer_config.json beside the checkpoint",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 
 PARQUET_NAME = "train-00000-of-00001.parquet"
 GROUP_CHARS = 64 * 1024**2  # prompts a row group holds; prompts of one group are compressed together
-SMALL_CHARS = 16 * 1024**2  # files up to this size are compressed slowly and well
-COMPRESSION_LEVELS = (19, 3)
+COMPRESSION_LEVEL = 9
 METADATA_KEY = b"infini_eval"
 
 
@@ -31,18 +29,18 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, settings: Mappi
         for group in _groups(rows):
             table = as_table(group, settings)
             if writer is None:
-                writer = pq.ParquetWriter(unfinished, table.schema, **_options(small=_chars(group) <= SMALL_CHARS))
+                writer = pq.ParquetWriter(unfinished, table.schema, **_options())
             writer.write_table(table.cast(writer.schema))
             count += len(group)
     finally:
         if writer is not None:
             writer.close()
-    os.replace(unfinished, file)
+    unfinished.replace(file)
     return count
 
 
 def write_saved_dataset(rows: Iterable[Mapping[str, Any]], folder: Path, settings: Mapping[str, Any]) -> int:
-    """Write a folder that `datasets.load_from_disk` reads; its fingerprint is the rows' own, so that it is repeatable."""
+    """Write a folder that `datasets.load_from_disk` reads; its fingerprint is the rows' own, so it is repeatable."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars
 
     table = as_table(list(rows), settings).replace_schema_metadata(None)
@@ -60,20 +58,17 @@ def as_table(rows: list[Mapping[str, Any]], settings: Mapping[str, Any]) -> pa.T
     import pyarrow as pa
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    fields = [
-        pa.field(name, pa.large_string() if name == "prompt" and _is_large(rows) else kinds[type(value)])
-        for name, value in rows[0].items()
-    ]
+    large = _is_large(rows)
+    fields = []
+    for name, value in rows[0].items():
+        kind = float if any(isinstance(row[name], float) for row in rows) else type(value)
+        fields.append(pa.field(name, pa.large_string() if name == "prompt" and large else kinds[kind]))
     metadata = {METADATA_KEY: json.dumps(settings, sort_keys=True).encode()}
     return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields, metadata=metadata))
 
 
 def _is_large(rows: list[Mapping[str, Any]]) -> bool:
-    return _chars(rows) > GROUP_CHARS
-
-
-def _chars(rows: Iterable[Mapping[str, Any]]) -> int:
-    return sum(len(row["prompt"]) for row in rows)
+    return sum(len(row["prompt"]) for row in rows) > GROUP_CHARS
 
 
 def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -89,11 +84,11 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
         yield group
 
 
-def _options(small: bool) -> dict[str, Any]:
+def _options() -> dict[str, Any]:
     """One page a column chunk, so that text shared by prompts is stored about once; no statistics of prompts."""
     return {
         "compression": "zstd",
-        "compression_level": COMPRESSION_LEVELS[0 if small else 1],
+        "compression_level": COMPRESSION_LEVEL,
         "use_dictionary": False,
         "write_statistics": False,
         "data_page_size": GROUP_CHARS,

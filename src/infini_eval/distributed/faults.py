@@ -23,13 +23,17 @@ LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe
 
 @dataclass(frozen=True)
 class Fault:
-    """An error as it travels between ranks. `details` is a traceback, empty for a user's mistake."""
+    """An error as it travels between ranks. `details` is a traceback, empty for a user's mistake.
+
+    `rank` is where it was found; `elsewhere` when that rank has only seen another one fall silent.
+    """
 
     rank: int
     activity: str
     message: str
     details: str
     status: int
+    elsewhere: bool = False
 
     @classmethod
     def of(cls, error: BaseException, rank: int, activity: str) -> Fault:
@@ -43,6 +47,8 @@ class Fault:
         """The message for the user; says on which rank it happened unless the reading rank has the same error."""
         lines = [self.details.rstrip()] if self.details else []
         lines.append(f"error: {self.message}")
+        if self.elsewhere:
+            return lines[-1]
         if self.rank != reader and self.message != readers_own:
             lines.append(f"  where: rank {self.rank}" + (f", {self.activity}" if self.activity else ""))
         elif self.activity and self.details:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.distributed.conclude import conclude
 from infini_eval.distributed.environment import LaunchEnvironment, cpu_threads
 from infini_eval.distributed.monitor import Monitor
 from infini_eval.distributed.signals import StopRequest
@@ -73,7 +74,7 @@ class World:
 
     def on_exit(self, hook: Callable[[], object]) -> None:
         """Call `hook` if this process is ended early, without its `finally` blocks; from any thread."""
-        self.monitor.on_exit(hook)
+        self.monitor.ending.on_exit(hook)
 
     def abort(self, error: BaseException) -> None:
         """End the whole run with an error found by a thread other than the main one."""
@@ -109,7 +110,7 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             world.at("waiting for the others to end")
             _part(world)
         except BaseException as error:
-            monitor.conclude(run_store.store, error)
+            conclude(monitor, run_store.store, error)
     _destroy_process_group()
 
 

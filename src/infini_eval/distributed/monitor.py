@@ -1,24 +1,23 @@
 """The monitor: a thread in every rank that beats, watches the others, and ends the process when waiting is pointless.
 
 It ends a process whose torchrun agent is gone, whose store is gone, whose peers have failed, or that was asked to stop
-and did not come to an end in time. What is finished is on disk at any moment, so ending at once loses nothing.
+and did not come to an end in time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from infini_eval.distributed import faults
+from infini_eval.distributed.ending import Ending
 from infini_eval.distributed.environment import LaunchEnvironment
 from infini_eval.distributed.faults import EXIT_FAILED, Fault
-from infini_eval.distributed.heartbeat import STOPPED_AFTER_S, Heartbeats
+from infini_eval.distributed.heartbeat import Heartbeats
 from infini_eval.distributed.signals import SignalPipe, StopRequest
 from infini_eval.distributed.store import RunStore
 from infini_eval.errors import EXIT_INTERRUPTED
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
 
 BEAT_S = 0.5
 RANKS_PER_BEAT_S = 128  # beats get rarer in large worlds: every rank reads every beat
+STORE_TIMEOUT_S = 10.0
 STORE_LOST_AFTER_S = 4.0
 LEAVE_S = 3.0  # after another rank's error: time to leave by oneself
-SHOW_S = 3.0  # time for rank 0 to show another rank's error
-STALLED = 0.8  # part of the time limit; NCCL aborts the process at the limit itself, too late for a message
+SILENT_S = 120.0  # a rank silent for so long is lost: no node pauses a thread that long, and nobody else may notice
+STALLED = 0.8  # or this part of a shorter time limit: NCCL aborts the process at the limit, too late for a message
 STOP = "stop"
 CONTINUES = "what was finished is on disk, the same command continues"
 
@@ -43,17 +43,15 @@ class Monitor:
         self.environment, self.timeout_s, self.grace_s = environment, timeout_s, grace_s
         self.activity = ""
         self.stop = StopRequest()
+        self.ending = Ending(environment.rank)
         self._pipe = SignalPipe()
         self._agent = os.getppid()
         self._store: Store | None = None
         self._beats: Heartbeats | None = None
-        self._hooks: list[Callable[[], object]] = []
         self._abort: BaseException | None = None
         self._fault_since: float | None = None
         self._store_seen = time.monotonic()
         self._done = threading.Event()
-        self._shown = False
-        self._leaving = threading.RLock()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -71,193 +69,109 @@ class Monitor:
 
     def join(self, store: RunStore) -> None:
         """Beat on the store from now on, and watch the peers; returns after the first beat."""
-        self._store = store.connect_again(max(10.0, STORE_LOST_AFTER_S))
+        self._store = store.connect_again(STORE_TIMEOUT_S)
         beats = Heartbeats(self._store, self.environment.rank, self.environment.world_size)
         beats.beat(self.activity)
         self._store_seen = time.monotonic()
         self._beats = beats
-
-    def on_exit(self, hook: Callable[[], object]) -> None:
-        """Call `hook` before this process is ended early; it may run in the monitor's thread."""
-        self._hooks.append(hook)
 
     def abort(self, error: BaseException) -> None:
         """End the run with an error that another thread has found."""
         self._abort = error
         self._pipe.wake()
 
-    def leave(self, status: int, message: str | None = None) -> NoReturn:
-        """End this process now: not by raising, since its main thread may wait in a collective for ever."""
-        with self._leaving:
-            if message is not None:
-                faults.show(message)
-            for hook in self._hooks:
-                with contextlib.suppress(Exception):
-                    hook()
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):
-                    stream.flush()
-            os._exit(status)
+    def stopped_peers(self) -> list[int]:
+        """Ranks whose heartbeat has stopped."""
+        return self._beats.stopped() if self._beats is not None else []
 
-    def conclude(self, store: Store, error: BaseException) -> NoReturn:
-        """Main thread: end the process after an exception; the message that appears is that of the first error."""
-        try:
-            self._conclude(store, error)
-        except (RuntimeError, OSError) as lost:  # the store itself is gone, so every rank speaks for itself
-            status = EXIT_INTERRUPTED if self.stop.requested else EXIT_FAILED
-            reason = error if faults.is_lost_peer(error) is False else lost
-            self.leave(status, f"rank {self.environment.rank}: {type(reason).__name__}: {reason}; {CONTINUES}")
+    def lost_peer_fault(self, reason: str = "") -> Fault:
+        """The error to report when peers do not answer: who has fallen silent, or what everybody is doing."""
+        rank, stopped = self.environment.rank, self.stopped_peers()
+        silent = "no heartbeat any more from" if stopped else "a collective failed although every rank is alive:"
+        message = f"{silent} {self._describe(stopped or list(range(self.environment.world_size)))}"
+        if reason.strip():
+            message += f"\n  seen:  {reason.strip().splitlines()[0].split('. ')[0]}"
+        message += "\n  next:  run the same command again, it continues"
+        return Fault(rank, self.activity, message, "", EXIT_FAILED, elsewhere=True)
 
-    def _conclude(self, store: Store, error: BaseException) -> NoReturn:
-        fault = self._cause(store, error)
-        if fault is None:
-            self._wait_for_others(store)
-            self._leave_interrupted()
-        if self.environment.rank != 0 and fault.rank == self.environment.rank and not self._shown_by_rank_0(store):
-            self._show(fault)
-        if self.environment.rank == 0:
-            self._show(fault, readers_own=str(error))
-            store.set(faults.SHOWN, "")
-        self.leave(fault.status)
+    def leave_interrupted(self) -> NoReturn:
+        """End this process after a request to stop; rank 0 says why."""
+        message = f"stopped by {self.stop.reason or 'an interrupt'}; {CONTINUES}"
+        if stopped := self.stopped_peers():
+            message += f"\n  no heartbeat any more from {self._describe(stopped)}"
+        self.ending.leave(EXIT_INTERRUPTED, message if self.environment.rank == 0 else None)
 
-    def _cause(self, store: Store, error: BaseException) -> Fault | None:
-        """The first error of the run, which may be this one; None where the run was asked to stop."""
-        rank = self.environment.rank
-        if isinstance(error, KeyboardInterrupt):
-            return faults.recorded(store)
-        if not faults.is_lost_peer(error):
-            return faults.record_first(store, Fault.of(error, rank, self.activity))
-        deadline = time.monotonic() + STOPPED_AFTER_S + 2
-        while time.monotonic() < deadline:
-            if fault := faults.recorded(store):
-                return fault
-            if self.stop.requested:
-                return None
-            if self._beats is not None and self._beats.stopped():
-                break
-            time.sleep(0.05)
-        return faults.record_first(store, self._lost_peer_fault(str(error)))
-
-    def _wait_for_others(self, store: Store) -> None:
-        """Let the others finish what they have in hand: torchrun ends all as soon as one has left."""
-        size = self.environment.world_size
-        count = store.add("stopped", 1)
-        since = self.stop.since or time.monotonic()
-        while count < size and time.monotonic() - since < self.grace_s and not self.stop.urgent:
-            if self._beats is None or self._beats.stopped():
-                return
-            time.sleep(0.05)
-            count = store.add("stopped", 0)
-
-    def _lost_peer_fault(self, reason: str) -> Fault:
-        rank = self.environment.rank
-        everyone = range(self.environment.world_size)
-        beats = self._beats
-        stopped = beats.stopped() if beats else []
-        if beats and stopped:
-            message = f"no heartbeat any more from {beats.describe(stopped)}"
-        else:
-            message = "a collective failed although every rank is alive: "
-            message += beats.describe(everyone) if beats else ""
-        first_line = reason.strip().splitlines()[0] if reason.strip() else ""
-        message += f"\n  seen:  {first_line}" if first_line else ""
-        return Fault(
-            rank, self.activity, f"{message}\n  next:  run the same command again, it continues", "", EXIT_FAILED
-        )
+    def _describe(self, ranks: list[int]) -> str:
+        return self._beats.describe(ranks) if self._beats is not None else str(ranks)
 
     def _watch(self) -> None:
         interval = max(BEAT_S, self.environment.world_size / RANKS_PER_BEAT_S)
         while not self._done.is_set():
-            select.select([self._pipe.reader], [], [], interval)
-            for name in self._pipe.received():
+            for name in self._pipe.wait(interval):
                 self.stop.ask(name)
-            if self.environment.has_agent and os.getppid() != self._agent:
-                self.leave(EXIT_INTERRUPTED, f"rank {self.environment.rank}: torchrun is gone; {CONTINUES}")
-            if self._abort is not None and not self._done.is_set():
-                self._follow_abort(self._abort)
-            if self._beats is not None:
-                self._watch_peers(self._beats)
+            if self._done.is_set():
+                return
+            self._watch_agent()
+            if self._beats is not None and self._store is not None:
+                self._watch_peers(self._beats, self._store)
+            elif self._abort is not None:
+                fault = Fault.of(self._abort, self.environment.rank, self.activity)
+                self.ending.leave(fault.status, fault.render(self.environment.rank))
             self._end_in_time()
 
-    def _watch_peers(self, beats: Heartbeats) -> None:
+    def _watch_agent(self) -> None:
+        if self.environment.has_agent and os.getppid() != self._agent:
+            message = f"rank {self.environment.rank}: torchrun is gone; {CONTINUES}"
+            self.ending.leave(EXIT_INTERRUPTED, message)
+
+    def _watch_peers(self, beats: Heartbeats, store: Store) -> None:
         try:
             beats.beat(self.activity)
             beats.look()
-            self._exchange_stop()
-            self._follow_fault()
-            if beats.stopped(STALLED * self.timeout_s) and not self._done.is_set():
-                self._end_with(self._lost_peer_fault(""))
+            self._exchange_stop(store)
+            self._follow_fault(store)
+            if self._abort is not None:
+                self._end_with(store, Fault.of(self._abort, self.environment.rank, self.activity))
+            if beats.stopped(min(SILENT_S, STALLED * self.timeout_s)):
+                self._end_with(store, self.lost_peer_fault())
             self._store_seen = time.monotonic()
         except (RuntimeError, OSError) as error:
             silent_s = time.monotonic() - self._store_seen
             if silent_s > STORE_LOST_AFTER_S and not self._done.is_set():
                 status = EXIT_INTERRUPTED if self.stop.requested else EXIT_FAILED
-                reason = f"rank {self.environment.rank} has lost the launcher's store for {silent_s:.0f} s ({error})"
-                self.leave(status, f"{reason}; {CONTINUES}")
+                reason = f"rank {self.environment.rank} has not reached the launcher's store for {silent_s:.0f} s"
+                self.ending.leave(status, f"{reason} ({error}); {CONTINUES}")
 
-    def _exchange_stop(self) -> None:
+    def _exchange_stop(self, store: Store) -> None:
         """A stop asked of any rank is a stop of all."""
-        assert self._store is not None
         if self._fault_since is not None:
             return
         if self.stop.requested:
-            self._store.set(STOP, self.stop.reason or "")
-        elif self._store.check([STOP]):
-            self.stop.ask(self._store.get(STOP).decode())
+            store.set(STOP, self.stop.reason or "")
+        elif store.check([STOP]):
+            self.stop.ask(store.get(STOP).decode())
 
-    def _follow_fault(self) -> None:
+    def _follow_fault(self, store: Store) -> None:
         """Leave after another rank's error: first let the main thread come to an end by itself, then without it."""
-        assert self._store is not None
-        fault = faults.recorded(self._store)
+        fault = faults.recorded(store)
         if fault is None or fault.rank == self.environment.rank:
             return
         if self._fault_since is None:
             self._fault_since = time.monotonic()
             self.stop.ask(f"an error on rank {fault.rank}")
             if self.environment.rank == 0:
-                self._show(fault)
-                self._store.set(faults.SHOWN, "")
+                self.ending.show(store, fault)
         elif time.monotonic() - self._fault_since > LEAVE_S:
-            self.leave(fault.status)
+            self.ending.leave(fault.status)
 
-    def _follow_abort(self, error: BaseException) -> None:
-        fault = Fault.of(error, self.environment.rank, self.activity)
-        if self._store is None:
-            self.leave(fault.status, fault.render(self.environment.rank))
-        self._end_with(fault)
-
-    def _end_with(self, fault: Fault) -> NoReturn:
+    def _end_with(self, store: Store, fault: Fault) -> None:
         """End the run with what the monitor itself has found."""
-        assert self._store is not None
-        fault = faults.record_first(self._store, fault)
-        if self.environment.rank == 0:
-            self._show(fault)
-            self._store.set(faults.SHOWN, "")
-        elif fault.rank == self.environment.rank and not self._shown_by_rank_0(self._store):
-            self._show(fault)
-        self.leave(fault.status)
+        if not self._done.is_set():
+            self.ending.leave_with(store, faults.record_first(store, fault))
 
     def _end_in_time(self) -> None:
         since = self.stop.since
-        if since is None or self._fault_since is not None or self._done.is_set():
+        if since is None or self._fault_since is not None:
             return
         if self.stop.urgent or time.monotonic() - since > self.grace_s:
-            self._leave_interrupted()
-
-    def _leave_interrupted(self) -> NoReturn:
-        message = f"stopped by {self.stop.reason or 'an interrupt'}; {CONTINUES}"
-        self.leave(EXIT_INTERRUPTED, message if self.environment.rank == 0 else None)
-
-    def _show(self, fault: Fault, readers_own: str | None = None) -> None:
-        with self._leaving:
-            if not self._shown:
-                self._shown = True
-                faults.show(fault.render(self.environment.rank, readers_own))
-
-    def _shown_by_rank_0(self, store: Store) -> bool:
-        deadline = time.monotonic() + SHOW_S
-        while time.monotonic() < deadline:
-            if store.check([faults.SHOWN]):
-                return True
-            time.sleep(0.05)
-        return False
+            self.leave_interrupted()

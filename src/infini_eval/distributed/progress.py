@@ -123,7 +123,7 @@ class Progress:
             last = self._line(store)
             logger.info("%s", last)
         line = self._line(store)
-        if line != last:
+        if line != last and self._planned:
             logger.info("%s", line)
 
     def _show_bar(self, store: Store | None) -> None:

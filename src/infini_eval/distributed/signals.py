@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import signal
 import socket
 import threading
@@ -49,25 +50,28 @@ class SignalPipe:
     """Signals as bytes on a socket: a thread learns of them even while the main thread waits in a collective."""
 
     def __init__(self) -> None:
-        self.reader, self._writer = socket.socketpair()
-        self.reader.setblocking(False)
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
 
-    def received(self) -> list[str]:
-        """Names of the signals that came since the last call."""
-        try:
-            return [signal.Signals(number).name for number in self.reader.recv(64) if number]
-        except BlockingIOError:
+    def wait(self, timeout_s: float) -> list[str]:
+        """Names of the SIGNALS that came, as soon as one comes; empty after `timeout_s` or a call of `wake`."""
+        if not self._selector.select(timeout_s):
             return []
+        numbers = self._reader.recv(64)  # Python writes a byte for every signal that has a handler, other people's too
+        return [name for number in numbers if number and (name := signal.Signals(number).name) in SIGNALS]
 
     def wake(self) -> None:
-        """Wake whoever waits on `reader`, without a signal."""
+        """Make `wait` return, without a signal."""
         with contextlib.suppress(OSError):
             self._writer.send(b"\0")
 
     def close(self) -> None:
         """Close both ends."""
-        self.reader.close()
+        self._selector.close()
+        self._reader.close()
         self._writer.close()
 
     @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from infini_eval.config import ModelConfig
 
 PREFILL_CHUNK = 1024  # tokens for which the head computes one row during prefill
@@ -35,4 +37,4 @@ def split_evenly(costs: list[float], parts: int) -> list[range]:
             for stop in range(made, count + 1)
         }
     cuts = [0, *best[count][1]]
-    return [range(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(cuts)]

@@ -5,7 +5,7 @@ Legend: B batch, T tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from infini_eval.engine.batching import PrefillStep, plan_prefill
 from infini_eval.engine.links import BAD_LOGITS, Links
 from infini_eval.engine.sampling import Sampler
 from infini_eval.models.llama import Llama
+from infini_eval.models.state import Step
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,13 @@ class Generation:
     """
 
     def __init__(
-        self, llama: Llama, links: Links, sampler: Sampler, prompts: Sequence[np.ndarray], limits: Limits, chunk_tokens: int
+        self,
+        llama: Llama,
+        links: Links,
+        sampler: Sampler,
+        prompts: Sequence[np.ndarray],
+        limits: Limits,
+        chunk_tokens: int,
     ) -> None:
         self._llama, self._links, self._sampler, self._limits = llama, links, sampler, limits
         self._prompts = prompts
@@ -105,7 +112,7 @@ class Generation:
         self._draw(x_B1D[:, -1])
         return len(self._prompts)
 
-    def _through_layers(self, token_ids, tokens: int, step) -> torch.Tensor:
+    def _through_layers(self, token_ids: Callable[[], torch.Tensor], tokens: int, step: Step) -> torch.Tensor:
         llama, links = self._llama, self._links
         if links.first:
             x_BTD = llama.embed(token_ids().to(llama.device))
@@ -135,6 +142,7 @@ class Generation:
         self.awaits_tokens = True
         if not self._links.last:
             return
+        assert hidden_BD is not None
         logits_BV = self._llama.logits(hidden_BD)
         tokens_B = self._sampler.next_tokens(logits_BV)
         bad_B = self._llama.tp.any(~torch.isfinite(logits_BV).all(dim=-1))

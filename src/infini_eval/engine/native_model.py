@@ -12,7 +12,7 @@ import torch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.batching import plan_batches
+from infini_eval.engine.batching import PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
@@ -53,9 +53,7 @@ def load_model(
 class NativeModel:
     """A checkpoint ready to compute: this process's tensor-parallel shard of this process's pipeline stage."""
 
-    def __init__(
-        self, llama: Llama, resolved: Resolved, links: Links, *, chunk_segments: int | None = None
-    ) -> None:
+    def __init__(self, llama: Llama, resolved: Resolved, links: Links, *, chunk_segments: int | None = None) -> None:
         self.llama, self.resolved, self.links = llama, resolved, links
         self.config = resolved.config
         self._chunk_segments = chunk_segments
@@ -84,7 +82,14 @@ class NativeModel:
             raise ConfigError(f"input_ids has shape {tuple(ids_BT.shape)}", valid="[B, T] with at least one token")
         self._check_ids(ids_BT.numpy())
         prompts = list(ids_BT.numpy())
-        generation = _LogitsOfAll(self.llama, self.links, self._sampler([0] * len(prompts), Sampling(), None), prompts, Limits(1), self.chunk_tokens(len(prompts)))
+        generation = _LogitsOfAll(
+            self.llama,
+            self.links,
+            self._sampler([0] * len(prompts), Sampling(), None),
+            prompts,
+            Limits(1),
+            self.chunk_tokens(len(prompts)),
+        )
         while not generation.read_all:
             generation.run_unit()
         shape = (*ids_BT.shape, self.config.vocab_size)
@@ -187,11 +192,11 @@ class _LogitsOfAll(Generation):
         """[B, T, V] fp32 on the CPU; last stage only."""
         return torch.cat(self._parts, dim=1)
 
-    def _keep_last(self, x_BTD, plan) -> None:
+    def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
         if not hasattr(self, "_parts"):
             self._parts = []
         local = self._llama.logits(x_BTD).flatten(0, 1)
         self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
 
-    def _draw(self, hidden_BD) -> None:
+    def _draw(self, hidden_BD: torch.Tensor | None) -> None:
         """Nothing is drawn."""

@@ -19,7 +19,12 @@ class Sampler:
     """
 
     def __init__(
-        self, sampling: Sampling, tensor_parallel: TensorParallel, vocab_size: int, vocabulary: int, row_seeds: list[int]
+        self,
+        sampling: Sampling,
+        tensor_parallel: TensorParallel,
+        vocab_size: int,
+        vocabulary: int,
+        row_seeds: list[int],
     ) -> None:
         self._sampling, self._tp = sampling, tensor_parallel
         self._vocab_size, self._vocabulary = vocab_size, vocabulary

@@ -71,9 +71,7 @@ def compare(model: NativeModel, reference: Reference, rows: range) -> Comparison
         result = Comparison(difference.max().item(), difference.double().sum().item(), difference.numel())
     prompts = [row for row in rows if row < len(reference.prompts)]
     agreeing, identical = _compare_generations(model, reference, prompts)
-    return Comparison(
-        result.max_difference, result.total_difference, result.values, len(prompts), agreeing, identical
-    )
+    return Comparison(result.max_difference, result.total_difference, result.values, len(prompts), agreeing, identical)
 
 
 def _compare_generations(model: NativeModel, reference: Reference, rows: list[int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ Legend: B batch, T tokens, N query heads, G kv heads, R = N / G, H head width, K
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +18,9 @@ from infini_eval.models import memory as compressive
 from infini_eval.models.kernels import cached_attention, causal_attention
 from infini_eval.models.rope import RotaryTable
 from infini_eval.models.state import LayerState, Step
+
+Gates = tuple[torch.Tensor, torch.Tensor]
+_Mixed = tuple[torch.Tensor, torch.Tensor | None]  # local attention, and what the memory returned
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,21 @@ class AttentionSettings:
         return self.memory == "on"
 
 
+class _Heads(NamedTuple):
+    """A step's projections: rotated q and k, v, the query that reads the memory, and the key that writes it."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    q_read: torch.Tensor
+    k_raw: torch.Tensor
+
+
 def attend(
     q_BTNH: torch.Tensor,
     k_BTGH: torch.Tensor,
     v_BTGH: torch.Tensor,
-    gates: tuple[torch.Tensor, torch.Tensor] | None,
+    gates: Gates | None,
     rotary: RotaryTable,
     cos_sin: tuple[torch.Tensor, torch.Tensor],
     state: LayerState,
@@ -51,49 +65,47 @@ def attend(
     """
     q_rotated, k_rotated = rotary.rotate(q_BTNH, cos_sin), rotary.rotate(k_BTGH, cos_sin)
     q_read = q_rotated if settings.memory_query == "rotary" else q_BTNH
-    if step.segments:
-        local, retrieved = _whole_segments(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
-    else:
-        local, retrieved = _open_segment(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH, state, step, settings)
-    return _mix(local, retrieved, gates)
+    heads = _Heads(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH)
+    compute = _whole_segments if step.segments else _open_segment
+    return _mix(*compute(heads, state, step, settings), gates)
 
 
-def _mix(local, retrieved, gates):
+def _mix(local_BTNH: torch.Tensor, retrieved_BTNH: torch.Tensor | None, gates: Gates | None) -> torch.Tensor:
     """O = g A + (1 - g) O_local; the gate scales the first segment too, although there is nothing to read yet."""
     if gates is None:
-        return local
+        return local_BTNH
     memory_N1, local_N1 = gates
-    if retrieved is None:
-        return (local_N1 * local).to(local.dtype)
-    return (memory_N1 * retrieved + local_N1 * local).to(local.dtype)
+    if retrieved_BTNH is None:
+        return (local_N1 * local_BTNH).to(local_BTNH.dtype)
+    return (memory_N1 * retrieved_BTNH + local_N1 * local_BTNH).to(local_BTNH.dtype)
 
 
-def _whole_segments(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, step: Step, settings: AttentionSettings):
+def _whole_segments(heads: _Heads, state: LayerState, step: Step, settings: AttentionSettings) -> _Mixed:
     """K segments at once for local attention, one after the other for the memory."""
-    batch, tokens, heads, width = q_rotated.shape
-    length, kv_heads = settings.segment_length, k_rotated.shape[2]
-    local = causal_attention(
-        *(x.reshape(batch * step.segments, length, -1, width) for x in (q_rotated, k_rotated, v)),
-        settings.softmax_scale,
-        settings.implementation,
-    ).reshape(batch, tokens, heads, width)
+    batch, tokens, _, width = heads.q.shape
+    length, kv_heads = settings.segment_length, heads.k.shape[2]
+    assert length is not None
+    q, k, v = (x.reshape(batch * step.segments, length, -1, width) for x in (heads.q, heads.k, heads.v))
+    local = causal_attention(q, k, v, settings.softmax_scale, settings.implementation).reshape(heads.q.shape)
     if not settings.keeps_memory:
         return local, None
-    q_BKGRLH = q_read.view(batch, step.segments, length, kv_heads, -1, width).permute(0, 1, 3, 4, 2, 5)
-    k_BKGLH, v_BKGLH = (x.view(batch, step.segments, length, kv_heads, width).transpose(2, 3) for x in (k_raw, v))
+    q_BKGRLH = heads.q_read.view(batch, step.segments, length, kv_heads, -1, width).permute(0, 1, 3, 4, 2, 5)
+    k_BKGLH, v_BKGLH = (
+        x.view(batch, step.segments, length, kv_heads, width).transpose(2, 3) for x in (heads.k_raw, heads.v)
+    )
     assert state.memory is not None and isinstance(step.has_memory, bool)
     retrieved = compressive.scan_segments(state.memory, q_BKGRLH, k_BKGLH, v_BKGLH, step.has_memory)
-    return local, retrieved.permute(0, 1, 4, 2, 3, 5).reshape(batch, tokens, heads, width)
+    return local, retrieved.permute(0, 1, 4, 2, 3, 5).reshape(batch, tokens, -1, width)
 
 
-def _open_segment(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, step: Step, settings: AttentionSettings):
+def _open_segment(heads: _Heads, state: LayerState, step: Step, settings: AttentionSettings) -> _Mixed:
     """T tokens of the open segment; rows whose segment is full afterwards are folded into the memory."""
     state.open_segment()
     assert state.keys is not None and state.values is not None
-    _store(state.keys, k_rotated, step)
-    _store(state.values, v, step)
+    _store(state.keys, heads.k, step)
+    _store(state.values, heads.v, step)
     local = cached_attention(
-        q_rotated,
+        heads.q,
         state.keys[:, : step.span],
         state.values[:, : step.span],
         step,
@@ -103,15 +115,17 @@ def _open_segment(q_rotated, k_rotated, v, q_read, k_raw, state: LayerState, ste
     if not settings.keeps_memory:
         return local, None
     assert state.memory is not None and state.raw_keys is not None
-    _store(state.raw_keys, k_raw, step)
-    retrieved = _read_open(state.memory, q_read, step, k_raw.shape[2]) if step.has_memory is not False else None
+    _store(state.raw_keys, heads.k_raw, step)
+    retrieved = None
+    if step.has_memory is not False:
+        retrieved = _read_open(state.memory, heads.q_read, step, heads.k.shape[2])
     if step.closing is not None:
         _fold_rows(state, step)
     return local, retrieved
 
 
-def _read_open(memory_BGHE, q_BTNH, step: Step, kv_heads: int):
-    batch, tokens, heads, width = q_BTNH.shape
+def _read_open(memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int) -> torch.Tensor:
+    batch, tokens, _, width = q_BTNH.shape
     q_BGRTH = q_BTNH.view(batch, tokens, kv_heads, -1, width).permute(0, 2, 3, 1, 4)
     phi = compressive.feature_map(q_BGRTH.to(memory_BGHE.dtype)).flatten(2, 3)
     retrieved = compressive.read(memory_BGHE, phi, step.has_memory)

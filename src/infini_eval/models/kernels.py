@@ -57,7 +57,15 @@ def check_implementation(implementation: str, device: torch.device, dtype: torch
         )
 
 
-def _sdpa(q_BTNH, k_BSGH, v_BSGH, scale: float, mask, *, causal: bool) -> torch.Tensor:
+def _sdpa(
+    q_BTNH: torch.Tensor,
+    k_BSGH: torch.Tensor,
+    v_BSGH: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None,
+    *,
+    causal: bool,
+) -> torch.Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q_BTNH, k_BSGH, v_BSGH))
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)

@@ -97,7 +97,14 @@ class Llama:
             tensors += layer.gates or ()
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def _layer(self, x, weights: LayerWeights, state: LayerState, step: Step, cos_sin) -> torch.Tensor:
+    def _layer(
+        self,
+        x: torch.Tensor,
+        weights: LayerWeights,
+        state: LayerState,
+        step: Step,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         normed = self._norm(x, weights.input_norm)
         q, k, v = self._project(normed, weights.qkv)
         attended = attend(q, k, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)

@@ -33,7 +33,9 @@ def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device |
     """Combine what the checkpoint says with what the user overrides; ConfigError where they cannot go together."""
     device = torch.device(settings.device or default_device()) if device is None else device
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda, but torch sees no GPU", valid="cpu", next_step="check nvidia-smi and the torch build")
+        raise ConfigError(
+            "--device cuda, but torch sees no GPU", valid="cpu", next_step="check nvidia-smi and the torch build"
+        )
     dtype = TORCH_DTYPES[settings.dtype or config.dtype]
     check_implementation(settings.attn_implementation, device, dtype)
     if not config.has_segments and settings.memory in ("on", "ablate"):
@@ -131,4 +133,3 @@ class _ShardReader:
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(device=self._resolved.device, dtype=self._resolved.dtype)
-

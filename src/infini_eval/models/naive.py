@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from infini_eval.config import Memory, MemoryQuery, ModelConfig
 
 Weights = dict[str, torch.Tensor]
+MemoryState = tuple[torch.Tensor, torch.Tensor]  # M [B, N, H, H] and z [B, N, H]
 
 
 def naive_logits(
@@ -54,17 +55,24 @@ def attention(
     state = None
     outputs = []
     for segment_BLD in x_BTD.split(length, dim=1):
-        out_BNLH, state = _segment(segment_BLD, state, layer, config, memory, memory_query)
+        out_BNLH, state = one_segment(segment_BLD, state, layer, config, memory, memory_query)
         outputs.append(out_BNLH.transpose(1, 2).flatten(2) @ layer["attn.o_proj.weight"].T)
     return torch.cat(outputs, dim=1)
 
 
-def _segment(x_BLD, state, layer: Weights, config: ModelConfig, memory: Memory, memory_query: MemoryQuery):
-    """One segment: read the old memory, mix, then write the memory. `state` is (M [B,N,H,H], z [B,N,H]) or None."""
-    q_BNLH, k_BNLH, v_BNLH = _project(x_BLD, layer, config)
+def one_segment(
+    x_BLD: torch.Tensor,
+    state: MemoryState | None,
+    layer: Weights,
+    config: ModelConfig,
+    memory: Memory,
+    memory_query: MemoryQuery,
+) -> tuple[torch.Tensor, MemoryState | None]:
+    """One segment's heads [B, N, L, H] and the memory after it: read the old memory, mix, then write."""
+    q_BNLH, k_BNLH, v_BNLH = project(x_BLD, layer, config)
     q_rotated = rope(q_BNLH, config)
     k_rotated = rope(k_BNLH, config)
-    local_BNLH = _causal_softmax(q_rotated, k_rotated, config.softmax_scale) @ v_BNLH
+    local_BNLH = causal_softmax(q_rotated, k_rotated, config.softmax_scale) @ v_BNLH
     if not config.has_segments or memory == "off":
         return local_BNLH, None
     g_N11 = gate(layer["attn.balance_factors"], config.gate_activation)[:, None, None]
@@ -77,11 +85,11 @@ def _segment(x_BLD, state, layer: Weights, config: ModelConfig, memory: Memory, 
     return mixed, _write(feature_map(k_BNLH), v_BNLH, state)
 
 
-def _read(sigma_BNLH, memory_BNHH, z_BNH):
+def _read(sigma_BNLH: torch.Tensor, memory_BNHH: torch.Tensor, z_BNH: torch.Tensor) -> torch.Tensor:
     return (sigma_BNLH @ memory_BNHH) / (sigma_BNLH @ z_BNH[..., None])
 
 
-def _write(sigma_k_BNLH, v_BNLH, state):
+def _write(sigma_k_BNLH: torch.Tensor, v_BNLH: torch.Tensor, state: MemoryState | None) -> MemoryState:
     """First segment: plain sums; later ones: the delta rule, with the old M and z inside."""
     new_z = sigma_k_BNLH.sum(dim=2)
     if state is None:
@@ -91,7 +99,9 @@ def _write(sigma_k_BNLH, v_BNLH, state):
     return memory_BNHH + sigma_k_BNLH.transpose(2, 3) @ delta, z_BNH + new_z
 
 
-def _project(x_BLD, layer: Weights, config: ModelConfig):
+def project(
+    x_BLD: torch.Tensor, layer: Weights, config: ModelConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """q, k, v as [B, N, L, H]; kv heads repeated so that query head h meets kv head h // (N / G)."""
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     fused = x_BLD @ layer["attn.qkv_proj.weight"].T
@@ -101,7 +111,8 @@ def _project(x_BLD, layer: Weights, config: ModelConfig):
     return q, k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
 
 
-def _causal_softmax(q, k, scale: float):
+def causal_softmax(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attention weights [..., L, L] of each query over the keys up to its own position."""
     length = q.shape[2]
     future = torch.ones(length, length, dtype=torch.bool).triu(1).to(q.device)
     return (q @ k.transpose(2, 3) * scale).masked_fill(future, float("-inf")).softmax(dim=-1)

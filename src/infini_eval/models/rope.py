@@ -8,7 +8,9 @@ import torch
 class RotaryTable:
     """cos and sin for positions 0..size-1, grown on demand; positions restart in every segment of an Infini model."""
 
-    def __init__(self, head_dim: int, theta: float, interleaved: bool, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, head_dim: int, theta: float, interleaved: bool, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._frequency = theta ** (-torch.arange(0, head_dim, 2, device=device).float() / head_dim)
         self._interleaved = interleaved
         self._dtype = dtype

@@ -30,9 +30,7 @@ class StateShape:
 class LayerState:
     """One layer's state: memory_BGHE and the open segment's rotated keys, raw keys and values, each [B, S, G, H]."""
 
-    def __init__(
-        self, shape: StateShape, dtype: torch.dtype, memory_dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, shape: StateShape, dtype: torch.dtype, memory_dtype: torch.dtype, device: torch.device) -> None:
         self._shape, self._dtype, self._device = shape, dtype, device
         self.memory: torch.Tensor | None = None
         if shape.keeps_memory:

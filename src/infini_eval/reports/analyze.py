@@ -12,8 +12,10 @@ from infini_eval.reports import ascii_bars, summary
 from infini_eval.reports.model_facts import one_line
 from infini_eval.reports.scoring import with_scores
 from infini_eval.reports.statistics.scored import Scored, scored_samples
+from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.reader import RunRecords, read_run
 
+PAGE_REPORTS = ("html", "heatmap", "accuracy_by_depth", "accuracy_by_length", "accuracy_by_compressions")
 KEPT_EXCERPTS = 200  # of right answers in each file; those of wrong ones are all kept
 
 
@@ -32,9 +34,19 @@ class AnalysedRun:
         folder = self.folder if folder is None else folder
         return [*summary.write(self, folder), *ascii_bars.write(self, folder)]
 
+    def write_page(self, folder: Path | None = None) -> list[Path]:
+        """Write report.html, and plots/*.png with a CSV beside each; takes some seconds."""
+        folder = self.folder if folder is None else folder
+        return [path for name in PAGE_REPORTS for path in registry.load("reports", name)(self, folder)]
 
-def analyze_run(folder: str | Path, *, ascii_only: bool = False) -> AnalysedRun:
-    """Read and judge one run folder; nothing is written. DataError or RunFolderError where nothing can be reported."""
+
+def analyze_run(folder: str | Path, *, ascii_only: bool | None = None) -> AnalysedRun:
+    """Read and judge one run folder; nothing is written. DataError or RunFolderError where nothing can be reported.
+
+    `ascii_only` None means plain ASCII where standard output cannot show the bars.
+    """
+    if ascii_only is None:
+        ascii_only = not terminal_shows_bars()
     found = read_run(
         Path(folder), scorers=registry.names("scorers"), excerpts=KEPT_EXCERPTS, without=("prompt_sha256", "id")
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.reports import sentences
 from infini_eval.reports.model_facts import UNKNOWN
+from infini_eval.reports.terminal import plain_text
 from infini_eval.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -15,16 +16,8 @@ if TYPE_CHECKING:
 
 NAME = "report.txt"
 WIDTH = 70
-_NEEDLE_PLACES = {
-    "needle in the question's segment": "within_segment", "needle in an earlier segment": "cross_segment",
-    "needle on a segment border": "straddling",
-}  # fmt: skip
-_ANSWER_PLACES = {
-    "answer inside one segment": "answer_inside_segment", "answer runs over a border": "answer_crosses_border",
-}  # fmt: skip
 BAR = 32
 _MEMORY = {"off": "memory off", "ablate": "memory ablated"}
-_ASCII = str.maketrans({"█": "#", "✓": "+", "⚠": "!", "✗": "x", "—": "-", "≥": ">=", "≤": "<="})
 _TASKS = {"passkey": "PASSKEY RETRIEVAL", "needle": "NEEDLE RETRIEVAL", "niah": "NEEDLE RETRIEVAL"}
 
 
@@ -43,7 +36,7 @@ def render(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     if len(blocks) > 1:
         lines += _all_lengths(summary, blocks)
     lines += _notes(summary, blocks)
-    return _plain("\n".join(lines), ascii_only)
+    return plain_text("\n".join(lines), ascii_only)
 
 
 def render_quiet(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str:
@@ -59,7 +52,7 @@ def render_quiet(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str
         lines.append(_progress(summary))
     if summary["failed_samples"]:
         lines.append(f"failed samples: {summary['failed_samples']} (not counted)")
-    return _plain("\n".join(lines), ascii_only)
+    return plain_text("\n".join(lines), ascii_only)
 
 
 def bar_line(label: str, cell: Mapping[str, Any]) -> str:
@@ -103,6 +96,7 @@ def _block(block: Mapping[str, Any], *, several: bool) -> list[str]:
     tokens = block["prompt_tokens"]
     if tokens and (tokens["min"] != tokens["max"] or tokens["median"] != block["context_length"]):
         real = f"{tokens['min']} to {tokens['max']} tokens (median {tokens['median']})"
+        real = f"{tokens['min']} tokens" if tokens["min"] == tokens["max"] else real
         lines.append(f"Real Length: {real} by this model's tokenizer")
     lines.append("=" * WIDTH)
     lines += [bar_line(f"Depth {_depth(cell['depth_percent'])}%", cell) for cell in block["results_by_depth"]]
@@ -125,9 +119,10 @@ def _segments(block: Mapping[str, Any]) -> list[str]:
     """Accuracy by the needle's real place among the segments, where the records say it."""
     found, phases = block["segment_analysis"], block["phase_analysis"]
     rows = [
-        (name, found[f"{key}_avg"], found[f"{key}_count"], found[f"{key}_ci"]) for name, key in _NEEDLE_PLACES.items()
+        (name, found[f"{key}_avg"], found[f"{key}_count"], found[f"{key}_ci"])
+        for name, key in sentences.NEEDLE_PLACES.items()
     ]
-    for name, key in _ANSWER_PLACES.items():
+    for name, key in sentences.ANSWER_PLACES.items():
         cell = (phases or {}).get(key) or {"num_samples": 0}
         rows.append((name, cell.get("accuracy"), cell["num_samples"], (cell.get("ci_low"), cell.get("ci_high"))))
     shown = [f"{name:<33}{value:6.2f}% (n={n}) [{ci[0]:.1f}, {ci[1]:.1f}]" for name, value, n, ci in rows if n]
@@ -223,8 +218,3 @@ def _interval(cell: Mapping[str, Any], low: str = "ci_low", high: str = "ci_high
 
 def _average_interval(stats: Mapping[str, Any]) -> str:
     return _interval(stats, "average_ci_low", "average_ci_high")
-
-
-def _plain(text: str, ascii_only: bool) -> str:
-    text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-    return text.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else text

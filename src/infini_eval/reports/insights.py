@@ -9,7 +9,7 @@ from infini_eval.reports.numbers import number
 from infini_eval.reports.statistics.effective_length import EffectiveLength, effective_length
 from infini_eval.reports.statistics.error_kinds import KINDS, ErrorBreakdown, breakdown
 from infini_eval.reports.statistics.intervals import Average
-from infini_eval.reports.statistics.scored import Scored
+from infini_eval.reports.statistics.scored import Scored, depth_groups
 from infini_eval.reports.statistics.trends import Trend, logistic_trend
 from infini_eval.results.reader import RunRecords
 
@@ -18,20 +18,30 @@ _COLUMNS = ("answer", "generation_text", "excerpt", "finish_reason")
 
 
 def errors_json(records: RunRecords, scored: Scored) -> dict[str, Any]:
-    """Kinds of wrong answers; of more than 20,000 an even selection is looked at."""
+    """Kinds of wrong answers, in all and by depth; of more than 20,000 an even selection is looked at."""
     import numpy as np
 
-    rows = scored.row[scored.correct < 1]
-    chosen = rows[np.linspace(0, len(rows) - 1, MAX_CLASSIFIED).astype(int)] if len(rows) > MAX_CLASSIFIED else rows
-    texts = [records.texts(name, chosen) for name in _COLUMNS]
-    found: ErrorBreakdown = breakdown(len(rows), list(zip(*texts, strict=True)))
+    depths, group, _ = depth_groups(scored)
+    wrong = np.flatnonzero(scored.correct < 1)
+    chosen = wrong[np.linspace(0, len(wrong) - 1, MAX_CLASSIFIED).astype(int)] if len(wrong) > MAX_CLASSIFIED else wrong
+    texts = [records.texts(name, scored.row[chosen]) for name in _COLUMNS]
+    by_depth: dict[int, list[Any]] = {}
+    for depth, *sample in zip(group[chosen].tolist(), *texts, strict=True):
+        by_depth.setdefault(depth, []).append(sample)
+    found = {depth: breakdown(samples) for depth, samples in sorted(by_depth.items())}
+    total = sum(found.values(), breakdown([]))
     return {
-        "wrong": found.wrong,
-        "looked_at": found.looked_at,
-        "kinds": {kind: found.kinds[kind] for kind in KINDS if found.kinds[kind]},
-        "first_wrong_digit": {str(place): count for place, count in sorted(found.first_wrong_digit.items())},
-        "cut_short_by_max_new_tokens": found.cut_by_limit,
+        "wrong": len(wrong),
+        "looked_at": total.looked_at,
+        "kinds": _kinds(total),
+        "first_wrong_digit": {str(place): count for place, count in sorted(total.first_wrong_digit.items())},
+        "cut_short_by_max_new_tokens": total.cut_by_limit,
+        "by_depth": [{"depth_percent": number(depths[depth]), "kinds": _kinds(part)} for depth, part in found.items()],
     }
+
+
+def _kinds(found: ErrorBreakdown) -> dict[str, int]:
+    return {kind: found.kinds[kind] for kind in KINDS if found.kinds[kind]}
 
 
 def trends_json(scored: Scored) -> dict[str, Any]:
@@ -68,11 +78,12 @@ def _trend_json(trend: Trend, name: str) -> dict[str, Any]:
 
 
 def effective_json(averages: Sequence[tuple[int, Average, int]]) -> dict[str, Any] | None:
-    """Effective context length by the fixed bar and relative to the shortest length."""
+    """Effective context length by the fixed bar and relative to the shortest length (null for a single one)."""
     if not averages:
         return None
-    rules = {"fixed": effective_length(averages), "relative": effective_length(averages, None)}
-    return {name: _effective(found) for name, found in rules.items() if found is not None}
+    fixed = effective_length(averages)
+    relative = effective_length(averages, None) if len(averages) > 1 else None
+    return {name: found and _effective(found) for name, found in (("fixed", fixed), ("relative", relative))}
 
 
 def _effective(found: EffectiveLength) -> dict[str, Any]:

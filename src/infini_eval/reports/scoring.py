@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infini_eval import registry
+from infini_eval.errors import DataError
 from infini_eval.records import Sample
 from infini_eval.results.columns import from_floats
 from infini_eval.results.reader import RunRecords
@@ -19,11 +20,24 @@ DEFAULT = "exact_digits"
 def with_scores(records: RunRecords) -> RunRecords:
     """The records with `correct` filled; unchanged where scores are stored. Failed samples keep none."""
     if "correct" in records.present:
+        _check_range(records)
         return records
     values = _judge(records)
     note = f"no scores are stored; answers were judged by {DEFAULT}"
     scored = records.replace(correct=from_floats(values))
     return replace(scored, notes=(*scored.notes, note))
+
+
+def _check_range(records: RunRecords) -> None:
+    import numpy as np
+
+    values = records.number("correct")
+    outside = np.flatnonzero((values < 0) | (values > 1))
+    if len(outside):
+        raise DataError(
+            f"{records.folder}: column 'correct' holds {values[outside[0]]:g} ({len(outside)} record(s) outside 0..1)",
+            valid="scores from 0 (wrong) to 1 (right); or no such column, then answers are judged here",
+        )
 
 
 def _judge(records: RunRecords) -> np.ndarray:

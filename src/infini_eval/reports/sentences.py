@@ -7,6 +7,13 @@ from typing import Any
 
 from infini_eval.reports.statistics.error_kinds import KINDS
 
+NEEDLE_PLACES = {
+    "needle in the question's segment": "within_segment", "needle in an earlier segment": "cross_segment",
+    "needle on a segment border": "straddling",
+}  # fmt: skip
+ANSWER_PLACES = {
+    "answer inside one segment": "answer_inside_segment", "answer runs over a border": "answer_crosses_border",
+}  # fmt: skip
 _AXES = {"depth": "depth", "length": "context length", "compressions": "compressions survived"}
 
 
@@ -46,6 +53,8 @@ def effective(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, rule in (("fixed", "fixed bar"), ("relative", "0.85 x the shortest length's accuracy")):
         part = found[name]
+        if part is None:
+            continue
         lines.append(f"{effective_sentence(part)} ({rule}, {part['threshold']:.1f}%)")
         for item in part["undecided"]:
             needed = item["samples_needed"]

@@ -29,6 +29,7 @@ def read_jsonl(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
         blocks = pj.ReadOptions(block_size=_BLOCK_BYTES)
         try:
             table = pj.read_json(pa.PythonFile(_Head(file, whole), "r"), read_options=blocks, parse_options=options)
+            table.validate(full=True)  # the parser lets bytes pass that are not UTF-8
         except pa.ArrowInvalid:  # mixed types, a broken line, a huge line: Python's reader copes line by line
             return _read_jsonl_slowly(path, wanted)
     # "present" must mean present in the file, and the schema fills absent columns with nulls

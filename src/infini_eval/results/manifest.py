@@ -16,7 +16,8 @@ from infini_eval.results.resume import ResumeState, heal_samples, read_progress
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
 ANOTHER_FOLDER = "choose another --save_path, or --overwrite to discard what is there"
-OURS = (MANIFEST, "samples.parquet", "summary.json", "summary.txt", "report.txt")
+OURS = (MANIFEST, "samples.parquet", "summary.json", "report.txt", "report.html")
+OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
 
 def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False) -> ResumeState:
@@ -127,7 +128,7 @@ def _next_attempt(manifest: RunManifest, previous: RunManifest | None) -> RunMan
 def _discard(folder: Path) -> list[str]:
     """Delete the files that a run writes, and nothing else."""
     doomed = [folder / name for name in OURS if (folder / name).is_file()]
-    doomed += sorted((folder / SAMPLES).glob("*.jsonl"))
+    doomed += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
     for path in doomed:
         try:
             path.unlink()

@@ -52,7 +52,11 @@ class RunRecords:
         """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
         import numpy as np
 
-        return floats(self.table.column(name)) if name in self.table.column_names else np.full(len(self), np.nan)
+        if name not in self.table.column_names:
+            return np.full(len(self), np.nan)
+        values = floats(self.table.column(name))
+        values[np.isinf(values)] = np.nan
+        return values
 
     def codes(self, name: str) -> tuple[np.ndarray, list[str]]:
         """A text column as int64 [rows] (equal texts share a number, unknown is -1) and the distinct texts."""

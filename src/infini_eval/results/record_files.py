@@ -49,7 +49,9 @@ def _read_parquet(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
-    return file.read(columns=[name for name in wanted if name in file.schema_arrow.names]), []
+    table = file.read(columns=[name for name in wanted if name in file.schema_arrow.names])
+    table.validate(full=True)  # text that is not UTF-8 is refused here, not in the middle of a report
+    return table, []
 
 
 def _read_csv(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from infini_eval.datasets.parquet import LoadedData, load_samples
+from infini_eval.datasets.question import Generator
 from infini_eval.datasets.validate import Finding
 from infini_eval.records import Sample
 
@@ -17,7 +18,7 @@ class Task:
     `scorers`: names of the scorers recorded with every answer, the default judge first.
     `max_new_tokens`: the answer's usual budget. `load(path, *, num_shots, num_digits, context_length, depths)` reads
     a data set, `validate(samples)` names its defects, `locate(sample)` is the needle's half-open character span in
-    the prompt (None where there is none).
+    the prompt (None where there is none). `generator` makes its data, where they can be made.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Task:
     validate: Callable[[Sequence[Sample]], list[Finding]]
     locate: Callable[[Sample], tuple[int, int] | None]
     load: Callable[..., LoadedData] = load_samples
+    generator: Generator | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from infini_eval.datasets.compose import Insert, Recipe
 from infini_eval.datasets.needle_position import find_passkey
 from infini_eval.datasets.passkey_text import (
@@ -16,17 +14,30 @@ from infini_eval.datasets.passkey_text import (
     QUESTION,
     SHOT_KINDS,
 )
+from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.datasets.shots import shots_text
 from infini_eval.datasets.validate import validate
 from infini_eval.records import Sample
 from infini_eval.tasks._task import Task
 
-__all__ = ["INTRO_16K", "INTRO_1K", "NEEDLE", "NEEDLE_SENTENCES", "PASSAGE", "QUESTION", "SHOT_KINDS", "TASK"]
+__all__ = ["INTRO_1K", "INTRO_16K", "NEEDLE", "NEEDLE_SENTENCES", "PASSAGE", "QUESTION", "SHOT_KINDS", "TASK"]
 
 
 def locate(sample: Sample) -> tuple[int, int] | None:
     """The needle's half-open character span in the prompt."""
     return find_passkey(sample.prompt, sample.answer)
+
+
+def question(draw: Draw) -> Question:
+    """The 1K set's wording: "{intro} {shots}\\n Passage: {haystack with needle}. {question}"."""
+    needle = NEEDLE.format(key=draw.key).rstrip(" ")
+    start = needle.index(NEEDLE_OPENING)
+    recipe = Recipe(
+        prefix=f"{INTRO_1K} {shots_text(draw.shot_keys, draw.rng)}{PASSAGE}".rstrip(" "),
+        inserts=(Insert(needle, draw.depth, (start, len(needle))),),
+        suffix=f". {QUESTION}",
+    )
+    return Question(recipe, draw.key)
 
 
 TASK = Task(
@@ -35,15 +46,5 @@ TASK = Task(
     max_new_tokens=15,
     validate=validate,
     locate=locate,
+    generator=Generator(question, forbidden_text=NEEDLE_OPENING, numeric=True),
 )
-
-
-def recipe(depth: float, key: str, shot_keys: tuple[str, ...], rng: random.Random) -> Recipe:
-    """The 1K set's wording around a haystack: "{intro} {shots}\\n Passage: {haystack with needle}. {question}"."""
-    needle = NEEDLE.format(key=key).rstrip(" ")
-    start = needle.index(NEEDLE_OPENING)
-    return Recipe(
-        prefix=f"{INTRO_1K} {shots_text(shot_keys, rng)}{PASSAGE}".rstrip(" "),
-        inserts=(Insert(needle, depth, (start, len(needle))),),
-        suffix=f". {QUESTION}",
-    )

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 
 from infini_eval.cli.flags import add_flag, add_topology_flags, make_parser
 from infini_eval.cli.main import guarded
@@ -113,7 +114,8 @@ def misbehave(plan: str | None, rank: int, done: int) -> None:
     os.kill(os.getppid() if what == "kill_agent" else os.getpid(), numbers[what.removesuffix("_agent")])
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run with these arguments, or those of the command line; returns the exit status."""
     parser = make_parser(description=__doc__)
     parser.add_argument("folder")
     add_topology_flags(parser)
@@ -122,7 +124,7 @@ def main() -> int:
     add_flag(parser, "--seconds", type=float, default=0.01, help="time for a sample")
     add_flag(parser, "--grace", type=float, default=20.0, help="seconds between a signal and the end")
     add_flag(parser, "--misbehave", metavar="WHAT:RANK:BATCHES")
-    return guarded(run, parser.parse_args())
+    return guarded(run, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class FakeRun:
     `accuracy` is the chance of a right answer, or a function of (context length, depth in percent, compressions).
     `haystacks` texts are shared by the samples of all depths; `haystack_spread` is how far a haystack's luck moves the
     chance of all its samples alike. `jitter` spreads the question's phase; without it all samples of a cell share one.
+    `seed` decides the data, `model_seed` with it which answers are right.
     """
 
     lengths: Sequence[int] = (1024,)
@@ -37,6 +38,7 @@ class FakeRun:
     haystack_spread: float = 0.0
     jitter: bool = False
     seed: int = 0
+    model_seed: int = 0
     failed: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +78,8 @@ def fake_manifest(run: FakeRun, planned: int) -> RunManifest:
 def fake_records(run: FakeRun) -> Iterator[SampleRecord]:
     """The records of a made-up run, the same for the same seed."""
     rng = random.Random(run.seed)
-    luck = [rng.gauss(0, run.haystack_spread) for _ in range(run.haystacks)]
+    model = random.Random(f"{run.seed} {run.model_seed}")  # the same data whatever the model answers
+    luck = [model.gauss(0, run.haystack_spread) for _ in range(run.haystacks)]
     made = 0
     for length in run.lengths:
         for depth in run.depths:
@@ -86,9 +89,9 @@ def fake_records(run: FakeRun) -> Iterator[SampleRecord]:
                 chance = run.accuracy
                 if callable(chance):
                     chance = chance(length, depth, position.compressions or 0)
-                right = rng.random() < chance + luck[haystack]
+                right = model.random() < chance + luck[haystack]
                 cell = (f"{length}-{depth}-{number}", length, depth, haystack)
-                yield _record(rng, cell, position, right, made < run.failed)
+                yield _record(rng, model, cell, position, right, made < run.failed)
                 made += 1
 
 
@@ -106,11 +109,12 @@ def _position(run: FakeRun, length: int, depth: float, rng: random.Random) -> Ne
 
 
 def _record(
-    rng: random.Random, cell: tuple[str, int, float, int], position: NeedlePosition, right: bool, failed: bool
-) -> SampleRecord:
+    rng: random.Random, model: random.Random, cell: tuple[str, int, float, int], position: NeedlePosition,
+    right: bool, failed: bool,
+) -> SampleRecord:  # fmt: skip
     name, length, depth, haystack = cell
     answer = str(rng.randrange(1000, 10000))
-    text = f"{answer}. " if right else _wrong(answer, rng)
+    text = f"{answer}. " if right else _wrong(answer, model)
     before, after = (" ".join(rng.sample(_SENTENCES, 2)) for _ in range(2))
     excerpt = f"{before} The pass key is {answer}. Remember it. {answer} is the pass key. {after}"
     columns = {"haystack_id": f"haystack-{haystack}"}

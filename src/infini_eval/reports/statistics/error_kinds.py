@@ -25,14 +25,21 @@ _MAX_TEXT = 10_000  # of a long generation only the start is looked at
 class ErrorBreakdown:
     """Counts of wrong answers by kind (keys of KINDS), and where the first wrong digit stands (1 is the first digit).
 
-    `looked_at` of `wrong` answers were classified; `cut_by_limit` of the ones cut short had used up max_new_tokens.
+    `cut_by_limit` of the ones cut short had used up max_new_tokens. Breakdowns can be added up.
     """
 
-    wrong: int
     looked_at: int
     kinds: Counter[str]
     first_wrong_digit: Counter[int]
     cut_by_limit: int = 0
+
+    def __add__(self, other: ErrorBreakdown) -> ErrorBreakdown:
+        return ErrorBreakdown(
+            self.looked_at + other.looked_at,
+            self.kinds + other.kinds,
+            self.first_wrong_digit + other.first_wrong_digit,
+            self.cut_by_limit + other.cut_by_limit,
+        )
 
 
 def error_kind(answer: str, generation: str, excerpt: str | None) -> tuple[str, int | None]:
@@ -61,10 +68,8 @@ def error_kind(answer: str, generation: str, excerpt: str | None) -> tuple[str, 
     return "other_number", None
 
 
-def breakdown(
-    wrong: int, samples: list[tuple[str | None, str | None, str | None, str | None]]
-) -> ErrorBreakdown:  # fmt: skip
-    """Classify (answer, generation, excerpt, finish reason) of wrong samples; `wrong` counts those left out as well."""
+def breakdown(samples: list[tuple[str | None, str | None, str | None, str | None]]) -> ErrorBreakdown:
+    """Classify (answer, generation, excerpt, finish reason) of wrong samples."""
     kinds: Counter[str] = Counter()
     positions: Counter[int] = Counter()
     cut_by_limit = 0
@@ -74,4 +79,4 @@ def breakdown(
         cut_by_limit += kind == "cut_short" and finish == "length"
         if position is not None:
             positions[position] += 1
-    return ErrorBreakdown(wrong, len(samples), kinds, positions, cut_by_limit)
+    return ErrorBreakdown(len(samples), kinds, positions, cut_by_limit)

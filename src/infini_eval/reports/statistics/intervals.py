@@ -79,15 +79,18 @@ def average_over(group: np.ndarray, correct: np.ndarray, cluster: np.ndarray | N
         return Average(value, low, high, "Wilson; every sample has its own haystack", clusters)
     if clusters < 2:
         return Average(value, low, high, "Wilson; one haystack only, so nothing is known about others", clusters)
-    spread = _bootstrap(group, correct, cluster)
+    spread = bootstrap_spread(group, correct, cluster)
     few = f"; few haystacks ({clusters}), so the interval is rough" if clusters < FEW_CLUSTERS else ""
     method = f"bootstrap over {clusters} haystacks, not narrower than Wilson{few}"
     low, high = min(low, max(0.0, value + spread[0])), max(high, min(1.0, value + spread[1]))
     return Average(value, low, high, method, clusters)
 
 
-def _bootstrap(group: np.ndarray, correct: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
-    """How far below and above its value the mean over groups lies when whole haystacks are drawn anew."""
+def bootstrap_spread(group: np.ndarray, correct: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
+    """How far below and above its value the mean over groups lies when whole haystacks are drawn anew.
+
+    `correct` may be any number a sample has, such as a paired difference; at least two clusters.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)

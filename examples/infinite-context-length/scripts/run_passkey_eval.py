@@ -1,0 +1,8 @@
+"""Evaluate a nanotron checkpoint on passkey retrieval; the same as `infini-eval passkey` (see --help)."""
+
+import sys
+
+from infini_eval.cli.main import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("passkey"))

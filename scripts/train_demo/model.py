@@ -1,0 +1,174 @@
+"""The demo's Infini-Attention llama as a differentiable forward, batched over segments. Training only.
+
+Letters in names: B batch, T tokens, S segments, L tokens of a segment, D width, N heads, H head width, K loss slots.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GATE_LIMIT = 2.4  # hard_sigmoid has no gradient outside +-2.5: a gate that got there would never move again
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The demo's size; the names are those of a nanotron LlamaConfig."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 352
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    vocab_size: int = 1024
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-5
+
+    @property
+    def head_width(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+class InfiniLlama(nn.Module):
+    """Parameters in one flat dictionary under nanotron's global names, and the training forward.
+
+    product_type: the type of the linear layers' products. Training takes bfloat16 for speed; weights, attention and
+    memory are float32 always.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int, product_type: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.config, self.product_type = config, product_type
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = nn.ParameterDict()
+        for name, shape in parameter_shapes(config).items():
+            # A ParameterDict's key may not hold a dot, so it is swapped here and in `named_weights` only.
+            self.weights[name.replace(".", "/")] = nn.Parameter(_initial(name, shape, config, generator))
+
+    def named_weights(self) -> dict[str, nn.Parameter]:
+        return {key.replace("/", "."): value for key, value in self.weights.items()}
+
+    def forward(self, ids_BT: Tensor, position_BK: Tensor, segment_length: int, factor_BS: Tensor | None = None,
+                ablate: bool = False) -> Tensor:  # fmt: skip
+        """Logits [B, K, vocab] at the given positions; `ablate` reads nothing from memory (A = 0, gate kept)."""
+        weights, config = self.named_weights(), self.config
+        embedding_VD = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
+        x_BTD = F.embedding(ids_BT, embedding_VD)
+        gather_BKD = position_BK[..., None].expand(-1, -1, config.hidden_size)
+        for layer in range(config.num_hidden_layers):
+            prefix = f"model.decoder.{layer}.pp_block."
+            block = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
+            normed_BTD = rms_norm(x_BTD, block["input_layernorm.weight"], config.rms_norm_eps)
+            mixed_BTD = self._attention(block, normed_BTD, segment_length, factor_BS, ablate)
+            if layer == config.num_hidden_layers - 1:
+                # Nothing after the last attention mixes tokens, so only the positions with a loss go on.
+                mixed_BTD, x_BTD = mixed_BTD.gather(1, gather_BKD), x_BTD.gather(1, gather_BKD)
+            x_BTD = x_BTD + self._linear(mixed_BTD, block["attn.o_proj.weight"])
+            normed_BTD = rms_norm(x_BTD, block["post_attention_layernorm.weight"], config.rms_norm_eps)
+            gate_BTF, up_BTF = self._linear(normed_BTD, block["mlp.gate_up_proj.weight"]).chunk(2, -1)
+            x_BTD = x_BTD + self._linear(F.silu(gate_BTF) * up_BTF, block["mlp.down_proj.weight"])
+        x_BKD = rms_norm(x_BTD, weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
+        return F.linear(x_BKD, embedding_VD)
+
+    def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x.to(self.product_type), weight.to(self.product_type)).float()
+
+    def _attention(self, block: dict[str, Tensor], x_BTD: Tensor, length: int, factor_BS: Tensor | None,
+                   ablate: bool) -> Tensor:  # fmt: skip
+        """Gate-weighted sum of local attention and memory reads, before the output projection."""
+        batch, tokens, _ = x_BTD.shape
+        heads, width, segments = self.config.num_attention_heads, self.config.head_width, tokens // length
+        qkv = self._linear(x_BTD, block["attn.qkv_proj.weight"])
+        q, k_BSNLH, v_BSNLH = qkv.view(batch, segments, length, 3, heads, width).permute(3, 0, 1, 4, 2, 5)
+        cos_LH, sin_LH = rope_tables(length, width, self.config.rope_theta, x_BTD.device)
+        rotated_BSNLH, rotated_k_BSNLH = rotate(q, cos_LH, sin_LH), rotate(k_BSNLH, cos_LH, sin_LH)
+        local_BSNLH = local_attention(rotated_BSNLH, rotated_k_BSNLH, v_BSNLH)
+        gate_N11 = (0.2 * block["attn.balance_factors"] + 0.5).clamp(0, 1)[:, None, None]
+        mixed_BSNLH = (1 - gate_N11) * local_BSNLH
+        if segments > 1 and not ablate:
+            # The reference reads the memory with the rotated query and writes it with the plain key.
+            read_BSNLH = memory_reads(F.elu(rotated_BSNLH) + 1, F.elu(k_BSNLH) + 1, v_BSNLH, factor_BS)
+            mixed_BSNLH = mixed_BSNLH + gate_N11 * read_BSNLH
+        return mixed_BSNLH.transpose(2, 3).reshape(batch, tokens, heads * width)
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Global parameter names and shapes of a tied nanotron Infini-Attention llama."""
+    width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.token_position_embeddings.pp_block.token_embedding.weight": (config.vocab_size, width)
+    }
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.decoder.{layer}.pp_block."
+        shapes |= {
+            prefix + "input_layernorm.weight": (width,),
+            prefix + "attn.qkv_proj.weight": (3 * width, width),
+            prefix + "attn.o_proj.weight": (width, width),
+            prefix + "attn.balance_factors": (heads,),
+            prefix + "post_attention_layernorm.weight": (width,),
+            prefix + "mlp.gate_up_proj.weight": (2 * inner, width),
+            prefix + "mlp.down_proj.weight": (width, inner),
+        }
+    return shapes | {"model.final_layer_norm.pp_block.weight": (width,)}
+
+
+def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, generator: torch.Generator) -> Tensor:
+    if name.endswith("balance_factors"):
+        return torch.zeros(shape)
+    if len(shape) == 1:
+        return torch.ones(shape)
+    scale = 0.05 if "embedding" in name else 1 / math.sqrt(shape[1])
+    if "o_proj" in name or "down_proj" in name:
+        scale /= math.sqrt(2 * config.num_hidden_layers)
+    return torch.randn(shape, generator=generator) * scale
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
+
+
+def rope_tables(length: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [L, H]; positions restart in every segment, neighbouring channels share an angle."""
+    frequency = theta ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angle = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequency).repeat_interleave(2, -1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos_LH: Tensor, sin_LH: Tensor) -> Tensor:
+    """Interleaved rotary embedding: the pairs are (0, 1), (2, 3), ..."""
+    swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
+    return x * cos_LH + swapped * sin_LH
+
+
+def local_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention inside each segment: all segments of all sequences in one call."""
+    flat = [t.reshape(-1, *t.shape[2:]) for t in (q, k, v)]
+    return F.scaled_dot_product_attention(*flat, is_causal=True).view(q.shape)
+
+
+def memory_reads(q_BSNLH: Tensor, k_BSNLH: Tensor, v_BSNLH: Tensor, factor_BS: Tensor | None) -> Tensor:
+    """What every segment reads from the memory of the segments before it (0 in the first), in float32.
+
+    q and k are feature-mapped. The update of segment s is the delta rule, times factor_BS[:, s]: a factor f imitates
+    f repetitions of the segment, so short sequences teach what a long stream asks for.
+    """
+    segments = q_BSNLH.shape[1]
+    reads = [torch.zeros_like(v_BSNLH[:, 0])]
+    memory_BNHH = norm_BNH1 = None
+    for s in range(segments - 1):
+        k_BNLH, v_BNLH = k_BSNLH[:, s], v_BSNLH[:, s]
+        keys_BNH1 = k_BNLH.sum(2)[..., None]
+        if memory_BNHH is not None:
+            v_BNLH = v_BNLH - (k_BNLH @ memory_BNHH) / (k_BNLH @ norm_BNH1)
+        update_BNHH = k_BNLH.transpose(-1, -2) @ v_BNLH
+        if factor_BS is not None:
+            factor_B111 = factor_BS[:, s, None, None, None]
+            update_BNHH, keys_BNH1 = update_BNHH * factor_B111, keys_BNH1 * factor_B111
+        memory_BNHH = update_BNHH if memory_BNHH is None else memory_BNHH + update_BNHH
+        norm_BNH1 = keys_BNH1 if norm_BNH1 is None else norm_BNH1 + keys_BNH1
+        q_BNLH = q_BSNLH[:, s + 1]
+        reads.append((q_BNLH @ memory_BNHH) / (q_BNLH @ norm_BNH1))
+    return torch.stack(reads, 1)

@@ -1,0 +1,182 @@
+"""The training loop: stages with their data and learning rates, the optimizer, the log lines."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from scripts.train_demo.data import Batch, Mix, Source
+from scripts.train_demo.model import GATE_LIMIT, InfiniLlama, ModelConfig
+from scripts.train_demo.saves import Progress, cpu_copy, resume, save
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+SAVE_SECONDS = 120
+LOG_STEPS = 100
+COPY_WEIGHT = 0.2  # of the loss on the needle's second copy of the key
+GATE_RATE = 7.5  # learning rate of the balance factors, times the others'
+HELD_OUT_STEP = 1_000_000_000  # batches from here on are for evaluation
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A data mix, a budget of tokens, and the learning rate at its start and end (linear between)."""
+
+    mix: Mix
+    tokens: int
+    rate: float
+    last_rate: float
+
+
+STAGES = (
+    Stage(Mix(64, (2,), intro=0.1), 15_000_000, 2e-3, 2e-3),
+    Stage(Mix(64, (2, 3, 4), straddle=0.1, factor_max=16), 4_000_000, 2e-3, 1.6e-3),
+    Stage(Mix(128, (2, 3, 4), straddle=0.15, shots=0.05, factor_max=64), 3_000_000, 1.6e-3, 1.2e-3),
+    Stage(Mix(128, (2, 3, 4, 8), straddle=0.4, shots=0.08, factor_max=512), 36_000_000, 1.2e-3, 0.0),
+)
+
+
+@dataclass
+class Window:
+    """Loss and speed since the last log line."""
+
+    loss: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, loss: float, tokens: int) -> None:
+        self.loss, self.steps, self.tokens = self.loss + loss, self.steps + 1, self.tokens + tokens
+
+    def __str__(self) -> str:
+        speed = self.tokens / (time.monotonic() - self.started)
+        return f"loss {self.loss / self.steps:.4f} {speed / 1e3:.1f}K tokens/s"
+
+
+class Run:
+    """One training run in a working folder."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, work_dir: Path, seed: int, device: str, batch_tokens: int,
+                 scale: float) -> None:  # fmt: skip
+        self.work_dir, self.device, self.batch_tokens = work_dir, device, batch_tokens
+        self.stages = [replace(stage, tokens=int(stage.tokens * scale)) for stage in STAGES]
+        self.model = InfiniLlama(ModelConfig(vocab_size=len(tokenizer)), seed).to(device)
+        self.optimizer = make_optimizer(self.model)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.progress = resume(work_dir, self.model, self.optimizer) or Progress(seed)
+        self.log(f"starting at stage {self.progress.stage + 1} step {self.progress.step} seed {self.progress.seed}")
+        size = 1_000_000 if scale >= 0.1 else 50_000
+        self.source = Source(tokenizer, self.progress.seed, size=size)
+        self.held_out = Source(tokenizer, self.progress.seed, held_out=True, size=size // 10)
+
+    def train(self, stop_below: float) -> Path:
+        """All stages that are left, then the path of the last one's weights.
+
+        Seeds differ: a run whose first stage ends with an accuracy under `stop_below` is not worth going on with.
+        """
+        while self.progress.stage < len(self.stages):
+            mix = self.stages[self.progress.stage].mix
+            self._train_stage(self.stages[self.progress.stage])
+            self.progress.stage, self.progress.stage_tokens = self.progress.stage + 1, 0
+            accuracy = self.accuracy(mix, 512)
+            self.log(f"stage {self.progress.stage} done: held-out exact match {accuracy:.1%} (n=512)")
+            if self.progress.stage == 1 and accuracy < stop_below:
+                raise SystemExit(f"first stage below {stop_below:.0%}: start again with another --seed and --work-dir")
+            save_file(cpu_copy(self.model.named_weights()), self._stage_weights())
+            save(self.work_dir, self.model, self.optimizer, self.progress)
+        return self._stage_weights()
+
+    def _stage_weights(self) -> Path:
+        """The weights as the last finished stage left them."""
+        return self.work_dir / f"stage-{self.progress.stage}.safetensors"
+
+    def _train_stage(self, stage: Stage) -> None:
+        progress, saved, window = self.progress, time.monotonic(), Window()
+        while progress.stage_tokens < stage.tokens:
+            started = time.monotonic()
+            batch = self.source.batch(progress.step, stage.mix, self.batch_tokens).to(self.device)
+            window.add(self._step(batch, stage), batch.ids_BT.numel())
+            progress.step += 1
+            progress.tokens += batch.ids_BT.numel()
+            progress.stage_tokens += batch.ids_BT.numel()
+            progress.seconds += time.monotonic() - started
+            if progress.step % LOG_STEPS == 0:
+                self._report(window, stage.mix)
+                window = Window()
+            if time.monotonic() - saved > SAVE_SECONDS:
+                save(self.work_dir, self.model, self.optimizer, progress)
+                saved = time.monotonic()
+
+    def _step(self, batch: Batch, stage: Stage) -> float:
+        share = self.progress.stage_tokens / stage.tokens
+        rate = stage.rate + (stage.last_rate - stage.rate) * min(1.0, share)
+        rate *= min(1.0, (self.progress.step + 1) / 100)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["ratio"]
+        loss = self._loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            for name, weight in self.model.named_weights().items():
+                if name.endswith("balance_factors"):
+                    weight.clamp_(-GATE_LIMIT, GATE_LIMIT)
+        return loss.item()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        logits_BKV = self.model(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS)
+        loss_BK = F.cross_entropy(logits_BKV.flatten(0, 1), batch.target_BK.flatten(), reduction="none")
+        loss_BK = loss_BK.view(batch.target_BK.shape)
+        answer = (loss_BK * batch.answer_BK).sum() / batch.answer_BK.sum()
+        return answer + COPY_WEIGHT * (loss_BK * batch.copy_BK).sum() / batch.copy_BK.sum()
+
+    def accuracy(self, mix: Mix, count: int) -> float:
+        """Held-out exact match (all digits and the end token) on a stage's own mix, without factors."""
+        mix = replace(mix, local_only=0.0, factor_max=1.0)
+        hits = 0
+        for start in range(0, count, 64):
+            batch = self.held_out.batch(HELD_OUT_STEP + start, mix, sequences=64).to(self.device)
+            hits += exact_matches(self.model, batch).sum().item()
+        return hits / (-(-count // 64) * 64)
+
+    def _report(self, window: Window, mix: Mix) -> None:
+        p = self.progress
+        gates = torch.cat([w for n, w in self.model.named_weights().items() if n.endswith("balance_factors")])
+        self.log(
+            f"stage {p.stage + 1} step {p.step} tokens {p.tokens / 1e6:.2f}M {window} "
+            f"held-out {self.accuracy(mix, 64):.1%} (n=64) gates {gates.min():.2f}..{gates.max():.2f} "
+            f"elapsed {p.seconds / 60:.1f} min"
+        )
+
+    def log(self, line: str) -> None:
+        print(line, flush=True)
+        with (self.work_dir / "log.txt").open("a") as file:
+            file.write(line + "\n")
+
+
+def make_optimizer(model: InfiniLlama) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only and a faster rate for the balance factors."""
+    groups: dict[str, list[Tensor]] = {"matrix": [], "norm": [], "gate": []}
+    for name, weight in model.named_weights().items():
+        kind = "gate" if name.endswith("balance_factors") else "matrix" if weight.dim() == 2 else "norm"
+        groups[kind].append(weight)
+    return torch.optim.AdamW(
+        [
+            {"params": groups["matrix"], "weight_decay": 0.02, "ratio": 1.0},
+            {"params": groups["norm"], "weight_decay": 0.0, "ratio": 1.0},
+            {"params": groups["gate"], "weight_decay": 0.0, "ratio": GATE_RATE},
+        ],
+        betas=(0.9, 0.985),
+    )
+
+
+@torch.no_grad()
+def exact_matches(model: InfiniLlama, batch: Batch, ablate: bool = False) -> Tensor:
+    """[B] whether every answer token is the most likely one given the ones before: what greedy decoding would give."""
+    logits_BKV = model(batch.ids_BT, batch.position_BK, batch.segment_length, ablate=ablate)
+    return ((logits_BKV.argmax(-1) == batch.target_BK) | (batch.answer_BK == 0)).all(-1)

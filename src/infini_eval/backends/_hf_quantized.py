@@ -1,0 +1,88 @@
+"""What a quantizer really converts: planned from the shapes before loading, compared with the footprint after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from infini_eval.errors import BackendError
+
+BITS = {"4bit": 4, "8bit": 8}
+KEPT = ("lm_head", "embed_out", "output")  # bitsandbytes leaves the head as it is
+MOST_LEFT_OUT = 0.10  # of all weights that a matmul reads, beyond embeddings and head
+TOLERANCE = 0.10
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """Bytes of the weights, and how many of them (counted as parameters) the quantizer converts or cannot convert."""
+
+    bytes: int
+    converted: int
+    left_out: int
+    example: str | None = None
+
+
+def plan(skeleton: torch.nn.Module, quantization: str | None, dtype_bytes: int) -> QuantizationPlan:
+    """The weights of a model on the meta device: linear layers shrink, everything else keeps its dtype.
+
+    Fused experts are one parameter of three dims, which bitsandbytes passes over: they are what `left_out` counts.
+    """
+    total = converted = left_out = 0
+    example = None
+    for name, module in skeleton.named_modules():
+        head = name.rpartition(".")[2] in KEPT
+        for kind, parameter in module.named_parameters(recurse=False):
+            linear = isinstance(module, torch.nn.Linear) and kind == "weight" and not head
+            if linear and quantization:
+                total += parameter.numel() * BITS[quantization] // 8
+                converted += parameter.numel()
+                continue
+            total += parameter.numel() * dtype_bytes
+            if parameter.ndim >= 2 and not isinstance(module, torch.nn.Embedding) and not head:
+                left_out += parameter.numel()
+                example = example or f"{name}.{kind}"
+    total -= _tied(skeleton) * dtype_bytes
+    return QuantizationPlan(total, converted, left_out, example)
+
+
+def refuse_what_stays_large(planned: QuantizationPlan, quantization: str, path: str) -> None:
+    """BackendError, before anything is loaded, where a good part of the model would silently keep its size."""
+    share = planned.left_out / max(1, planned.left_out + planned.converted)
+    ideal = (planned.left_out + planned.converted) * BITS[quantization] // 8
+    if share > MOST_LEFT_OUT:
+        raise BackendError(
+            f"--quantization {quantization}: bitsandbytes converts only {100 * (1 - share):.0f} % of the weights of {path!r} "
+            f"({planned.example} and its like are fused parameters that it passes over); the weights would take "
+            f"{size(planned.bytes)}, not the {size(ideal)} that the flag promises",
+            next_step="use a checkpoint that was quantised beforehand, or more GPUs (--tp) with --dtype bfloat16",
+        )
+
+
+def check_footprint(model: Any, planned: QuantizationPlan, quantization: str) -> None:
+    """BackendError where the loaded model takes clearly more than planned: the quantizer did not do what was asked."""
+    real = model.get_memory_footprint(return_buffers=False)
+    if real > planned.bytes * (1 + TOLERANCE):
+        raise BackendError(
+            f"--quantization {quantization}: the loaded weights take {size(real)}, planned were "
+            f"{size(planned.bytes)}: not everything was quantised",
+            next_step="leave --quantization out, or report the model and the versions of bitsandbytes and transformers",
+        )
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: "204.3 GB", "0.3 MB"."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _tied(skeleton: torch.nn.Module) -> int:
+    """Parameters of a head that shares the embedding's storage (on the meta device both have shapes of their own)."""
+    config = getattr(skeleton, "config", None)
+    output = skeleton.get_output_embeddings() if hasattr(skeleton, "get_output_embeddings") else None
+    text = config.get_text_config() if config is not None else None
+    if output is None or not getattr(text, "tie_word_embeddings", False):
+        return 0
+    same = output.weight is skeleton.get_input_embeddings().weight
+    return 0 if same else output.weight.numel()

@@ -1,0 +1,181 @@
+"""What the backends that ask a server share: prompts as text, requests in parallel, retries, the reply cache, truncation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from infini_eval.backends._backend import Prepared
+from infini_eval.backends._data_parallel import data_parallel_mesh
+from infini_eval.backends._keys import hide_keys
+from infini_eval.backends._reply_cache import Reply, open_cache
+from infini_eval.backends._retry import Retry, SampleFailed
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.needle_position import excerpt, needle_position
+from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.distributed.launch import World
+from infini_eval.engine.batching import Batch
+from infini_eval.errors import ConfigError
+from infini_eval.records import NeedlePosition, Response, Sample
+
+logger = logging.getLogger(__name__)
+Answered = tuple[Batch, list[Response]]
+MOST_CHARS_PER_TOKEN = 10  # ordinary text has 2 to 5, boilerplate up to 7: beyond, something was cut
+NO_TOKENIZER = (
+    "without --tokenizer the prompts' tokens are not known here: truncation by the server is noticed only where it cuts "
+    "more than about half, and needle positions are not recorded in tokens"
+)
+
+
+class Remote(ABC):
+    """A model behind a server. A backend's file says what a request is (`request`) and how it is sent (`ask`)."""
+
+    service: str
+
+    def __init__(self, config: EvalConfig, world: World) -> None:
+        self._config, self._world = config, world
+        self._settings = config.backend_settings.requests
+        self.mesh = data_parallel_mesh(config.topology, world, config.backend)
+        self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
+        self.extra = _extra(self._settings.extra)
+        self.notes = [] if self.tokenizer else [NO_TOKENIZER]
+        self._cache = open_cache(self._settings.replies, config.save_path, config.overwrite)
+        self._retry = Retry(self._settings.attempts, lambda: world.stop.requested)
+
+    @abstractmethod
+    def request(self, prompt: str, seed: int) -> dict[str, Any]:
+        """Everything that decides the answer to a prompt, as JSON: the key of the reply cache."""
+
+    @abstractmethod
+    def ask(self, request: Mapping[str, Any]) -> Reply:
+        """Send a request once. Raises TryAgain, SampleFailed, or BackendError where every other request would fail too."""
+
+    def model_facts(self) -> Mapping[str, Any]:
+        """A server says little about its model."""
+        unknown = dict.fromkeys(("parameters", "segment_length", "dtype", "memory", "memory_query"))
+        return {"name": self._config.model_path, "kind": "served", **unknown}
+
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "model": {"name": self._config.model_path, "service": self.service},
+            "tokenizer": self.tokenizer.fingerprint if self.tokenizer else None,
+            "request_extra": self.extra,
+            "sampling": asdict(self._config.sampling),
+        }
+
+    def environment(self) -> Mapping[str, Any]:
+        return {
+            "ckpt_path": self._config.model_path,
+            "tokenizer": self._config.tokenizer,
+            "topology": {"dp": self.mesh.shape.dp, "tp": 1, "pp": 1},
+            "base_url": self._settings.base_url,
+            "concurrency": self._settings.concurrency,
+            "request_timeout_s": self._settings.timeout_s,
+        }
+
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+        no_ids = np.empty(0, np.int32)
+        if self.tokenizer is None:
+            return Prepared(sample, no_ids, 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
+        ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
+        position = needle_position(needle, offsets, len(ids), None, 0)
+        return Prepared(sample, no_ids, len(ids), position, excerpt(sample.prompt, needle))
+
+    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+        """One sample a batch, the longest first: the server batches as it likes."""
+        batches = [Batch((row,), len(item.sample.prompt)) for row, item in enumerate(prepared)]
+        return sorted(batches, key=lambda batch: (-batch.cost, batch.rows))
+
+    @abstractmethod
+    def load(self) -> None:
+        """Make the client, and find out at once where no server answers."""
+
+    def answer(
+        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+    ) -> Iterator[Answered]:
+        """Batches as they are answered, `concurrency` in flight.
+
+        The threads are daemons: a run that ends early does not wait for a prefill of minutes.
+        """
+        finished: queue.SimpleQueue[Answered | BaseException] = queue.SimpleQueue()
+        in_flight, more = 0, True
+        while more or in_flight:
+            while more and in_flight < self._settings.concurrency:
+                item = next(work, None)
+                more = item is not None
+                if item is not None:
+                    threading.Thread(target=self._work, args=(*item, finished), daemon=True).start()
+                    in_flight += 1
+            if in_flight:
+                outcome = finished.get()
+                in_flight -= 1
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                yield outcome
+                if on_tokens is not None:
+                    on_tokens(sum(response.prompt_tokens for response in outcome[1]))
+
+    def _work(self, batch: Batch, prepared: Sequence[Prepared], finished: queue.SimpleQueue) -> None:
+        try:
+            finished.put((batch, [self._answer_row(prepared[row], row) for row in batch.rows]))
+        except BaseException as error:  # it is raised again in the main thread
+            finished.put(error)
+
+    def _answer_row(self, prepared: Prepared, row: int) -> Response:
+        began = time.perf_counter()
+        request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
+        reply = self._cache.get(request)
+        details: dict[str, Any] = {"cached_reply": reply is not None}
+        try:
+            if reply is None:
+                reply, details["attempts"] = self._retry(lambda: self.ask(request))
+                reply = replace(reply, text=hide_keys(reply.text))
+                self._refuse_truncation(prepared, reply)
+                self._cache.put(request, reply)
+        except SampleFailed as problem:
+            return Response("", [], prepared.tokens, "error", time.perf_counter() - began, hide_keys(str(problem)))
+        return self._response(prepared, reply, details, time.perf_counter() - began)
+
+    def _response(self, prepared: Prepared, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
+        ids = [] if self.tokenizer is None else self.tokenizer.encode(reply.text, add_special_tokens=False).tolist()
+        read = prepared.tokens if reply.prompt_tokens is None else reply.prompt_tokens
+        return Response(reply.text, ids, read, reply.finish_reason, seconds, details={**reply.details, **details})
+
+    def _refuse_truncation(self, prepared: Prepared, reply: Reply) -> None:
+        """A server that reads less than it was sent must not be judged by its answer."""
+        read = reply.prompt_tokens
+        if read is None:
+            return
+        if self.tokenizer is not None:
+            specials = len(self.tokenizer.special_prefix) + len(self.tokenizer.special_suffix)
+            if read < prepared.tokens - specials:
+                raise SampleFailed(
+                    f"truncated: the server read {read:,} of {prepared.tokens:,} prompt tokens (as --tokenizer "
+                    f"{self.tokenizer.name} counts them)"
+                )
+        elif read * MOST_CHARS_PER_TOKEN < len(prepared.sample.prompt):
+            raise SampleFailed(
+                f"truncated: the server read {read:,} tokens of a prompt of {len(prepared.sample.prompt):,} characters"
+            )
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    """The JSON object of --request-extra."""
+    if text is None:
+        return {}
+    try:
+        extra = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--request-extra {text!r} is not JSON: {error}", valid='{"reasoning_effort": "low"}') from None
+    if not isinstance(extra, dict):
+        raise ConfigError(f"--request-extra {text!r} is not a JSON object", valid='{"reasoning_effort": "low"}')
+    return extra

@@ -1,0 +1,117 @@
+"""fake: knows every answer, and forgets, errs and fails as it is told; tries the whole command line without a model."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from infini_eval.backends._backend import Prepared
+from infini_eval.backends._data_parallel import data_parallel_mesh
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.needle_position import excerpt, needle_position
+from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.distributed.launch import World
+from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.errors import ConfigError
+from infini_eval.records import NeedlePosition, Response, Sample
+
+CHARS_PER_TOKEN = 4
+FORGOTTEN = "I do not remember."
+
+
+class Backend:
+    """Answers come from the sample, the seed and the settings alone: the same at every topology and after every resume."""
+
+    def __init__(self, config: EvalConfig, world: World) -> None:
+        self._config, self._settings = config, config.backend_settings.fake
+        for name in ("near_miss_rate", "failure_rate"):
+            if not 0 <= getattr(self._settings, name) <= 1:
+                flag = f"--fake-{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} {getattr(self._settings, name):g}", valid="a rate from 0 to 1")
+        self.mesh = data_parallel_mesh(config.topology, world, "fake")
+        self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
+        self.notes = ["the backend fake has no model: it makes its answers up from the data set's own"]
+        if self.tokenizer is None:
+            self.notes.append(f"without --tokenizer, {CHARS_PER_TOKEN} characters count as a token")
+
+    def model_facts(self) -> Mapping[str, Any]:
+        nothing = dict.fromkeys(("parameters", "segment_length", "dtype", "memory", "memory_query"))
+        return {"name": f"fake ({self._config.model_path})", "kind": "fake", **nothing}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Failures are no answers, so their rate may change: a resumed run may try them again at another."""
+        settings = {"horizon": self._settings.horizon, "near_miss_rate": self._settings.near_miss_rate}
+        tokenizer = self.tokenizer.fingerprint if self.tokenizer else None
+        model = {"name": self._config.model_path, **settings}
+        return {"model": model, "tokenizer": tokenizer, "sampling": asdict(self._config.sampling)}
+
+    def environment(self) -> Mapping[str, Any]:
+        topology = {"dp": self.mesh.shape.dp, "tp": 1, "pp": 1}
+        return {"ckpt_path": self._config.model_path, "topology": topology, "fake": asdict(self._settings)}
+
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+        shown = excerpt(sample.prompt, needle)
+        if self.tokenizer is not None:
+            ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
+            return Prepared(sample, ids, len(ids), needle_position(needle, offsets, len(ids), None, 0), shown)
+        start, end = needle or (None, None)
+        position = NeedlePosition(_tokens(start), _tokens(end))
+        return Prepared(sample, np.empty(0, np.int32), -(-len(sample.prompt) // CHARS_PER_TOKEN), position, shown)
+
+    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+        return plan_batches([item.tokens for item in prepared], None, self._config.batch_size, largest)
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+    def answer(
+        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Batch, list[Response]]]:
+        for batch, prepared in work:
+            responses = []
+            for row in batch.rows:
+                time.sleep(self._settings.seconds)
+                responses.append(self._respond(prepared[row]))
+                if on_tokens is not None:
+                    on_tokens(prepared[row].tokens)
+            yield batch, responses
+
+    def _respond(self, prepared: Prepared) -> Response:
+        began = time.perf_counter()
+        draw = random.Random(f"{self._config.sampling.seed}/{prepared.sample.key}")
+        fails, errs = draw.random() < self._settings.failure_rate, draw.random() < self._settings.near_miss_rate
+        if fails:
+            return Response("", [], prepared.tokens, "error", 0.0, "the fake backend failed, as it was told to")
+        text = FORGOTTEN if self._forgets(prepared) else f" {prepared.sample.answer}."
+        if errs and text != FORGOTTEN:
+            text = f" {near_miss(prepared.sample.answer, draw)}."
+        ids = [] if self.tokenizer is None else self.tokenizer.encode(text, add_special_tokens=False).tolist()
+        ids = ids[: self._config.max_new_tokens]
+        details = {} if ids else {"completion_tokens": _tokens(len(text))}
+        return Response(text, ids, prepared.tokens, "stop", time.perf_counter() - began, details=details)
+
+    def _forgets(self, prepared: Prepared) -> bool:
+        end = prepared.position.token_end
+        if self._settings.horizon is None or end is None:
+            return False
+        return prepared.tokens - end > self._settings.horizon
+
+
+def near_miss(answer: str, draw: random.Random) -> str:
+    """The answer with one character changed: a digit to another digit, a letter to another letter."""
+    places = [place for place, character in enumerate(answer) if character.isalnum()]
+    if not places:
+        return f"{answer}?"
+    place = draw.choice(places)
+    others = "0123456789" if answer[place].isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    changed = draw.choice([character for character in others if character != answer[place].lower()])
+    return answer[:place] + changed + answer[place + 1 :]
+
+
+def _tokens(characters: int | None) -> int | None:
+    return None if characters is None else characters // CHARS_PER_TOKEN

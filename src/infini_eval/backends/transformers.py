@@ -1,0 +1,184 @@
+"""transformers: any Hugging Face causal language model, by folder or hub id, with chunked prefill and tensor parallelism."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infini_eval.backends import _hf_load, _hf_quantized
+from infini_eval.backends._backend import Prepared
+from infini_eval.backends._halving import answer_or_halve
+from infini_eval.backends._hf_generate import Generator
+from infini_eval.backends._hf_prompts import HfPrompts
+from infini_eval.backends._hf_topology import mesh_shape
+from infini_eval.backends._packages import versions
+from infini_eval.config import EvalConfig
+from infini_eval.distributed.launch import World
+from infini_eval.distributed.mesh import Mesh
+from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.errors import ConfigError, DataError, OutOfMemory
+from infini_eval.records import Response, Sample
+
+logger = logging.getLogger(__name__)
+
+
+class Backend:
+    """A Hugging Face model on this rank: a replica (dp), or a shard of the one replica (tp = all processes)."""
+
+    def __init__(self, config: EvalConfig, world: World) -> None:
+        self._config, self._world = config, world
+        self._loading = config.backend_settings.loading
+        self._hf = _hf_load.read_config(config.model_path, self._loading.trust_remote_code)
+        self._dtype = _hf_load.dtype_name(self._hf, config.model.dtype)
+        self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
+        self._skeleton = _hf_load.skeleton(self._hf, self._loading.trust_remote_code)
+        self._planned = self._plan_weights()
+        self._prompts = HfPrompts(
+            config.tokenizer or config.model_path,
+            chat_template=config.backend_settings.chat_template,
+            trust_remote_code=self._loading.trust_remote_code,
+        )
+        self._check_vocabulary()
+        self.notes: list[str] = []
+        self._generator: Generator | None = None
+
+    def model_facts(self) -> Mapping[str, Any]:
+        text = self._hf.get_text_config()
+        return {
+            "name": model_name(self._config.model_path),
+            "kind": self._hf.model_type,
+            "parameters": sum(parameter.numel() for parameter in self._skeleton.parameters()),
+            "segment_length": None,
+            "dtype": self._dtype,
+            "quantization": self._loading.quantization,
+            "memory": None,
+            "memory_query": None,
+            "weight_bytes": None if self._quantized_before else self._planned.bytes,
+            "max_position_embeddings": getattr(text, "max_position_embeddings", None),
+        }
+
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "checkpoint": _hf_load.fingerprint(self._config.model_path, self._hf),
+            "model": {"dtype": self._dtype, "quantization": self._loading.quantization},
+            **self._prompts.identity,
+            "sampling": asdict(self._config.sampling),
+        }
+
+    def environment(self) -> Mapping[str, Any]:
+        shape = self.mesh.shape
+        return {
+            "ckpt_path": self._config.model_path,
+            "tokenizer": self._prompts.tokenizer.name,
+            "topology": {"dp": shape.dp, "tp": shape.tp, "pp": shape.pp},
+            "device": self._world.device,
+            "attn_implementation": self._config.model.attn_implementation,
+            "loading": asdict(self._loading),
+            "batch_size": self._config.batch_size,
+            "packages": versions("transformers", "torch", "accelerate", "bitsandbytes"),
+        }
+
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+        return self._prompts.prepare(sample, needle)
+
+    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+        """Rows of a batch have exactly the same length, so that nothing is padded."""
+        lengths = [item.tokens for item in prepared]
+        self._warn_of_positions(max(lengths) + self._config.max_new_tokens)
+        return plan_batches(lengths, 1, self._config.batch_size, largest)
+
+    def load(self) -> None:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        began = time.perf_counter()
+        model = _hf_load.load(
+            self._config.model_path,
+            self._config.model,
+            self._loading,
+            dtype=self._dtype,
+            device=self._world.device,
+            tp=self.mesh.shape.tp,
+        )
+        if self._loading.quantization:
+            _hf_quantized.check_footprint(model, self._planned, self._loading.quantization)
+        logger.info(
+            "%s: %s of weights in %s, loaded in %.1f s; prompts as %s",
+            self._config.model_path,
+            _hf_quantized.size(model.get_memory_footprint()),
+            self._loading.quantization or ("its own quantization" if self._quantized_before else self._dtype),
+            time.perf_counter() - began,
+            "chat" if self._prompts.chat else "plain text",
+        )
+        self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
+
+    def answer(
+        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[Batch, list[Response]]]:
+        assert self._generator is not None, "load() comes first"
+        for batch, prepared in work:
+            rows, seeds = [prepared[row] for row in batch.rows], list(batch.rows)
+            if self.mesh.shape.tp == 1:
+                yield batch, answer_or_halve(rows, seeds, self._generator.answer)
+            else:
+                yield batch, self._answer_together(rows, seeds)
+            if on_tokens is not None:
+                on_tokens(sum(row.tokens for row in rows))
+
+    def _answer_together(self, rows: list[Prepared], seeds: list[int]) -> list[Response]:
+        """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""
+        assert self._generator is not None
+        try:
+            return self._generator.answer(rows, seeds)
+        except torch.OutOfMemoryError as error:
+            problem = OutOfMemory(
+                f"out of memory with {len(rows)} samples of {rows[0].tokens:,} tokens at once: {str(error).partition('. ')[0]}",
+                next_step="run the same command again: it continues with smaller batches"
+                if len(rows) > 1
+                else "use more processes, --dtype bfloat16 or a smaller --prefill-chunk",
+            )
+            problem.rows = len(rows)
+            raise problem from None
+
+    @property
+    def _quantized_before(self) -> bool:
+        return getattr(self._hf, "quantization_config", None) is not None
+
+    def _plan_weights(self) -> _hf_quantized.QuantizationPlan:
+        quantization = self._loading.quantization
+        if quantization and self._quantized_before:
+            raise ConfigError(f"--quantization {quantization}: {self._config.model_path!r} is quantised already", valid="leave it out")
+        planned = _hf_quantized.plan(self._skeleton, quantization, getattr(torch, self._dtype).itemsize)
+        if quantization:
+            _hf_quantized.refuse_what_stays_large(planned, quantization, self._config.model_path)
+        return planned
+
+    def _check_vocabulary(self) -> None:
+        tokens, rows = self._prompts.tokenizer.vocab_size, self._hf.get_text_config().vocab_size
+        if tokens > rows:
+            raise DataError(
+                f"the tokenizer {self._prompts.tokenizer.name!r} has {tokens} tokens, the model's vocabulary {rows}",
+                next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
+            )
+
+    def _warn_of_positions(self, longest: int) -> None:
+        limit = getattr(self._hf.get_text_config(), "max_position_embeddings", None)
+        if limit and longest > limit:
+            logger.warning(
+                "prompts and answers of up to %d tokens exceed this model's max_position_embeddings %d; nothing is cut, "
+                "the model is asked beyond what it was made for",
+                longest,
+                limit,
+            )
+
+
+def model_name(path: str) -> str:
+    """A hub id as it is, a folder by its last name."""
+    return Path(path).resolve().name if Path(path).is_dir() else path

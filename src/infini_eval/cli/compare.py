@@ -1,0 +1,30 @@
+"""Compare runs on the same samples: differences with 95 % intervals and p-values, each run against the first.
+
+Samples are paired by their content, so both runs must have been made on the same data; what differs is said otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from infini_eval.cli.flags import add_flag
+from infini_eval.errors import EXIT_OK
+from infini_eval.reports import compare, summary
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="RUN", type=Path, help="run folders; the first is the baseline A")
+    add_flag(parser, "--json-only", action="store_true", help="print JSON only")
+    add_flag(parser, "--output", metavar="DIR", type=Path, help="also write compare.json, compare.txt and a plot there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the comparison; write it where asked."""
+    found = compare.compare_runs(args.folders)
+    print(summary.to_text(found).rstrip() if args.json_only else compare.render(found))
+    if args.output:
+        paths = compare.write(found, args.output)
+        if not args.json_only:
+            print("\nsaved to: " + ", ".join(str(path) for path in paths))
+    return EXIT_OK

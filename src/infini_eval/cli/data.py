@@ -1,0 +1,105 @@
+"""Check a data set: `infini-eval data check FILE --tokenizer T` counts its tokens and names its defects (status 1)."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from infini_eval.cli.flags import add_flag, depth_list, token_count
+from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from infini_eval.datasets.tokenizer import Tokenizer
+    from infini_eval.datasets.validate import Finding
+    from infini_eval.records import Sample
+
+CELLS_SHOWN = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("check",), help="what to do with the data set")
+    parser.add_argument("dataset", metavar="FILE", help="a parquet file, a folder, a save_to_disk folder or a hub id")
+    add_flag(
+        parser,
+        "--tokenizer",
+        metavar="T",
+        help="count tokens with this tokenizer (a folder, a file, a checkpoint, a hub name)",
+    )
+    add_flag(
+        parser,
+        "--segment-length",
+        type=token_count,
+        metavar="L",
+        help="also show how questions stand to the model's segments",
+    )
+    add_flag(parser, "--task", default="passkey", help="whose rules to check by (default: %(default)s)")
+    add_flag(parser, "--num_shots", type=int, help="check only rows with that many shots")
+    add_flag(parser, "--context_length", type=token_count, metavar="N", help="check only rows of that length")
+    add_flag(parser, "--depths", type=depth_list, metavar="LIST", help="check only rows of these depths")
+
+
+def run(args: argparse.Namespace) -> int:
+    from infini_eval import registry
+
+    task = registry.load("tasks", args.task)
+    data = task.load(args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths)
+    print(f"{data.source}: {len(data.samples)} rows, sha256 {data.fingerprint}")
+    for note in data.notes:
+        print(f"note: {note}")
+    tokenizer = None
+    if args.tokenizer:
+        from infini_eval.cli.generate import tokenizer_at
+
+        tokenizer = tokenizer_at(args.tokenizer)
+    print("\n".join(table(data.samples, tokenizer, args.segment_length)))
+    return report(task.validate(data.samples))
+
+
+def report(findings: Sequence[Finding]) -> int:
+    """Print the defects; the exit status says whether there are any."""
+    if not findings:
+        print("no defects found")
+        return EXIT_OK
+    for finding in findings:
+        print(f"DEFECT {finding}")
+    return EXIT_CHECK_FAILED
+
+
+def table(samples: Sequence[Sample], tokenizer: Tokenizer | None, segment_length: int | None) -> list[str]:
+    """One line for each length and depth: rows, shots, digits, real tokens, and phases of the question."""
+    cells: dict[tuple[int | None, float], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        cells[sample.context_length, sample.depth_percent].append(sample)
+    lines = [f"{'length':>9} {'depth':>6} {'rows':>6} {'shots':>6} {'digits':>6}  tokens"]
+    for (length, depth), members in sorted(cells.items(), key=lambda cell: (cell[0][0] or 0, cell[0][1]))[:CELLS_SHOWN]:
+        shots, digits = _span(s.num_shots for s in members), _span(len(s.answer) for s in members)
+        lines.append(
+            f"{length or '-':>9} {depth:>5g}% {len(members):>6} {shots:>6} {digits:>6}  "
+            + _tokens(members, tokenizer, segment_length)
+        )
+    if len(cells) > CELLS_SHOWN:
+        lines.append(f"… {len(cells)} cells in all")
+    return lines
+
+
+def _span(values: Iterable[int | None]) -> str:
+    known = sorted({value for value in values if value is not None})
+    if not known:
+        return "-"
+    return str(known[0]) if len(known) == 1 else f"{known[0]}-{known[-1]}"
+
+
+def _tokens(members: Sequence[Sample], tokenizer: Tokenizer | None, segment_length: int | None) -> str:
+    if tokenizer is None:
+        labels = [s.columns.get("token_count", s.columns.get("num_tokens")) for s in members]
+        return f"{_span(labels)} (as the data say)" if any(labels) else "not counted (no --tokenizer)"
+    counts = [tokenizer.count(sample.prompt) for sample in members]
+    text = _span(counts)
+    if segment_length:
+        phases = Counter((n - 1) % segment_length for n in counts)
+        border = phases[segment_length - 1]
+        text += f"; question in segment {_span((n - 1) // segment_length for n in counts)}, phase {_span(phases)}"
+        text += f", {border} on a border" if border else ""
+    return text

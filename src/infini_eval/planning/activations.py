@@ -1,0 +1,130 @@
+"""Bytes that one prefill step needs beside weights and state, as each engine really computes a layer.
+
+Legend: n rows x tokens of the step, D model width, Q query width (heads x head width), K kv width, I MLP width,
+b bytes of the model's dtype; all of one tensor-parallel shard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from infini_eval.planning.architecture import Architecture
+from infini_eval.planning.cache import bytes_a_token
+from infini_eval.planning.weights import bits_of, kv_heads_of_a_shard
+
+AttentionKernel = Literal["sdpa", "flash", "eager"]
+KERNELS = ("sdpa", "flash", "eager")
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """One step: `tokens` new ones in each of `rows` sequences that have `context` tokens when it ends."""
+
+    tokens: int
+    context: int
+    rows: int = 1
+    tp: int = 1
+    dtype: str = "bfloat16"
+    kv_dtype: str = "bfloat16"
+    memory_dtype: str = "float32"
+    kernel: AttentionKernel = "sdpa"
+
+    @property
+    def new_tokens(self) -> int:
+        """New tokens over all rows."""
+        return self.rows * min(self.tokens, self.context)
+
+
+def activation_bytes(architecture: Architecture, step: StepShape) -> int:
+    """Peak over the layer's phases (attention, MLP, experts), with what the step holds throughout."""
+    if architecture.engine == "native":
+        return _native(architecture, step)
+    phases = [_transformers_attention(architecture, step), _transformers_mlp(architecture, step)]
+    if architecture.num_experts:
+        phases.append(expert_bytes(architecture, step))
+    return max(phases) + _in_flight(architecture, step)
+
+
+def eager_softmax_bytes(heads: int, queries: int, keys: int, rows: int = 1) -> int:
+    """The fp32 matrix that eager attention makes in one layer: heads x queries x keys."""
+    return rows * heads * queries * keys * 4
+
+
+def expert_bytes(architecture: Architecture, step: StepShape) -> int:
+    """Routed experts: every token through all of them ("repeated"), or through its own ("grouped")."""
+    n, b = step.new_tokens, bits_of(step.dtype) / 8
+    copies = architecture.num_experts if architecture.moe == "repeated" else architecture.experts_per_token
+    inner = architecture.expert_width / step.tp
+    # the repeated input, its scaled copy and the output; gate and up fused (2 I), activated (I), their product (I)
+    return round(n * b * copies * (3 * architecture.hidden_size + 4 * inner))
+
+
+def logit_bytes(architecture: Architecture, positions: int = 1, rows: int = 1, tp: int = 1) -> int:
+    """fp32 logits of `positions` positions of each row; this package asks only for the last one."""
+    return round(rows * positions * architecture.vocab_size * 4 / tp)
+
+
+def _native(architecture: Architecture, step: StepShape) -> int:
+    """models/llama.py: what each phase of a layer holds at once; temporaries die with the expression that made them."""
+    b, m, n = bits_of(step.dtype) / 8, bits_of(step.memory_dtype) / 8, step.new_tokens
+    d, q, k, inner = _widths(architecture, step.tp)
+    held = 2 * d + q + 2 * k  # input, its norm, and the fused projection
+    mlp = (held + d + q + max(d + 2 * inner, 4 * inner)) * b
+    attention = (held + 2 * q + k) * b  # rotated queries and keys, local attention's result
+    if architecture.keeps_memory:
+        attention += (4 * q + 3 * k) * m  # feature maps of q and k, joined, v, and what the memory returned
+    else:
+        attention += _open_segment_scores(architecture, step, n)
+    return round(n * max(mlp, attention))
+
+
+def _open_segment_scores(architecture: Architecture, step: StepShape, new_tokens: int) -> float:
+    """Bytes a new token of a plain Llama's mask over the whole context (bool, and as numbers in the kernel)."""
+    if new_tokens == 0 or step.tokens >= step.context:
+        return 0.0
+    return step.context * (1 + bits_of(step.dtype) / 8) / step.rows
+
+
+def _transformers_attention(architecture: Architecture, step: StepShape) -> int:
+    b, n = bits_of(step.dtype) / 8, step.new_tokens
+    d, q, k, _ = _widths(architecture, step.tp)
+    projections = n * (2 * d + 3 * q + 3 * k) * b + n * q * b  # residual, norm, q, k, v, rotated, result
+    return round(projections + _kernel_bytes(architecture, step))
+
+
+def _kernel_bytes(architecture: Architecture, step: StepShape) -> float:
+    """What attention over the context makes: scores (eager), or a mask and repeated keys and values (sdpa)."""
+    b, n, context = bits_of(step.dtype) / 8, step.new_tokens, step.context
+    heads = architecture.num_heads / step.tp
+    if step.kernel == "eager":
+        return heads * n * context * (4 + b)
+    if step.kernel == "flash" or step.tokens >= context:
+        return 0.0
+    kv_heads = kv_heads_of_a_shard(architecture.num_kv_heads, step.tp)
+    repeated = 2 * step.rows * context * heads * architecture.head_dim * b if heads > kv_heads else 0.0
+    return repeated + n * context * (1 + b)
+
+
+def _transformers_mlp(architecture: Architecture, step: StepShape) -> int:
+    d, _, _, inner = _widths(architecture, step.tp)
+    return round(step.new_tokens * (3 * d + 3 * inner) * bits_of(step.dtype) / 8)
+
+
+def _in_flight(architecture: Architecture, step: StepShape) -> int:
+    """DynamicCache: windows keep the step's tokens too, and growing a layer holds its old and new keys at once."""
+    extra, growth = 0, 0
+    for layer in architecture.layers:
+        token = bytes_a_token(architecture, layer, step.kv_dtype, step.tp) * step.rows
+        if layer.window and step.context > layer.window:
+            extra += min(step.tokens, step.context - layer.window) * token
+        elif not layer.window and step.kernel != "flash":
+            growth = max(growth, step.context * token // 2)
+    return extra + growth
+
+
+def _widths(architecture: Architecture, tp: int) -> tuple[float, float, float, float]:
+    """D, and Q, K, I of one shard."""
+    width = architecture.head_dim
+    kv = kv_heads_of_a_shard(architecture.num_kv_heads, tp) * width
+    return architecture.hidden_size, architecture.num_heads * width / tp, kv, architecture.widest_mlp / tp

@@ -1,0 +1,96 @@
+"""What planning must know of a model: its layers, with their parameters and the kind of state that each keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Attention = Literal["full", "sliding", "chunked", "mla", "infini"]
+Moe = Literal["grouped", "repeated"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer.
+
+    `attention` says what is kept of the past: everything ("full", "mla"), the last `window` tokens ("sliding",
+    "chunked"), or a compressive memory and an open segment of `window` tokens ("infini").
+    Parameters are counted by what may happen to them: `query` (q and o projections) and `kv` projections, `mlp` (dense
+    and shared experts), `experts` (all routed ones, fused tensors) of which `active_experts` answer a token, and
+    `other` (norms, biases, router, gates: never quantised, never sharded here).
+    """
+
+    attention: Attention
+    window: int | None
+    query: int
+    kv: int
+    mlp: int
+    experts: int = 0
+    active_experts: int = 0
+    other: int = 0
+
+    @property
+    def parameters(self) -> int:
+        return self.query + self.kv + self.mlp + self.experts + self.other
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that multiply each token."""
+        return self.query + self.kv + self.mlp + self.active_experts
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model's shape. `engine` is who would run it: this package's own ("native") or "transformers".
+
+    `widest_mlp` and `expert_width` are intermediate sizes (0: none); `moe` is how experts are computed: each token
+    by its own ("grouped"), or every token by all of them ("repeated", as transformers computes Llama 4).
+    `latent_width` is what MLA keeps of a token in a layer (0: no MLA). `head_parameters` is 0 where it is tied.
+    """
+
+    name: str
+    kind: str
+    engine: Literal["native", "transformers"]
+    hidden_size: int
+    vocab_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    layers: tuple[Layer, ...]
+    dtype: str
+    embedding_parameters: int
+    head_parameters: int
+    widest_mlp: int
+    expert_width: int = 0
+    num_experts: int = 0
+    experts_per_token: int = 0
+    moe: Moe = "grouped"
+    latent_width: int = 0
+    vision_parameters: int = 0
+    max_positions: int | None = None
+    saved_tp: int = 1
+    saved_pp: int = 1
+    keeps_memory: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total_parameters(self) -> int:
+        """Every weight, tied embeddings once, a vision tower included."""
+        return sum(self.parameters_by_part().values())
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that multiply each token of a prefill: all layers, without embedding and head."""
+        return sum(layer.active_parameters for layer in self.layers)
+
+    def parameters_by_part(self) -> dict[str, int]:
+        """Parameters of each part; they add up to `total_parameters`."""
+        return {
+            "embedding": self.embedding_parameters,
+            "attention": sum(layer.query + layer.kv for layer in self.layers),
+            "mlp": sum(layer.mlp for layer in self.layers),
+            "experts": sum(layer.experts for layer in self.layers),
+            "norms_and_others": sum(layer.other for layer in self.layers) + self.hidden_size,
+            "head": self.head_parameters,
+            "vision": self.vision_parameters,
+        }

@@ -1,0 +1,89 @@
+"""Before weights are loaded: does this rank's part fit? If not, the numbers and the nearest setting that does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from infini_eval.backends._footprint import Footprint
+from infini_eval.config import ModelConfig
+from infini_eval.errors import ConfigError
+from infini_eval.planning.architecture import Architecture
+from infini_eval.planning.devices import Device
+from infini_eval.planning.hf_config import from_hf_config
+from infini_eval.planning.memory import RankPlan, Settings, plan_stages
+from infini_eval.planning.native_shape import from_model_config
+from infini_eval.planning.nearest import nearest_settings
+from infini_eval.planning.text import gigabytes
+
+LISTED = 4
+
+
+def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan:
+    """The plan of this rank for the batch that needs most; ConfigError where it does not fit and `refuse` is set.
+
+    batches: (rows, tokens of the longest row with its answer) of each batch.
+    """
+    architecture = architecture_of(footprint)
+    device = _device(footprint)
+    plans = [_plan(architecture, footprint, device, rows, tokens, len(batches)) for rows, tokens in set(batches)]
+    worst, settings, tokens = max(plans, key=lambda each: each[0].total)
+    if not worst.fits and refuse:
+        nearest = nearest_settings(architecture, tokens, device, footprint.mesh, settings)
+        raise ConfigError(
+            f"{footprint.name} does not fit on {footprint.device}: {settings.batch} x {tokens:,} tokens with"
+            f" {footprint.mesh} need {describe(worst)}, but {gigabytes(footprint.capacity)} are free",
+            valid="; or ".join(nearest[:LISTED]) or "nothing was found that fits: see infini-eval plan",
+            next_step="--no-plan tries it all the same",
+        )
+    return worst
+
+
+def architecture_of(footprint: Footprint) -> Architecture:
+    """The shape that a backend named."""
+    if isinstance(footprint.model, ModelConfig):
+        return from_model_config(footprint.model, footprint.name)
+    return from_hf_config(footprint.model, footprint.name)
+
+
+def describe(plan: RankPlan) -> str:
+    """The sum and its parts, in one clause."""
+    return (
+        f"{gigabytes(plan.total)} a rank (weights {gigabytes(plan.weights)}, state {gigabytes(plan.state.total)},"
+        f" activations {gigabytes(plan.activations)}, reserve {gigabytes(plan.reserve)})"
+    )
+
+
+def as_json(plan: RankPlan) -> dict[str, Any]:
+    """For a manifest: bytes of each part."""
+    return {
+        "weight_bytes": plan.weights,
+        "kv_cache_bytes": plan.state.total,
+        "activation_bytes": plan.activations,
+        "logit_bytes": plan.logits,
+        "planned_bytes": plan.planned,
+        "reserve_bytes": plan.reserve,
+        "capacity_bytes": plan.capacity,
+    }
+
+
+def _device(footprint: Footprint) -> Device:
+    kind = "cpu" if footprint.device == "cpu" else "cuda"
+    return Device(footprint.device, kind, footprint.capacity)
+
+
+def _plan(
+    architecture: Architecture, footprint: Footprint, device: Device, rows: int, tokens: int, batches: int
+) -> tuple[RankPlan, Settings, int]:
+    pipelined = footprint.mesh.pp if architecture.engine == "native" else 1
+    settings = Settings(
+        dtype=footprint.dtype,
+        kv_dtype=footprint.kv_dtype,
+        memory_dtype=footprint.memory_dtype,
+        quantization=footprint.quantization,
+        kernel=footprint.kernel,
+        batch=rows,
+        batches_in_flight=max(1, min(pipelined, batches)),
+        prefill_chunk=footprint.prefill_chunk,
+    )
+    return plan_stages(architecture, tokens, device, footprint.mesh, settings)[footprint.stage], settings, tokens

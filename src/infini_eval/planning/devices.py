@@ -1,0 +1,79 @@
+"""Devices by name ("4xH100-80GB", "cpu-64GB"): usable memory, peak FLOPs and bandwidth."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from infini_eval.errors import ConfigError
+
+GIB = 2**30
+GPU_RESERVE = 1_500_000_000  # driver context, libraries' workspaces: an estimate between 1 and 2 GB
+CPU_RESERVE = 500_000_000  # the interpreter with torch
+FRAGMENTATION = 0.05  # of what is allocated: an estimate between 5 and 10 %
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device. `capacity` is what a process can see (torch's total_memory), in bytes.
+
+    `flops` is the dense bf16 peak and `bandwidth` the memory's, in bytes a second; None where not known.
+    """
+
+    name: str
+    kind: str
+    capacity: int
+    flops: float | None = None
+    bandwidth: float | None = None
+
+    def reserve(self, planned: int) -> int:
+        """Bytes kept free for the context and fragmentation when `planned` bytes are in use."""
+        return (GPU_RESERVE if self.kind == "cuda" else CPU_RESERVE) + round(planned * FRAGMENTATION)
+
+
+# What is sold as 80 GB shows 79.1 GiB to a process; vendors' data sheets for the dense bf16 peak and the bandwidth.
+_SHEETS = {
+    "A100-40GB": (39.4, 312e12, 1.555e12),
+    "A100-80GB": (79.1, 312e12, 2.039e12),
+    "A10G-24GB": (22.1, 70e12, 0.6e12),
+    "B200-180GB": (178.3, 2250e12, 7.7e12),
+    "GH200-96GB": (94.5, 989e12, 4.0e12),
+    "H100-80GB": (79.1, 989e12, 3.35e12),
+    "H100-PCIE-80GB": (79.1, 756e12, 2.0e12),
+    "H200-141GB": (139.7, 989e12, 4.8e12),
+    "L4-24GB": (22.0, 121e12, 0.3e12),
+    "L40S-48GB": (44.4, 362e12, 0.864e12),
+    "MI300X-192GB": (191.9, 1307e12, 5.3e12),
+    "RTX4090-24GB": (23.5, 165e12, 1.008e12),
+    "V100-32GB": (31.7, 125e12, 0.9e12),
+}
+CATALOGUE = {
+    name: Device(name, "cuda", int(gib * GIB), flops, bandwidth) for name, (gib, flops, bandwidth) in _SHEETS.items()
+}
+
+
+def parse_gpus(text: str) -> tuple[int, Device]:
+    """"4xH100-80GB" as (4, device); "cpu-64GB" and "gpu-24GB" are taken at their word (10^9 bytes each GB)."""
+    match = re.fullmatch(r"(?:(\d+)[xX×])?(.+)", text.strip())
+    count, name = (int(match[1] or 1), match[2]) if match else (0, text)
+    device = _find(name)
+    if count < 1 or device is None:
+        raise ConfigError(
+            f"unknown devices {text!r}",
+            valid=f"[N x] one of {', '.join(CATALOGUE)}, or gpu-<N>GB, cpu-<N>GB; as in 4xH100-80GB",
+        )
+    return count, device
+
+
+def _find(name: str) -> Device | None:
+    known = {key.lower(): device for key, device in CATALOGUE.items()}
+    if name.lower() in known:
+        return known[name.lower()]
+    alone = [device for key, device in known.items() if key.rpartition("-")[0] == name.lower()]
+    if len(alone) == 1:
+        return alone[0]
+    literal = re.fullmatch(r"(gpu|cpu)-(\d+(?:\.\d+)?)GB", name, re.IGNORECASE)
+    if literal is None:
+        return None
+    kind = "cpu" if literal[1].lower() == "cpu" else "cuda"
+    return Device(name, kind, int(float(literal[2]) * 1e9))

@@ -1,0 +1,190 @@
+"""An Architecture from a Hugging Face config.json: dense, mixture of experts, sliding, chunked or latent attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from infini_eval.errors import ConfigError
+from infini_eval.planning.architecture import Architecture, Layer
+from infini_eval.planning.attention_kinds import attention_kinds
+from infini_eval.planning.vision import vision_parameters
+
+NESTED = ("text_config", "llm_config", "language_config")
+REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text")
+QKV_BIASES = ("qwen2", "qwen2_moe")
+QK_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text")
+COUNTED = {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3"}
+COUNTED |= {"gemma3_text", "llama4", "llama4_text", "deepseek_v2", "deepseek_v3", "phi3"}  # tested against transformers
+
+
+def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
+    """The shape of a causal language model; ConfigError, naming the key, where the document cannot be one."""
+    text = _text_part(document, name)
+    shape = _Shape(text, name)
+    kinds = attention_kinds(text, shape.layers)
+    layers = tuple(shape.layer(index, *kind) for index, kind in enumerate(kinds))
+    embedding = shape.vocab * shape.hidden
+    tied = bool(text.get("tie_word_embeddings", document.get("tie_word_embeddings", shape.family in TIED)))
+    return Architecture(
+        name=name,
+        kind=shape.family,
+        engine="transformers",
+        hidden_size=shape.hidden,
+        vocab_size=shape.vocab,
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        head_dim=shape.width,
+        layers=layers,
+        dtype=_dtype(text, document),
+        embedding_parameters=embedding,
+        head_parameters=0 if tied else embedding,
+        widest_mlp=shape.widest_mlp,
+        expert_width=shape.expert_width if shape.experts else 0,
+        num_experts=shape.experts,
+        experts_per_token=shape.experts_per_token,
+        moe="repeated" if shape.family.startswith("llama4") else "grouped",
+        latent_width=shape.latent_width,
+        vision_parameters=vision_parameters(document),
+        max_positions=text.get("max_position_embeddings"),
+        notes=_notes(document, shape.family),
+    )
+
+
+TIED = ("gemma", "gemma2", "gemma3", "gemma3_text")
+
+
+class _Shape:
+    """Sizes read from a text configuration, and the parameters that follow from them."""
+
+    def __init__(self, text: Mapping[str, Any], name: str) -> None:
+        self._text = text
+        self.family = str(text.get("model_type") or "unknown")
+        self.hidden, self.layers, self.heads, self.vocab = (_whole(text, key, name) for key in REQUIRED)
+        self.kv_heads = int(text.get("num_key_value_heads") or self.heads)
+        self.width = int(text.get("head_dim") or self.hidden // self.heads)
+        self.experts = int(_first(text, "num_local_experts", "num_experts", "n_routed_experts") or 0)
+        self.experts_per_token = int(text.get("num_experts_per_tok") or 0)
+        dense = text.get("intermediate_size_mlp") if self.family.startswith("llama4") else text.get("intermediate_size")
+        self.dense_width = int(dense or 0)
+        self.expert_width = int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0)
+        self.latent_width = 0
+        if text.get("kv_lora_rank"):
+            self.latent_width = int(text["kv_lora_rank"]) + int(text["qk_rope_head_dim"])
+        if not (self.dense_width or self.experts):
+            raise _missing(name, "intermediate_size")
+
+    @property
+    def shared_width(self) -> int:
+        """Width of the experts that answer every token."""
+        if self.family.startswith("llama4"):
+            return self.expert_width
+        own = self._text.get("shared_expert_intermediate_size")
+        return int(own or int(self._text.get("n_shared_experts") or 0) * self.expert_width)
+
+    @property
+    def widest_mlp(self) -> int:
+        return max(self.shared_width if self.experts else 0, self.dense_width if not self._all_sparse else 0)
+
+    @property
+    def _all_sparse(self) -> bool:
+        return all(self.is_sparse(index) for index in range(self.layers))
+
+    def is_sparse(self, index: int) -> bool:
+        """Whether a layer has routed experts."""
+        text = self._text
+        if not self.experts:
+            return False
+        if self.family.startswith("llama4"):
+            step = int(text.get("interleave_moe_layer_step") or 1)
+            chosen = text.get("moe_layers")
+            return index in chosen if chosen else (index + 1) % step == 0
+        if text.get("first_k_dense_replace") is not None:
+            return index >= int(text["first_k_dense_replace"])
+        if index in (text.get("mlp_only_layers") or ()):
+            return False
+        return (index + 1) % int(text.get("decoder_sparse_step") or 1) == 0
+
+    def layer(self, index: int, attention: Any, window: int | None) -> Layer:
+        query, kv, other = self._attention()
+        other += (4 if self.family in FOUR_NORMS else 2) * self.hidden
+        common = {"attention": attention, "window": window, "query": query, "kv": kv}
+        if not self.is_sparse(index):
+            return Layer(**common, mlp=3 * self.hidden * self.dense_width, other=other)
+        expert = 3 * self.hidden * self.expert_width
+        router = self.experts * self.hidden
+        if self.family == "qwen2_moe":
+            router += self.hidden  # the gate of its shared expert
+        if self.family == "deepseek_v3":
+            router += self.experts  # the correction of its router's scores
+        return Layer(
+            **common,
+            mlp=3 * self.hidden * self.shared_width,
+            experts=self.experts * expert,
+            active_experts=self.experts_per_token * expert,
+            other=other + router,
+        )
+
+    def _attention(self) -> tuple[int, int, int]:
+        """Parameters of q and o, of k and v, and of biases and norms inside attention."""
+        if self.latent_width:
+            return self._latent_attention()
+        heads, kv, hidden, width = self.heads, self.kv_heads, self.hidden, self.width
+        other = 0
+        if self.family in QKV_BIASES or self._text.get("attention_bias"):
+            other += (heads + 2 * kv) * width
+            other += hidden if self.family not in QKV_BIASES else 0
+        if self.family in QK_NORMS:
+            other += 2 * width
+        return 2 * heads * width * hidden, 2 * kv * width * hidden, other
+
+    def _latent_attention(self) -> tuple[int, int, int]:
+        text, heads, hidden = self._text, self.heads, self.hidden
+        rank, rope = int(text["kv_lora_rank"]), int(text["qk_rope_head_dim"])
+        nope, value = int(text["qk_nope_head_dim"]), int(text["v_head_dim"])
+        low = int(text.get("q_lora_rank") or 0)
+        query = hidden * low + low * heads * (nope + rope) if low else hidden * heads * (nope + rope)
+        kv = hidden * (rank + rope) + rank * heads * (nope + value)
+        return query + heads * value * hidden, kv, rank + low
+
+
+def _text_part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    nested = next((document[key] for key in NESTED if isinstance(document.get(key), Mapping)), None)
+    text = document if nested is None else nested
+    missing = [key for key in REQUIRED if not text.get(key)]
+    if missing:
+        raise _missing(name, missing[0])
+    return text
+
+
+def _notes(document: Mapping[str, Any], family: str) -> tuple[str, ...]:
+    notes = []
+    if family not in COUNTED:
+        notes.append(f"model_type {family!r} is counted as a Llama-like decoder; compare with its published size")
+    if document.get("quantization_config"):
+        method = document["quantization_config"].get("quant_method", "unknown")
+        notes.append(f"the checkpoint is quantised ({method}): name it with --quantization")
+    return tuple(notes)
+
+
+def _dtype(text: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    found = _first(text, "dtype", "torch_dtype") or _first(document, "dtype", "torch_dtype") or "bfloat16"
+    return str(found).removeprefix("torch.")
+
+
+def _first(section: Mapping[str, Any], *keys: str) -> Any:
+    return next((section[key] for key in keys if section.get(key) is not None), None)
+
+
+def _whole(text: Mapping[str, Any], key: str, name: str) -> int:
+    value = text[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: {key} is {value!r}", valid="a whole number of at least 1")
+    return value
+
+
+def _missing(name: str, key: str) -> ConfigError:
+    return ConfigError(
+        f"{name} has no {key}", valid="the config.json of a causal language model of Hugging Face, or nanotron's config.yaml"
+    )

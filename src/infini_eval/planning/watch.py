@@ -1,0 +1,49 @@
+"""Planned memory beside measured memory: refuses before loading, measures afterwards, and writes both down."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from infini_eval.config import EvalConfig
+from infini_eval.distributed.device_memory import peak_bytes, used_bytes
+from infini_eval.distributed.launch import World
+from infini_eval.planning.check import as_json, check, describe
+from infini_eval.planning.text import gigabytes
+from infini_eval.results.manifest import update_environment
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryWatch:
+    """Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
+
+    batches: (rows, tokens of the longest row with its answer) of each batch to come. A backend without `footprint()`,
+    or whose footprint is None, computes elsewhere: nothing is planned and nothing measured.
+    """
+
+    def __init__(self, config: EvalConfig, backend: Any, world: World, batches: Sequence[tuple[int, int]]) -> None:
+        self._config, self._world = config, world
+        footprint = backend.footprint() if hasattr(backend, "footprint") else None
+        self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
+        self._before = used_bytes(world.device)
+        if self._plan is None or not world.is_main:
+            return
+        logger.info("planned: %s of %s free", describe(self._plan), gigabytes(self._plan.capacity))
+        if not self._plan.fits:
+            logger.warning("--no-plan: going on although the plan says that it does not fit")
+        self._write()
+
+    def conclude(self) -> None:
+        """After the last answer: the measured peak of this rank, logged and written into the manifest."""
+        if self._plan is None or not self._world.is_main:
+            return
+        peak = peak_bytes(self._world.device)
+        measured = max(0, peak - self._before)
+        logger.info("memory of this rank: %s planned, %s measured", gigabytes(self._plan.planned), gigabytes(measured))
+        self._write(measured_bytes=measured, measured_peak_bytes=peak)
+
+    def _write(self, **measured: int) -> None:
+        assert self._plan is not None
+        update_environment(self._config.save_path, memory={**as_json(self._plan), **measured})

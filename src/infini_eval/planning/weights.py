@@ -1,0 +1,90 @@
+"""Bytes of a model's weights on one rank: its stage's layers, its shard of each, and what a quantizer really converts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from infini_eval.errors import ConfigError
+from infini_eval.planning.architecture import Architecture
+
+BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "fp8": 8, "float8_e4m3fn": 8, "int8": 8}
+NF4_BITS = 4.5  # 4 bits and one fp32 scale for each block of 64 weights
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Bits a weight: of linear layers, of routed experts, of everything else. None leaves the model's dtype."""
+
+    linear: float | None
+    experts: float | None
+    rest: float | None
+    meaning: str
+
+
+QUANTIZATIONS = {
+    "none": Quantization(None, None, None, "weights in the model's dtype"),
+    "fp8": Quantization(8, 8, 8, "every weight in 8 bits"),
+    "int8": Quantization(8, 8, 8, "every weight in 8 bits"),
+    "int4": Quantization(4, 4, 4, "every weight in 4 bits: the ideal, without scales"),
+    "nf4": Quantization(NF4_BITS, NF4_BITS, None, "a checkpoint stored in NF4: linear layers and experts"),
+    "bnb-4bit": Quantization(
+        NF4_BITS, None, None, "bitsandbytes while loading: linear layers only; fused 3-D experts are not converted"
+    ),
+    "bnb-8bit": Quantization(
+        8, None, None, "bitsandbytes while loading: linear layers only; fused 3-D experts are not converted"
+    ),
+}
+
+
+def bits_of(dtype: str) -> int:
+    """Bits a value of a dtype; ConfigError for one we do not know."""
+    if dtype not in BITS:
+        raise ConfigError(f"unknown dtype {dtype!r}", valid=", ".join(BITS))
+    return BITS[dtype]
+
+
+def quantization(name: str) -> Quantization:
+    """The quantization of that name; ConfigError, listing them, where there is none."""
+    if name not in QUANTIZATIONS:
+        raise ConfigError(f"unknown quantization {name!r}", valid=", ".join(QUANTIZATIONS))
+    return QUANTIZATIONS[name]
+
+
+def total_weight_bytes(architecture: Architecture, dtype: str, quantizer: str = "none") -> int:
+    """Bytes of the whole model, once."""
+    return stage_weight_bytes(architecture, range(len(architecture.layers)), dtype, quantizer)
+
+
+def stage_weight_bytes(
+    architecture: Architecture, layers: range, dtype: str, quantizer: str = "none", tp: int = 1
+) -> int:
+    """Bytes that one rank of a stage holds: the embedding is on the first stage, final norm and head on the last.
+
+    Linear layers, experts, embedding and head are divided over tp; kv projections only down to one kv head; norms,
+    routers and the vision tower (on the first stage) are on every shard.
+    """
+    plan, base = quantization(quantizer), bits_of(dtype)
+    linear, experts, rest = (base if bits is None else bits for bits in (plan.linear, plan.experts, plan.rest))
+    kv_share = kv_heads_of_a_shard(architecture.num_kv_heads, tp) / architecture.num_kv_heads
+    bits = 0.0
+    for layer in (architecture.layers[index] for index in layers):
+        bits += ((layer.query + layer.mlp) / tp + layer.kv * kv_share) * linear
+        bits += layer.experts / tp * experts + layer.other * rest
+    return round((bits + _ends(architecture, layers, tp) * rest) / 8)
+
+
+def kv_heads_of_a_shard(kv_heads: int, tp: int) -> int:
+    """kv heads on each of `tp` shards; beyond the number of kv heads they are replicated."""
+    return -(-kv_heads // tp)
+
+
+def _ends(architecture: Architecture, layers: range, tp: int) -> float:
+    """Parameters beside the layers on this stage."""
+    first, last = layers.start == 0, layers.stop == len(architecture.layers)
+    parameters = 0.0
+    if first:
+        parameters += architecture.embedding_parameters / tp + architecture.vision_parameters
+    if last:
+        tied_elsewhere = architecture.embedding_parameters if not architecture.head_parameters and not first else 0
+        parameters += (architecture.head_parameters + tied_elsewhere) / tp + architecture.hidden_size
+    return parameters

@@ -1,0 +1,158 @@
+"""A server on loopback that speaks OpenAI's and Gemini's protocols and misbehaves on request, for tests."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY_SENTENCE = re.compile(r"The pass key is (\d+)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one answer differs from a good one.
+
+    status: an error instead. headers: of that error. slow_s: first wait. cut_off: close in the middle of the body.
+    malformed: a body that is not JSON, or not an answer. read: tokens that it claims to have read. text: the answer.
+    finish: its finish reason. message: of the error. reasoning: tokens spent on thinking.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    slow_s: float = 0.0
+    cut_off: bool = False
+    malformed: str | None = None
+    read: int | None = None
+    text: str | None = None
+    finish: str = "stop"
+    message: str = "as scripted"
+    reasoning: int | None = None
+
+
+GOOD = Step()
+
+
+class ScriptedServer:
+    """Answers questions by number of arrival: `script[n]`, then `otherwise`. Use it as a context manager.
+
+    `count` counts a prompt's tokens. `asked` lists (path, headers, body) of every question, `most_at_once` how many
+    were in hand together. Lists of models and token counts are not part of the script.
+    """
+
+    def __init__(
+        self, script: Sequence[Step] = (), otherwise: Step = GOOD, count: Callable[[str], int] = lambda text: len(text) // 4
+    ) -> None:
+        self.script, self.otherwise, self.count = list(script), otherwise, count
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.in_hand = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def address(self) -> str:
+        """http://127.0.0.1:PORT"""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> ScriptedServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def next_step(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Step:
+        """Note a question and say how to answer it."""
+        with self.lock:
+            self.asked.append((path, headers, body))
+            number = len(self.asked) - 1
+        return self.script[number] if number < len(self.script) else self.otherwise
+
+
+def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: object) -> None:
+            """Nothing is printed."""
+
+        def do_GET(self) -> None:
+            listed = self.path.endswith("/models")
+            model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "us"}
+            self._send(200, {"object": "list", "data": [model]} if listed else {"name": "models/x", "inputTokenLimit": 4096})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if ":countTokens" in self.path:
+                self._send(200, {"totalTokens": server.count(prompt_of(body))})
+                return
+            step = server.next_step(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            with server.lock:
+                server.in_hand += 1
+                server.most_at_once = max(server.most_at_once, server.in_hand)
+            try:
+                time.sleep(step.slow_s)
+                self._answer(step, body)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the client has given up, as some tests want it to
+            finally:
+                with server.lock:
+                    server.in_hand -= 1
+
+        def _answer(self, step: Step, body: dict[str, Any]) -> None:
+            if step.malformed is not None:
+                self._send(200, step.malformed)
+            elif step.status != 200:
+                error = {"message": step.message, "code": step.status, "status": "SCRIPTED", "type": "scripted"}
+                self._send(step.status, {"error": error}, step.headers)
+            else:
+                self._send(200, answer(self.path, body, step, server.count), cut_off=step.cut_off)
+
+        def _send(
+            self, status: int, content: Any, headers: dict[str, str] | None = None, *, cut_off: bool = False
+        ) -> None:
+            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            self.send_response(status)
+            for name, value in {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if cut_off else data)
+            self.close_connection = self.close_connection or cut_off
+
+    return Handler
+
+
+def prompt_of(body: dict[str, Any]) -> str:
+    """The prompt in a request of either protocol."""
+    if "prompt" in body:
+        return body["prompt"]
+    if "messages" in body:
+        return body["messages"][-1]["content"]
+    return "".join(part["text"] for content in body["contents"] for part in content["parts"])
+
+
+def answer(path: str, body: dict[str, Any], step: Step, count: Callable[[str], int]) -> dict[str, Any]:
+    """A reply: the pass key that stands in the prompt, unless the step says otherwise."""
+    prompt = prompt_of(body)
+    found = KEY_SENTENCE.findall(prompt)
+    text = step.text if step.text is not None else f" {found[-1] if found else 'unknown'}."
+    read = count(prompt) if step.read is None else step.read
+    if "generateContent" in path:
+        usage = {"promptTokenCount": read, "candidatesTokenCount": 4, "thoughtsTokenCount": step.reasoning}
+        candidate = {"content": {"parts": [{"text": text}] if text else []}, "finishReason": step.finish.upper()}
+        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "scripted-001"}
+    usage = {"prompt_tokens": read, "completion_tokens": 4, "total_tokens": read + 4}
+    if step.reasoning:
+        usage["completion_tokens_details"] = {"reasoning_tokens": step.reasoning}  # type: ignore[assignment]
+    said = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
+    choice = {"index": 0, "finish_reason": step.finish, **said}
+    return {"id": "1", "object": "completion", "created": 0, "model": "scripted-001", "choices": [choice], "usage": usage}

@@ -1,0 +1,28 @@
+"""Log lines with the rank's place on the mesh."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from infini_eval.distributed.logging import setup_logging
+
+
+def test_the_line_is_as_the_guide_shows_it(capsys):
+    setup_logging("DP=1|PP=0|TP=0")
+    logging.getLogger("infini_eval.evaluate").info("generation: %s", "42857")
+    line = capsys.readouterr().err
+    assert re.fullmatch(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d \[INFO\|DP=1\|PP=0\|TP=0\]: generation: 42857\n", line)
+
+
+def test_set_up_again_it_does_not_repeat_lines(capsys):
+    setup_logging("DP=0|PP=0|TP=0")
+    setup_logging("DP=0|PP=0|TP=0").info("once")
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_peers_of_a_leader_only_warn(capsys):
+    logger = setup_logging("DP=0|PP=1|TP=0", speaks=False)
+    logger.info("hidden")
+    logger.warning("shown")
+    assert "hidden" not in capsys.readouterr().err

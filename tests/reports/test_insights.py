@@ -1,0 +1,71 @@
+"""Advice appears where the evidence is, and only there."""
+
+from __future__ import annotations
+
+from infini_eval.reports.analyze import analyze_run
+from infini_eval.reports.insights import advice as advice_of
+from infini_eval.testing.fake_runs import FakeRun, write_fake_run
+
+
+def advice(tmp_path, run: FakeRun) -> str:
+    return " ".join(analyze_run(write_fake_run(tmp_path, run)).summary["by_context_length"][-1]["advice"])
+
+
+def weak_memory(length: int, depth: float, compressions: int) -> float:
+    return 1.0 if compressions == 0 else 0.2
+
+
+def test_a_weak_memory_is_named(tmp_path):
+    assert "memory is the weak part" in advice(tmp_path, FakeRun(accuracy=weak_memory))
+
+
+def test_an_ablated_memory_is_not_advised_on(tmp_path):
+    assert "memory" not in advice(tmp_path, FakeRun(accuracy=weak_memory, model={"memory": "ablate"}))
+
+
+def test_a_good_run_gets_no_advice(tmp_path):
+    assert advice(tmp_path, FakeRun(accuracy=0.97)) == ""
+
+
+def block(inside: tuple, crossing: tuple, **errors) -> dict:
+    return {
+        "segment_analysis": {"cross_segment_ci": [None, None], "within_segment_ci": [None, None]},
+        "phase_analysis": {
+            "answer_inside_segment": {"ci_low": inside[0], "ci_high": inside[1]},
+            "answer_crosses_border": {"ci_low": crossing[0], "ci_high": crossing[1]},
+        },
+        "errors": {"looked_at": 20, "kinds": {}, "cut_short_by_max_new_tokens": 0, **errors},
+    }  # fmt: skip
+
+
+def test_a_border_is_named_only_where_the_intervals_part():
+    assert "over a segment border" in advice_of(block((95, 99), (60, 80)), "on")[0]
+    assert advice_of(block((75, 99), (60, 80)), "on") == []
+
+
+def test_silence_and_the_token_limit_are_named():
+    assert "tokenizer" in advice_of(block((0, 9), (0, 9), kinds={"empty": 9, "no_number": 5}), "on")[0]
+    assert "--max-new-tokens" in advice_of(block((0, 9), (0, 9), cut_short_by_max_new_tokens=5), "on")[0]
+
+
+def test_answers_over_a_border_are_not_named_where_they_are_alike(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.9, jitter=True, per_cell=20))).summary
+    assert found["phase_analysis"]["answer_inside_segment"]["num_samples"] > 0
+    assert not any("over a segment border" in line for line in found["advice"])
+
+
+def test_wrong_answers_are_counted_by_depth(tmp_path):
+    run = FakeRun(depths=(0, 50, 100), per_cell=12, accuracy=lambda length, depth, compressions: depth / 100)
+    summary = analyze_run(write_fake_run(tmp_path, run)).summary
+    by_depth = {cell["depth_percent"]: sum(cell["kinds"].values()) for cell in summary["errors"]["by_depth"]}
+    cells = summary["results_by_depth"]
+    expected = {c["depth_percent"]: c["num_samples"] - c["correct"] for c in cells if c["correct"] < c["num_samples"]}
+    assert by_depth == expected
+    assert by_depth[0] == 12
+    assert 100 not in by_depth
+
+
+def test_one_length_has_no_relative_bar(tmp_path):
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.1))).summary["effective_context_length"]
+    assert found["relative"] is None
+    assert found["fixed"]["below"] == 1024

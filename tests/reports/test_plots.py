@@ -1,0 +1,68 @@
+"""Plots: drawn where there is something to show, in one style, with the right numbers beside them."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from infini_eval.reports import accuracy_by_compressions, accuracy_by_depth, accuracy_by_length, heatmap
+from infini_eval.reports.analyze import analyze_run
+from infini_eval.reports.gate_heatmap import write_gates
+from infini_eval.reports.plot_style import ramp, short_tokens, svg
+from infini_eval.testing.fake_runs import FakeRun, write_fake_run
+
+
+def summary(tmp_path, run: FakeRun):
+    return analyze_run(write_fake_run(tmp_path, run)).summary
+
+
+def test_one_length_has_no_heat_map_and_no_curve_over_length(tmp_path):
+    found = summary(tmp_path, FakeRun(depths=(0, 50), per_cell=2))
+    assert heatmap.draw(found) is None
+    assert accuracy_by_length.draw(found) is None
+    assert accuracy_by_depth.draw(found) is not None
+
+
+def test_a_model_without_segments_has_no_compressions(tmp_path):
+    assert accuracy_by_compressions.draw(summary(tmp_path, FakeRun(segment_length=None, depths=(0,)))) is None
+
+
+def test_the_heat_map_shows_every_cell(tmp_path):
+    found = summary(tmp_path, FakeRun(lengths=(1024, 2048), depths=(0, 50, 100), per_cell=3, accuracy=0.5))
+    axes = heatmap.draw(found).axes[0]
+    shown = [text.get_text() for text in axes.texts]
+    expected = [f"{c['accuracy']:.0f}" for b in found["by_context_length"] for c in b["results_by_depth"]]
+    assert shown == expected
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1k", "2k"]
+
+
+def test_many_depths_and_lengths_are_drawn_too(tmp_path):
+    run = FakeRun(lengths=(512, 1024, 2048, 4096, 8192), depths=tuple(range(0, 101, 2)), per_cell=1)
+    found = summary(tmp_path, run)
+    assert not heatmap.draw(found).axes[0].texts
+    assert len(accuracy_by_depth.draw(found).axes[0].lines) == 5
+
+
+def test_the_same_data_give_the_same_picture(tmp_path):
+    found = summary(tmp_path, FakeRun(depths=(0, 50), per_cell=2))
+    assert svg(accuracy_by_depth.draw(found)) == svg(accuracy_by_depth.draw(found))
+
+
+def test_gates_are_written_with_their_numbers(tmp_path):
+    image, numbers = write_gates([[0.0, 0.25], [1.0, 0.5]], tmp_path)
+    assert image.read_bytes().startswith(b"\x89PNG")
+    with numbers.open() as file:
+        assert list(csv.reader(file))[1:3] == [["0", "0", "0.0"], ["0", "1", "0.25"]]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shown"), [(1024, "1k"), (131072, "128k"), (1048576, "1m"), (1000, "1000"), (None, "unlabelled")]
+)
+def test_short_tokens(tokens, shown):
+    assert short_tokens(tokens) == shown
+
+
+def test_ramps_have_distinct_colours():
+    for count in range(1, 9):
+        assert len(set(ramp(count))) == count
