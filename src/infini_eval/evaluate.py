@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,11 +45,19 @@ class Outcome:
     already_finished: int
 
 
-def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0) -> Outcome:
-    """Run one evaluation, or continue it; every process of a launch calls this with the same configuration."""
+def evaluate(
+    config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callable[[], None] | None = None
+) -> Outcome:
+    """Run one evaluation, or continue it; every process of a launch calls this with the same configuration.
+
+    make_data: called once, on rank 0, before the data are read.
+    """
     setup_logging()
     with launch(config.model.device, timeout_s) as world:
         task: Task = registry.load("tasks", config.task)
+        if make_data is not None:
+            world.at("making the data")
+            world.share("data", make_data)
         data, samples = _samples(config, task, world)
         backend: AnyBackend = registry.load("backends", config.backend)(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)

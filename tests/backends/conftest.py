@@ -101,12 +101,18 @@ def answers(opened: Callable[..., Any]) -> Callable[..., list[Response]]:
     def ask(config: EvalConfig, count: int = 3) -> list[Response]:
         with opened(config, count) as it:
             it.backend.load()
-            return in_order(it.backend, it.prepared)
+            return _in_order(it.backend, it.prepared)
 
     return ask
 
 
-def in_order(backend: Any, prepared: Sequence[Prepared]) -> list[Response]:
+@pytest.fixture
+def in_order() -> Callable[..., list[Response]]:
+    """in_order(backend, prepared) asks a loaded backend; responses in the order of the samples."""
+    return _in_order
+
+
+def _in_order(backend: Any, prepared: Sequence[Prepared]) -> list[Response]:
     work = ((batch, prepared) for batch in backend.plan(prepared))
     pairs = ((row, one) for batch, many in backend.answer(work) for row, one in zip(batch.rows, many, strict=True))
     return [response for _, response in sorted(pairs, key=lambda pair: pair[0])]

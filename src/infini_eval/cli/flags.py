@@ -54,6 +54,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+def depth_percent(text: str) -> float:
+    """A depth in percent, 0..100."""
+    depths = depth_list(text)
+    if len(depths) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one depth (valid: 0 to 100; several are separated by blanks)")
+    return depths[0]
+
+
 def depth_list(text: str) -> tuple[float, ...]:
     """ "50", "0,25,50" or "0:100:5" (start:stop:step, both ends included) as depths in percent."""
     try:

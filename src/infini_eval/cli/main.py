@@ -16,6 +16,7 @@ from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 COMMANDS = {
     "run": ("run", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
     "passkey": ("passkey", "evaluate a nanotron checkpoint on a passkey data set (run_passkey_eval.py)"),
+    "grid": ("grid", "make needle trials at lengths and depths and evaluate a checkpoint on them (run_evals.py)"),
     "analyze": ("analyze", "report on results folders (analyze_passkey_results.py)"),
     "compare": ("compare", "compare runs on the same samples, with intervals and p-values"),
     "track": ("track", "accuracy over the checkpoints of one training run"),

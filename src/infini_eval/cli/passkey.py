@@ -9,6 +9,7 @@ The same command continues an interrupted run; `python` without torchrun is a si
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from infini_eval import registry
@@ -42,12 +43,17 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def evaluate_and_report(config: EvalConfig, timeout_s: float) -> Outcome:
-    """Run or continue an evaluation and print its report; every process of a launch calls this."""
+def evaluate_and_report(
+    config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None
+) -> Outcome:
+    """Run or continue an evaluation and print its report; every process of a launch calls this.
+
+    make_data: called on rank 0 before the data are read.
+    """
     registry.load("scorers", config.scorer)  # a wrong name is said before torch is imported
     from infini_eval.evaluate import evaluate
 
-    outcome = evaluate(config, timeout_s=timeout_s)
+    outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
     if outcome.is_main:
         from infini_eval.reports.analyze import analyze_run
 

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from infini_eval.datasets.compose import Composed, Recipe, compose
@@ -135,7 +136,7 @@ class _RowMaker:
             "needle_token_end": end,
             "length_includes_answer": "yes" if config.length_includes_answer else "no",
             "is_eval": "yes" if config.is_eval else "no",
-            "haystack": self.haystack.name if composed.haystack_id else "none",
+            "haystack": _short(self.haystack.name) if composed.haystack_id else "none",
             "haystack_hash": composed.haystack_id,
             "haystack_unique": round(self.haystack.unique_fraction, 6),
             "tokenizer_hash": self.tokenizer.fingerprint,
@@ -146,6 +147,11 @@ class _RowMaker:
         if config.control:
             row["control"] = config.control
         return row | dict(question.columns)
+
+
+def _short(name: str) -> str:
+    """A source's name without the folders above it: data sets hold no paths."""
+    return name if name.startswith("hub:") else Path(name).name
 
 
 def _needles(composed: Composed, asked: int) -> list[str]:

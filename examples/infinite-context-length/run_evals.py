@@ -1,0 +1,8 @@
+"""Needle trials at given lengths and depths on a nanotron checkpoint; the same as `infini-eval grid` (see --help)."""
+
+import sys
+
+from infini_eval.cli.main import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("grid"))

@@ -1,0 +1,227 @@
+"""The transformers backend with tiny random models: equal to plain generate, whatever the chunk, batch or topology."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from infini_eval.backends._hf_load import max_memory
+from infini_eval.config import BackendSettings, EvalConfig, LoadSettings, ModelSettings, Sampling, Topology
+from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
+from infini_eval.testing.distributed import run_distributed_test
+from infini_eval.testing.tiny_hf_model import CHAT_TEMPLATE, write_tiny_hf_model
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
+TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
+
+
+def config_of(model: Path | str, save_path: Path | str, *, chat_template="auto", loading=LoadSettings(), **fields) -> EvalConfig:
+    settings = BackendSettings(chat_template=chat_template, loading=loading)
+    common = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 6}
+    return EvalConfig(str(model), str(save_path), str(DATA), backend_settings=settings, **(common | fields))
+
+
+@pytest.fixture
+def config(hf_model, tmp_path) -> EvalConfig:
+    return config_of(hf_model, tmp_path)
+
+
+def plain_greedy(model: Path, ids: list[int]) -> list[int]:
+    """Six tokens, each from the whole sequence so far: neither cache nor chunks nor generate()."""
+    import transformers
+
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    vocabulary = 1024  # the head has padding rows
+    with torch.inference_mode():
+        for _ in range(6):
+            ids = [*ids, int(loaded(torch.tensor([ids])).logits[0, -1, :vocabulary].argmax())]
+    return ids[-6:]
+
+
+def test_answers_equal_the_models_own(config, opened, hf_model, in_order) -> None:
+    with opened(config, 2) as it:
+        it.backend.load()
+        got = in_order(it.backend, it.prepared)
+        assert [list(one.token_ids) for one in got] == [plain_greedy(hf_model, row.ids.tolist()) for row in it.prepared]
+        assert all(one.prompt_tokens == 1008 and one.finish_reason == "length" for one in got)
+
+
+@pytest.mark.parametrize("change", [{"prefill_chunk": 100}, {"prefill_chunk": 1007}, {"prefill_chunk": 0}], ids=str)
+def test_a_chunked_prefill_is_exact(config, answers, change) -> None:
+    chunked = replace(config, backend_settings=BackendSettings(loading=LoadSettings(**change)))
+    assert [one.text for one in answers(chunked, 2)] == [one.text for one in answers(config, 2)]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.8, 50, 0.9, 3)], ids=["greedy", "sampled"])
+def test_answers_do_not_depend_on_the_batch(config, answers, sampling) -> None:
+    alone = answers(replace(config, batch_size=1, sampling=sampling))
+    together = answers(replace(config, batch_size=3, sampling=sampling))
+    assert [one.text for one in alone] == [one.text for one in together]
+
+
+def test_seeds_matter_when_sampling(config, answers) -> None:
+    one, other = (answers(replace(config, sampling=Sampling(1.0, seed=seed)), 2) for seed in (1, 2))
+    assert [a.text for a in one] != [b.text for b in other]
+
+
+def test_the_checkpoints_own_sampling_habits_are_dropped(config, answers, hf_model, tmp_path) -> None:
+    import json
+    import shutil
+
+    habits = tmp_path / "habits"
+    shutil.copytree(hf_model, habits)
+    own = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "eos_token_id": [7, 8]}
+    (habits / "generation_config.json").write_text(json.dumps(own))
+    assert [one.text for one in answers(config_of(habits, tmp_path / "run"), 2)] == [one.text for one in answers(config, 2)]
+
+
+def test_a_stop_token_ends_the_answer_and_is_no_part_of_it(config, answers, hf_model, tmp_path) -> None:
+    import json
+    import shutil
+
+    ids = list(answers(config, 1)[0].token_ids)
+    stopping = tmp_path / "stopping"
+    shutil.copytree(hf_model, stopping)
+    (stopping / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids[3], 1020]}))
+    (response,) = answers(config_of(stopping, tmp_path / "run"), 1)
+    assert list(response.token_ids) == ids[: ids.index(ids[3])] and response.finish_reason == "stop"
+
+
+def test_chat_models_are_asked_in_their_format(hf_chat_model, tmp_path, opened) -> None:
+    with opened(config_of(hf_chat_model, tmp_path), 2) as it:
+        tokenizer = it.backend._prompts.tokenizer
+        for row in it.prepared:
+            text = tokenizer.decode(row.ids)
+            assert text.startswith("[user]") and text.endswith("[assistant]")
+            needle = tokenizer.decode(row.ids[row.position.token_start : row.position.token_end])
+            assert row.sample.answer in needle and needle.strip().startswith("The pass key")
+        assert it.backend.identity()["chat_template"] == CHAT_TEMPLATE
+    with opened(config_of(hf_chat_model, tmp_path, chat_template="off"), 1) as it:
+        assert it.backend.identity()["chat_template"] is None and it.prepared[0].tokens == 1008
+
+
+def test_memory_that_runs_out_halves_the_batch(config, opened, monkeypatch, in_order) -> None:
+    with opened(config, 3) as it:
+        it.backend.load()
+        expected = [one.text for one in in_order(it.backend, it.prepared)]
+        generate, tried = it.backend._generator._generate, []
+
+        def limited(ids_BT, draw):
+            tried.append(len(ids_BT))
+            if len(ids_BT) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            return generate(ids_BT, draw)
+
+        monkeypatch.setattr(it.backend._generator, "_generate", limited)
+        assert [one.text for one in in_order(it.backend, it.prepared)] == expected
+        assert tried[0] == 3 and tried.count(1) == 3
+
+
+def test_nan_fails_the_sample(config, opened, in_order) -> None:
+    with opened(config, 1) as it:
+        it.backend.load()
+        it.backend._generator._model.model.norm.weight.data.fill_(float("nan"))
+        (response,) = in_order(it.backend, it.prepared)
+        assert response.finish_reason == "error" and "NaN" in response.error
+
+
+def sharded_answers(model: str, save_path: str) -> list[str]:
+    from infini_eval.backends.transformers import Backend
+    from infini_eval.datasets.parquet import load_samples
+    from infini_eval.distributed.launch import launch
+    from infini_eval.tasks.passkey import TASK
+
+    with launch("cpu") as world:
+        backend = Backend(config_of(model, save_path, topology=Topology(tp=2)), world)
+        samples = load_samples(DATA, depths=(0, 50, 100)).samples[:2]
+        prepared = [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
+        backend.load()
+        work = ((batch, prepared) for batch in backend.plan(prepared))
+        return [response.text for _, responses in backend.answer(work) for response in responses]
+
+
+@pytest.mark.distributed
+def test_tensor_parallel_gives_the_same_answers(config, answers, hf_model, tmp_path) -> None:
+    single = [one.text for one in answers(config, 2)]
+    by_rank = run_distributed_test(sharded_answers, 2, None, (str(hf_model), str(tmp_path)), timeout_s=90)
+    assert by_rank == [single, single]
+
+
+@pytest.mark.parametrize(
+    ("topology", "words"), [(Topology(pp=2), "no pipeline"), (Topology(tp=2), "--tp 2 with 1 processes"), (Topology(dp=3), "--dp 3")]
+)
+def test_topologies_that_cannot_be(config, opened, topology, words) -> None:
+    with pytest.raises(TopologyError, match=words), opened(replace(config, topology=topology)):
+        pass
+
+
+def test_what_is_no_model_is_said_so(tmp_path, opened) -> None:
+    with pytest.raises(CheckpointError, match="no model that transformers"), opened(config_of(tmp_path, tmp_path)):
+        pass
+    with pytest.raises(CheckpointError, match="no model"), opened(config_of("nobody/nothing", tmp_path)):
+        pass
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path, opened) -> None:
+    small = write_tiny_hf_model(tmp_path / "small", TOKENIZER, vocab_size=500)
+    with pytest.raises(DataError, match="vocabulary 500"), opened(config_of(small, tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "expected"),
+    [
+        ("80GiB", 2, {0: "80GiB", 1: "80GiB"}),
+        ("8GiB", 0, {"cpu": "8GiB"}),
+        ("0=70GiB, 1=70GiB,cpu=200GB", 2, {0: "70GiB", 1: "70GiB", "cpu": "200GB"}),
+    ],
+)
+def test_sizes_of_memory(text, gpus, expected) -> None:
+    assert max_memory(text, gpus) == expected
+
+
+@pytest.mark.parametrize("text", ["auto", "cpu=auto", "gpu=3GiB", "80", "0=1GiB,2GiB"])
+def test_sizes_of_memory_that_make_no_sense(text) -> None:
+    with pytest.raises(ConfigError, match="--max-memory"):
+        max_memory(text, 2)
+
+
+def test_a_model_spread_by_device_map_answers_alike(config, answers, tmp_path) -> None:
+    pytest.importorskip("accelerate")
+    loading = LoadSettings(device_map="auto", max_memory="cpu=1GiB", offload_folder=str(tmp_path / "offload"))
+    spread = replace(config, backend_settings=BackendSettings(loading=loading))
+    assert [one.text for one in answers(spread, 1)] == [one.text for one in answers(config, 1)]
+
+
+def test_quantization_that_would_leave_the_experts_large_is_refused_before_loading(tmp_path, opened) -> None:
+    import shutil
+
+    import transformers
+
+    shape = {"hidden_size": 64, "intermediate_size": 64, "intermediate_size_mlp": 64, "num_hidden_layers": 2, "head_dim": 16}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1040, "num_local_experts": 4}
+    transformers.Llama4TextConfig(**shape).save_pretrained(tmp_path)
+    for file in TOKENIZER.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    with pytest.raises(BackendError, match=r"converts only \d+ % .*experts"):
+        with opened(config_of(tmp_path, tmp_path, loading=LoadSettings(quantization="4bit"))):
+            pass
+
+
+def test_quantized_weights_take_what_was_planned(tmp_path, answers, opened, monkeypatch) -> None:
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("accelerate")
+    model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, hidden_size=64, intermediate_size=64)
+    config = config_of(model, tmp_path / "run", loading=LoadSettings(quantization="4bit"))
+    with opened(config, 1) as it:
+        it.backend.load()
+        real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
+        assert real == pytest.approx(it.backend._planned.bytes, rel=0.05)
+        assert it.backend._planned.bytes < it.backend.model_facts()["parameters"] * 4
+        monkeypatch.setattr(it.backend, "_planned", replace(it.backend._planned, bytes=real // 2))
+        with pytest.raises(BackendError, match="not everything was quantised"):
+            it.backend.load()
