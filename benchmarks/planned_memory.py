@@ -81,7 +81,9 @@ def _prepare(answer: Any, folder: Path, sizes: dict[str, int], segment: int | No
     arguments = json.dumps([native, str(folder), sizes, segment, dtype])
     subprocess.run([sys.executable, "-c", code, arguments], check=True, cwd=Path(__file__).parent)
     architecture = (
-        read_architecture(str(folder)) if native else from_hf_config(json.loads((folder / "config.json").read_text()), "hf")
+        read_architecture(str(folder))
+        if native
+        else from_hf_config(json.loads((folder / "config.json").read_text()), "hf")
     )
     return (lambda: answer(folder, None, segment, dtype)), architecture
 
@@ -119,7 +121,9 @@ def _native(folder: Path, sizes: dict[str, int] | None, segment: int | None, dty
     return run
 
 
-def _transformers(folder: Path, sizes: dict[str, int] | None, segment: int | None, dtype: str) -> Callable[[int, int], Any]:
+def _transformers(
+    folder: Path, sizes: dict[str, int] | None, segment: int | None, dtype: str
+) -> Callable[[int, int], Any]:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -132,7 +136,9 @@ def _transformers(folder: Path, sizes: dict[str, int] | None, segment: int | Non
     def run(tokens: int, rows: int) -> Any:
         ids = torch.randint(3, model.config.vocab_size, (rows, tokens), generator=torch.Generator().manual_seed(0))
         chunk = TRANSFORMERS_CHUNK if tokens > TRANSFORMERS_CHUNK else None
-        settings = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, prefill_chunk_size=chunk, pad_token_id=0)
+        settings = GenerationConfig(
+            max_new_tokens=NEW_TOKENS, do_sample=False, prefill_chunk_size=chunk, pad_token_id=0
+        )
         with torch.inference_mode():
             return model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
 

@@ -45,9 +45,7 @@ class Outcome:
     already_finished: int
 
 
-def evaluate(
-    config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callable[[], None] | None = None
-) -> Outcome:
+def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callable[[], None] | None = None) -> Outcome:
     """Run one evaluation, or continue it; every process of a launch calls this with the same configuration.
 
     make_data: called once, on rank 0, before the data are read.

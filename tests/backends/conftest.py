@@ -32,7 +32,15 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key to look for, no proxy between us and loopback, and no long waits between attempts."""
     for name in ("OPENAI_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(name, SECRET)
-    for name in ("GOOGLE_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+    for name in (
+        "GOOGLE_API_KEY",
+        "OPENAI_BASE_URL",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(_retry, "FIRST_DELAY_S", 0.01)
@@ -73,7 +81,12 @@ def remote_config(tmp_path: Path) -> Callable[..., EvalConfig]:
         settings = BackendSettings(chat_template=fields.pop("chat_template", "auto"), requests=requests)
         common = {"num_samples": 1, "depths": (0.0, 50.0, 100.0), "model": ModelSettings(device="cpu")}
         return EvalConfig(
-            "scripted", str(tmp_path / "run"), str(DATA), backend=backend, backend_settings=settings, **(common | fields)
+            "scripted",
+            str(tmp_path / "run"),
+            str(DATA),
+            backend=backend,
+            backend_settings=settings,
+            **(common | fields),
         )
 
     return make
@@ -113,6 +126,7 @@ def in_order() -> Callable[..., list[Response]]:
 
 
 def _in_order(backend: Any, prepared: Sequence[Prepared]) -> list[Response]:
-    work = ((batch, prepared) for batch in backend.plan(prepared))
+    batches = backend.plan(prepared)
+    work = ((batch, prepared) for batch in batches)
     pairs = ((row, one) for batch, many in backend.answer(work) for row, one in zip(batch.rows, many, strict=True))
     return [response for _, response in sorted(pairs, key=lambda pair: pair[0])]

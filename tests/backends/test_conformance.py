@@ -39,7 +39,9 @@ def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     elif name in ("transformers", "vllm"):
         model = str(request.getfixturevalue("hf_model"))
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm([]))
-    return EvalConfig(model, str(tmp_path / "run"), str(DATA), backend=name, model=ModelSettings(device="cpu"), max_new_tokens=5)
+    return EvalConfig(
+        model, str(tmp_path / "run"), str(DATA), backend=name, model=ModelSettings(device="cpu"), max_new_tokens=5
+    )
 
 
 def test_the_suite_knows_every_backend() -> None:
@@ -56,7 +58,9 @@ def test_facts_identity_and_environment_are_json_without_a_key(config: EvalConfi
             assert SECRET not in text and json.loads(text) == plain_json(said)
 
 
-def test_the_identity_has_what_changes_an_answer_and_nothing_else(config: EvalConfig, opened: Callable[..., Any]) -> None:
+def test_the_identity_has_what_changes_an_answer_and_nothing_else(
+    config: EvalConfig, opened: Callable[..., Any]
+) -> None:
     def identity(changed: EvalConfig) -> Any:
         with opened(changed, 1) as it:
             return plain_json(it.backend.identity())
@@ -64,9 +68,9 @@ def test_the_identity_has_what_changes_an_answer_and_nothing_else(config: EvalCo
     own = identity(config)
     assert own == identity(replace(config, save_path=config.save_path + "2", batch_size=2, quiet=True))
     assert own != identity(replace(config, sampling=replace(config.sampling, temperature=0.5)))
-    assert own != identity(replace(config, backend_settings=replace(config.backend_settings, fake=FakeSettings(horizon=9)))) or (
-        config.backend != "fake"
-    )
+    assert own != identity(
+        replace(config, backend_settings=replace(config.backend_settings, fake=FakeSettings(horizon=9)))
+    ) or (config.backend != "fake")
 
 
 def test_prepared_samples_keep_the_sample_and_know_its_needle(config: EvalConfig, opened: Callable[..., Any]) -> None:
@@ -89,7 +93,9 @@ def test_the_plan_has_every_sample_once(config: EvalConfig, opened: Callable[...
         assert sorted(row for batch in smaller for row in batch.rows) == list(range(7))
 
 
-def test_every_sample_is_answered_once_and_again_alike(config: EvalConfig, answers: Callable[..., list[Response]]) -> None:
+def test_every_sample_is_answered_once_and_again_alike(
+    config: EvalConfig, answers: Callable[..., list[Response]]
+) -> None:
     got = answers(config, 4)
     assert len(got) == 4
     for response in got:

@@ -19,7 +19,9 @@ TOKENIZER = str(ROOT / "checkpoints/infini-demo/tokenizer")
 def config(tmp_path: Path, **fields) -> EvalConfig:
     settings = BackendSettings(fake=FakeSettings(**fields))
     cpu = ModelSettings(device="cpu")
-    return EvalConfig("any", str(tmp_path), str(DATA), backend="fake", tokenizer=TOKENIZER, model=cpu, backend_settings=settings)
+    return EvalConfig(
+        "any", str(tmp_path), str(DATA), backend="fake", tokenizer=TOKENIZER, model=cpu, backend_settings=settings
+    )
 
 
 def test_it_forgets_exactly_beyond_its_horizon(tmp_path, opened) -> None:

@@ -14,7 +14,12 @@ def test_right_answers_with_usage_and_model_version(serve, remote_config, answer
     server = serve()
     got = answers(remote_config(server, "gemini"))
     assert all(response.text.strip(" .").isdigit() and response.finish_reason == "stop" for response in got)
-    assert got[0].details == {"model_version": "scripted-001", "completion_tokens": 4, "attempts": 1, "cached_reply": False}
+    assert got[0].details == {
+        "model_version": "scripted-001",
+        "completion_tokens": 4,
+        "attempts": 1,
+        "cached_reply": False,
+    }
     assert got[0].prompt_tokens > 0
     path, headers, body = server.asked[0]
     assert path.endswith("scripted:generateContent") and "x-goog-api-key" in headers
@@ -29,7 +34,14 @@ def test_settings_of_the_users_own_reach_the_service(serve, remote_config, answe
 
 @pytest.mark.parametrize(
     "trouble",
-    [Step(status=429), Step(status=500), Step(status=503), Step(cut_off=True), Step(malformed="{}"), Step(malformed="<html>")],
+    [
+        Step(status=429),
+        Step(status=500),
+        Step(status=503),
+        Step(cut_off=True),
+        Step(malformed="{}"),
+        Step(malformed="<html>"),
+    ],
     ids=["429", "500", "503", "cut off", "empty object", "not json"],
 )
 def test_what_may_pass_is_tried_again(serve, remote_config, answers, trouble) -> None:
@@ -79,7 +91,10 @@ def test_an_unreachable_service_ends_the_run(serve, remote_config, answers) -> N
 
 
 def test_settings_that_the_service_does_not_know_are_refused(serve, remote_config, opened) -> None:
-    with pytest.raises(ConfigError, match="no_such_thing"), opened(remote_config(serve(), "gemini", extra='{"no_such_thing": 1}')):
+    with (
+        pytest.raises(ConfigError, match="no_such_thing"),
+        opened(remote_config(serve(), "gemini", extra='{"no_such_thing": 1}')),
+    ):
         pass
 
 

@@ -25,7 +25,12 @@ def test_right_answers_with_usage_and_the_servers_model_name(serve, remote_confi
     got = answers(remote_config(serve(count=read()), tokenizer=TOKENIZER))
     assert [response.finish_reason for response in got] == ["stop"] * 3
     assert all(response.prompt_tokens == 1008 and response.token_ids for response in got)
-    assert got[0].details == {"model_version": "scripted-001", "completion_tokens": 4, "attempts": 1, "cached_reply": False}
+    assert got[0].details == {
+        "model_version": "scripted-001",
+        "completion_tokens": 4,
+        "attempts": 1,
+        "cached_reply": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,9 @@ def test_after_the_last_attempt_the_sample_fails_and_the_run_goes_on(serve, remo
     assert len(server.asked) == 3 + 2
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "key was refused"), (403, "access"), (404, "model"), (422, "refused")])
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "key was refused"), (403, "access"), (404, "model"), (422, "refused")]
+)
 def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, answers, status, words) -> None:
     server = serve(otherwise=Step(status=status))
     with pytest.raises(BackendError, match=words):
@@ -93,7 +100,9 @@ def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, ans
 
 def test_a_timed_out_prefill_is_not_asked_again(serve, remote_config, answers) -> None:
     server = serve([Step(slow_s=1.0)])
-    slow, *others = sorted(answers(remote_config(server, timeout_s=0.3, concurrency=1)), key=lambda one: one.error is None)
+    slow, *others = sorted(
+        answers(remote_config(server, timeout_s=0.3, concurrency=1)), key=lambda one: one.error is None
+    )
     assert "no reply within 0.3 s" in slow.error and all(other.error is None for other in others)
     assert len(server.asked) == 3
 
@@ -165,7 +174,9 @@ def test_openais_own_service_needs_a_key(remote_config, serve, opened, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("url", "error"), [("localhost:8000", ConfigError), ("http://user:pw@localhost/v1", BackendError)], ids=["no scheme", "password"]
+    ("url", "error"),
+    [("localhost:8000", ConfigError), ("http://user:pw@localhost/v1", BackendError)],
+    ids=["no scheme", "password"],
 )
 def test_addresses_that_cannot_be_used(remote_config, serve, opened, url, error) -> None:
     with pytest.raises(error, match="--base-url"), opened(remote_config(serve(), base_url=url)):

@@ -19,7 +19,9 @@ DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
 
 
-def config_of(model: Path | str, save_path: Path | str, *, chat_template="auto", loading=LoadSettings(), **fields) -> EvalConfig:
+def config_of(
+    model: Path | str, save_path: Path | str, *, chat_template="auto", loading=LoadSettings(), **fields
+) -> EvalConfig:
     settings = BackendSettings(chat_template=chat_template, loading=loading)
     common = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 6}
     return EvalConfig(str(model), str(save_path), str(DATA), backend_settings=settings, **(common | fields))
@@ -76,7 +78,9 @@ def test_the_checkpoints_own_sampling_habits_are_dropped(config, answers, hf_mod
     shutil.copytree(hf_model, habits)
     own = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "eos_token_id": [7, 8]}
     (habits / "generation_config.json").write_text(json.dumps(own))
-    assert [one.text for one in answers(config_of(habits, tmp_path / "run"), 2)] == [one.text for one in answers(config, 2)]
+    assert [one.text for one in answers(config_of(habits, tmp_path / "run"), 2)] == [
+        one.text for one in answers(config, 2)
+    ]
 
 
 def test_a_stop_token_ends_the_answer_and_is_no_part_of_it(config, answers, hf_model, tmp_path) -> None:
@@ -152,7 +156,8 @@ def test_tensor_parallel_gives_the_same_answers(config, answers, hf_model, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("topology", "words"), [(Topology(pp=2), "no pipeline"), (Topology(tp=2), "--tp 2 with 1 processes"), (Topology(dp=3), "--dp 3")]
+    ("topology", "words"),
+    [(Topology(pp=2), "no pipeline"), (Topology(tp=2), "--tp 2 with 1 processes"), (Topology(dp=3), "--dp 3")],
 )
 def test_topologies_that_cannot_be(config, opened, topology, words) -> None:
     with pytest.raises(TopologyError, match=words), opened(replace(config, topology=topology)):
@@ -202,7 +207,13 @@ def test_quantization_that_would_leave_the_experts_large_is_refused_before_loadi
 
     import transformers
 
-    shape = {"hidden_size": 64, "intermediate_size": 64, "intermediate_size_mlp": 64, "num_hidden_layers": 2, "head_dim": 16}
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "intermediate_size_mlp": 64,
+        "num_hidden_layers": 2,
+        "head_dim": 16,
+    }
     shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1040, "num_local_experts": 4}
     transformers.Llama4TextConfig(**shape).save_pretrained(tmp_path)
     for file in TOKENIZER.glob("*.json"):

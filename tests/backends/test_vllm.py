@@ -27,8 +27,15 @@ def test_sizes_and_sampling_are_passed_on(hf_model, tmp_path, answers, monkeypat
     got = answers(config_of(hf_model, tmp_path, topology=Topology(tp=4, pp=2), sampling=sampling))
     assert [one.text for one in got] == [" 12345."] * 3 and got[0].prompt_tokens == 1008
     (_, loaded), (_, (prompts, settings)) = calls
-    sizes = {name: loaded[name] for name in ("tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "dtype")}
-    assert sizes == {"tensor_parallel_size": 4, "pipeline_parallel_size": 2, "max_model_len": 1008 + 15, "dtype": "bfloat16"}
+    sizes = {
+        name: loaded[name] for name in ("tensor_parallel_size", "pipeline_parallel_size", "max_model_len", "dtype")
+    }
+    assert sizes == {
+        "tensor_parallel_size": 4,
+        "pipeline_parallel_size": 2,
+        "max_model_len": 1008 + 15,
+        "dtype": "bfloat16",
+    }
     assert [len(prompt["prompt_token_ids"]) for prompt in prompts] == [1008] * 3
     assert (settings[0].max_tokens, settings[0].temperature, settings[0].top_k) == (15, 0.5, 20)
     assert len({one.seed for one in settings}) == 3

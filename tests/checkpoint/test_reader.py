@@ -193,7 +193,7 @@ def test_missing_shard(step: Path) -> None:
 def test_missing_gate(step: Path) -> None:
     for path in step.glob("model/**/1/pp_block/attn/model_balance_factors*"):
         path.unlink()
-    with pytest.raises(CheckpointError, match="gate missing: .*decoder.1"):
+    with pytest.raises(CheckpointError, match=r"gate missing: .*decoder\.1"):
         Checkpoint(step)
 
 
@@ -204,7 +204,7 @@ def test_slices_that_do_not_tile(step: Path) -> None:
     with safe_open(first, "pt") as handle:
         pairs = handle.metadata()["local_global_slices_pairs"]
     resave(second, local_global_slices_pairs=pairs)
-    with pytest.raises(CheckpointError, match="do not tile it.*twice"):
+    with pytest.raises(CheckpointError, match=r"do not tile it.*twice"):
         Checkpoint(step)
 
 
@@ -239,7 +239,7 @@ def test_nan_in_weights(step: Path, value: float) -> None:
     tensor = load_file(path)["data"]
     tensor[3, 5] = value
     resave(path, tensor)
-    with pytest.raises(CheckpointError, match="1 of 3072 values of .*qkv_proj.* NaN or infinite"):
+    with pytest.raises(CheckpointError, match=r"1 of 3072 values of .*qkv_proj.* NaN or infinite"):
         Checkpoint(step).read(QKV)
 
 

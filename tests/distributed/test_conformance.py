@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,19 +39,12 @@ def compute_fixtures(folders: list[str], dp: int, tp: int, pp: int) -> list[tupl
     found = []
     for folder in folders:
         reference = load_file(f"{folder}/logits.safetensors")
-        with open(f"{folder}/generation.json") as stream:
-            generation = json.load(stream)
-        model = load_here(sorted(map(str, _topologies(folder)))[-1], MeshShape(dp, tp, pp))
+        generation = json.loads(Path(folder, "generation.json").read_text())
+        model = load_here(str(sorted(Path(folder).glob("tp*"))[-1]), MeshShape(dp, tp, pp))
         difference = (model.logits(reference["input_ids"]) - reference["logits"]).abs().max().item()
         tokens = model.generate(generation["prompt_ids"], generation["new_tokens"], stop_ids=(), batch_size=1)
         found.append((difference, tokens == generation["generated"]))
     return found
-
-
-def _topologies(folder: str):
-    from pathlib import Path
-
-    return Path(folder).glob("tp*")
 
 
 @pytest.mark.distributed

@@ -30,7 +30,11 @@ def read_config(path: str, trust_remote_code: bool) -> Any:
         raise CheckpointError(
             f"{path!r} is no model that transformers {transformers.__version__} can open: {reason[:300]}",
             valid="a folder with config.json and *.safetensors, or a hub id that is reachable or cached",
-            next_step="upgrade transformers" if old else "read its code, then pass --trust-remote-code" if code else None,
+            next_step="upgrade transformers"
+            if old
+            else "read its code, then pass --trust-remote-code"
+            if code
+            else None,
         ) from None
 
 
@@ -110,7 +114,7 @@ def _placement(loading: LoadSettings, device: str) -> dict[str, Any]:
 
 
 def max_memory(text: str, gpus: int) -> dict[int | str, str]:
-    """"80GiB" for every GPU (the CPU where there is none), or "0=70GiB,1=70GiB,cpu=200GiB"."""
+    """ "80GiB" for every GPU (the CPU where there is none), or "0=70GiB,1=70GiB,cpu=200GiB"."""
     given = [part.strip() for part in text.split(",")]
     pairs = [part.split("=", 1) for part in given] if "=" in text else [[str(i), given[0]] for i in range(gpus)]
     pairs = pairs or [["cpu", given[0]]]

@@ -20,7 +20,9 @@ def mesh_shape(asked: Topology, loading: LoadSettings, config: Any, world_size: 
     if tp not in (1, world_size) or (asked.dp or world_size // tp) != world_size // tp:
         given = " ".join(f"--{axis} {size}" for axis, size in (("dp", asked.dp), ("tp", asked.tp)) if size is not None)
         raise TopologyError(
-            f"{given} with {world_size} processes", valid=valid, next_step=f"torchrun --nproc_per_node={tp} ..." if tp > 1 else None
+            f"{given} with {world_size} processes",
+            valid=valid,
+            next_step=f"torchrun --nproc_per_node={tp} ..." if tp > 1 else None,
         )
     spread = loading.device_map or loading.max_memory or loading.offload_folder
     if world_size > 1 and (spread or (tp > 1 and loading.quantization)):

@@ -175,7 +175,9 @@ def _extra(text: str | None) -> dict[str, Any]:
     try:
         extra = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"--request-extra {text!r} is not JSON: {error}", valid='{"reasoning_effort": "low"}') from None
+        raise ConfigError(
+            f"--request-extra {text!r} is not JSON: {error}", valid='{"reasoning_effort": "low"}'
+        ) from None
     if not isinstance(extra, dict):
         raise ConfigError(f"--request-extra {text!r} is not a JSON object", valid='{"reasoning_effort": "low"}')
     return extra

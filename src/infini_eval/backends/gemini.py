@@ -35,7 +35,9 @@ class Backend(Remote):
         try:
             self._genai.types.GenerateContentConfig(**self.extra)
         except ValueError as error:
-            raise ConfigError(f"--request-extra: {error}", valid='{"thinking_config": {"thinking_budget": 0}}') from None
+            raise ConfigError(
+                f"--request-extra: {error}", valid='{"thinking_config": {"thinking_budget": 0}}'
+            ) from None
         self._key = require_key(*KEYS, what="the Gemini service")
         self.notes = []  # the service counts the tokens itself
         self._client: Any = None
@@ -55,7 +57,10 @@ class Backend(Remote):
 
     def request(self, prompt: str, seed: int) -> dict[str, Any]:
         sampling = self._config.sampling
-        settings: dict[str, Any] = {"temperature": sampling.temperature, "max_output_tokens": self._config.max_new_tokens}
+        settings: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "max_output_tokens": self._config.max_new_tokens,
+        }
         if sampling.temperature > 0:
             settings |= {"top_p": sampling.top_p, "seed": seed}
         if sampling.top_k:
@@ -106,7 +111,9 @@ class Backend(Remote):
         names = {kind.__name__ for kind in type(error).__mro__}
         reason = hide_keys(str(error)) or type(error).__name__
         if names & {"ConnectError", "ConnectTimeout", "UnsupportedProtocol"}:
-            return TryAgain(f"cannot connect to {self._settings.base_url or 'the Gemini service'}: {reason}", unreachable=True)
+            return TryAgain(
+                f"cannot connect to {self._settings.base_url or 'the Gemini service'}: {reason}", unreachable=True
+            )
         if "TimeoutException" in names:
             return SampleFailed(
                 f"no reply within {self._settings.timeout_s:g} s (--request-timeout); not asked again, for the service "

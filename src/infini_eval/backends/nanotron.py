@@ -15,7 +15,7 @@ from infini_eval.backends._backend import Prepared
 from infini_eval.backends._footprint import Footprint
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.needle_position import excerpt, needle_position
+from infini_eval.datasets.needle_position import excerpt, position_from_tokens
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
@@ -27,7 +27,7 @@ from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
 from infini_eval.errors import DataError, OutOfMemory
 from infini_eval.models.gates import gates
 from infini_eval.models.load import resolve
-from infini_eval.records import Response, Sample
+from infini_eval.records import NeedlePosition, Response, Sample
 
 logger = logging.getLogger(__name__)
 Key = TypeVar("Key")
@@ -228,9 +228,13 @@ def prepare_sample(
     sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
 ) -> Prepared:
     """Tokenise a prompt as the model was trained on it, and find its needle (a character span) among the tokens."""
-    ids, offsets = tokenizer.encode_with_offsets(sample.prompt)
-    answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
-    position = needle_position(needle, offsets, len(ids), segment_length, answer_tokens)
+    ids, span = tokenizer.encode_with_span(sample.prompt, needle)
+    start, end = span or (None, None)
+    if segment_length is None:
+        position = NeedlePosition(start, end)
+    else:
+        answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
+        position = position_from_tokens(start, end, len(ids), segment_length, answer_tokens)
     return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
 
 
@@ -244,7 +248,8 @@ def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
 def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
     if tokenizer.vocab_size > checkpoint.config.vocab_size:
         raise DataError(
-            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, the model's vocabulary {checkpoint.config.vocab_size}",
+            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, "
+            f"the model's vocabulary {checkpoint.config.vocab_size}",
             next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
         )
 

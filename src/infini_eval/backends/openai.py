@@ -37,7 +37,9 @@ class Backend(Remote):
         self._key = (key_from_environment(KEY) or NO_KEY) if self._base_url else require_key(KEY, what="api.openai.com")
         self._chat = self._is_chat(config.backend_settings.chat_template)
         if config.sampling.top_k and not self._base_url:
-            raise ConfigError(f"--top-k {config.sampling.top_k}: OpenAI's own service does not know it", valid="--top-k 0")
+            raise ConfigError(
+                f"--top-k {config.sampling.top_k}: OpenAI's own service does not know it", valid="--top-k 0"
+            )
         self._client: Any = None
 
     def identity(self) -> Mapping[str, Any]:
@@ -48,9 +50,7 @@ class Backend(Remote):
 
     def load(self) -> None:
         timeout = self._openai.Timeout(self._settings.timeout_s, connect=CONNECT_S)
-        self._client = self._openai.OpenAI(
-            api_key=self._key, base_url=self._base_url, timeout=timeout, max_retries=0
-        )
+        self._client = self._openai.OpenAI(api_key=self._key, base_url=self._base_url, timeout=timeout, max_retries=0)
         served, _ = self._retry(self._served_models)
         logger.info("%s at %s", "chat completions" if self._chat else "completions", self._client.base_url)
         if served and self._config.model_path not in served:

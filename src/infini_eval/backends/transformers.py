@@ -154,7 +154,9 @@ class Backend:
     def _plan_weights(self) -> _hf_quantized.QuantizationPlan:
         quantization = self._loading.quantization
         if quantization and self._quantized_before:
-            raise ConfigError(f"--quantization {quantization}: {self._config.model_path!r} is quantised already", valid="leave it out")
+            raise ConfigError(
+                f"--quantization {quantization}: {self._config.model_path!r} is quantised already", valid="leave it out"
+            )
         planned = _hf_quantized.plan(self._skeleton, quantization, getattr(torch, self._dtype).itemsize)
         if quantization:
             _hf_quantized.refuse_what_stays_large(planned, quantization, self._config.model_path)

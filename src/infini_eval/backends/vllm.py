@@ -14,7 +14,7 @@ from infini_eval.config import EvalConfig, LoadSettings
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
-from infini_eval.errors import ConfigError, TopologyError
+from infini_eval.errors import BackendError, ConfigError, TopologyError
 from infini_eval.records import Response, Sample
 
 ROWS = 64  # vLLM schedules them itself; answers are on disk after so many
@@ -33,7 +33,9 @@ class Backend:
             )
         loading = config.backend_settings.loading
         if loading != LoadSettings(trust_remote_code=loading.trust_remote_code):
-            raise ConfigError("of the loading flags, vLLM takes --trust-remote-code only", valid="vllm serve with its own flags")
+            raise ConfigError(
+                "of the loading flags, vLLM takes --trust-remote-code only", valid="vllm serve with its own flags"
+            )
         self._vllm = require("vllm", extra="vllm", purpose="the backend vllm", note=NOTE)
         self._config, self._loading, self.mesh = config, loading, Mesh()
         self._prompts = HfPrompts(
@@ -61,15 +63,22 @@ class Backend:
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
-        return self._prompts.prepare(sample, needle)
+        prepared = self._prompts.prepare(sample, needle)
+        self._longest = max(self._longest, prepared.tokens)
+        return prepared
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        lengths = [item.tokens for item in prepared]
-        self._longest = max(lengths)
-        return plan_batches(lengths, None, self._config.batch_size or ROWS, largest)
+        return plan_batches([item.tokens for item in prepared], None, self._config.batch_size or ROWS, largest)
 
     def load(self) -> None:
-        self._llm = self._vllm.LLM(
+        try:
+            self._llm = self._start()
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise BackendError(f"vLLM could not start with {self._config.model_path!r}: {reason}") from None
+
+    def _start(self) -> Any:
+        return self._vllm.LLM(
             model=self._config.model_path,
             tokenizer=self._config.tokenizer,
             dtype=self._config.model.dtype or "auto",
@@ -107,5 +116,9 @@ class Backend:
 def _response(prepared: Prepared, output: Any, seconds: float) -> Response:
     answer, read = output.outputs[0], len(output.prompt_token_ids)
     if read < prepared.tokens:
-        return Response("", [], read, "error", seconds, f"truncated: vLLM read {read:,} of {prepared.tokens:,} prompt tokens")
-    return Response(answer.text, list(answer.token_ids), read, "stop" if answer.finish_reason == "stop" else "length", seconds)
+        return Response(
+            "", [], read, "error", seconds, f"truncated: vLLM read {read:,} of {prepared.tokens:,} prompt tokens"
+        )
+    return Response(
+        answer.text, list(answer.token_ids), read, "stop" if answer.finish_reason == "stop" else "length", seconds
+    )

@@ -9,32 +9,121 @@ from infini_eval.config import BackendSettings, FakeSettings, LoadSettings, Requ
 
 
 def add_prompt_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--chat-template", choices=("auto", "on", "off"), default="auto", help="ask in the model's chat format, or send the prompt as it is (default: auto, on where the model has a template)")
+    add_flag(
+        parser,
+        "--chat-template",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="ask in the model's chat format, or send the prompt as it is (default: auto, on where the model has a template)",
+    )
 
 
 def add_loading_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--device-map", metavar="MAP", help="auto, balanced, sequential: one process spreads the model over its devices")
-    add_flag(parser, "--max-memory", metavar="SIZES", help="80GiB for every GPU, or 0=70GiB,1=70GiB,cpu=200GiB; what does not fit is offloaded")
+    add_flag(
+        parser,
+        "--device-map",
+        metavar="MAP",
+        help="auto, balanced, sequential: one process spreads the model over its devices",
+    )
+    add_flag(
+        parser,
+        "--max-memory",
+        metavar="SIZES",
+        help="80GiB for every GPU, or 0=70GiB,1=70GiB,cpu=200GiB; what does not fit is offloaded",
+    )
     add_flag(parser, "--offload-folder", metavar="DIR", help="where weights go that fit into no memory")
-    add_flag(parser, "--quantization", choices=("4bit", "8bit"), help="bitsandbytes; refused where it would leave most of the model as it is")
-    add_flag(parser, "--prefill-chunk", type=_chunk, metavar="N", help="tokens of a prefill step; 0 reads the whole prompt at once (default: 4096)")
-    add_flag(parser, "--trust-remote-code", action="store_true", help="run the code that comes with the model: read it first")
+    add_flag(
+        parser,
+        "--quantization",
+        choices=("4bit", "8bit"),
+        help="bitsandbytes; refused where it would leave most of the model as it is",
+    )
+    add_flag(
+        parser,
+        "--prefill-chunk",
+        type=_chunk,
+        metavar="N",
+        help="tokens of a prefill step; 0 reads the whole prompt at once (default: 4096)",
+    )
+    add_flag(
+        parser, "--trust-remote-code", action="store_true", help="run the code that comes with the model: read it first"
+    )
 
 
 def add_request_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--base-url", metavar="URL", help="the server's address, as http://127.0.0.1:8000/v1 (default: OPENAI_BASE_URL, else the provider's own)")
-    add_flag(parser, "--concurrency", type=positive_int, default=8, metavar="N", help="requests in flight from each process (default: %(default)s)")
-    add_flag(parser, "--request-timeout", type=float, default=3600.0, metavar="SECONDS", help="limit of one request; prefilling a long prompt takes minutes (default: %(default)s)")
-    add_flag(parser, "--attempts", type=positive_int, default=6, metavar="N", help="tries of a request on 429, 5xx and lost connections (default: %(default)s)")
-    add_flag(parser, "--reply-cache", metavar="DIR", help="where replies are kept, or off (default: replies/ in the run folder)")
-    add_flag(parser, "--request-extra", metavar="JSON", help="merged into every request, as {\"reasoning_effort\": \"low\"}")
+    add_flag(
+        parser,
+        "--base-url",
+        metavar="URL",
+        help="the server's address, as http://127.0.0.1:8000/v1 (default: OPENAI_BASE_URL, else the provider's own)",
+    )
+    add_flag(
+        parser,
+        "--concurrency",
+        type=positive_int,
+        default=8,
+        metavar="N",
+        help="requests in flight from each process (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--request-timeout",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="limit of one request; prefilling a long prompt takes minutes (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--attempts",
+        type=positive_int,
+        default=6,
+        metavar="N",
+        help="tries of a request on 429, 5xx and lost connections (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--reply-cache",
+        metavar="DIR",
+        help="where replies are kept, or off (default: replies/ in the run folder)",
+    )
+    add_flag(
+        parser, "--request-extra", metavar="JSON", help='merged into every request, as {"reasoning_effort": "low"}'
+    )
 
 
 def add_fake_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--fake-horizon", type=token_count, metavar="N", help="forgets a needle that lies more than N tokens back")
-    add_flag(parser, "--fake-near-miss-rate", type=float, default=0.0, metavar="RATE", help="share of answers with one wrong character (default: %(default)s)")
-    add_flag(parser, "--fake-failure-rate", type=float, default=0.0, metavar="RATE", help="share of requests that fail (default: %(default)s)")
-    add_flag(parser, "--fake-seconds", type=float, default=0.0, metavar="SECONDS", help="time that an answer takes (default: %(default)s)")
+    add_flag(
+        parser,
+        "--fake-horizon",
+        type=token_count,
+        metavar="N",
+        help="forgets a needle that lies more than N tokens back",
+    )
+    add_flag(
+        parser,
+        "--fake-near-miss-rate",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="share of answers with one wrong character (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--fake-failure-rate",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="share of requests that fail (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--fake-seconds",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="time that an answer takes (default: %(default)s)",
+    )
 
 
 def backend_settings(args: argparse.Namespace) -> BackendSettings:

@@ -58,7 +58,9 @@ def depth_percent(text: str) -> float:
     """A depth in percent, 0..100."""
     depths = depth_list(text)
     if len(depths) != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one depth (valid: 0 to 100; several are separated by blanks)")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one depth (valid: 0 to 100; several are separated by blanks)"
+        )
     return depths[0]
 
 
@@ -134,7 +136,8 @@ def add_native_flags(parser: argparse._ActionsContainer) -> None:
         parser,
         "--memory",
         choices=("on", "off", "ablate"),
-        help="compressive memory: off drops the gate too, as turn_on_memory: false; ablate keeps the gate and reads zero (default: as the checkpoint says)",
+        help="compressive memory: off drops the gate too (turn_on_memory: false), ablate keeps it and reads zero "
+        "(default: as the checkpoint says)",
     )
     add_flag(
         parser,
@@ -240,7 +243,8 @@ def add_run_flags(parser: argparse._ActionsContainer) -> None:
         "--scorer",
         default="exact_digits",
         metavar="NAME",
-        help="what counts as correct: exact_digits (the first number is the answer) or contains (default: %(default)s); both are recorded",
+        help="what counts as correct: exact_digits (the first number is the answer) or contains; both are recorded "
+        "(default: %(default)s)",
     )
     add_flag(
         parser,

@@ -42,15 +42,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="depth of the needle in percent of the haystack; several",
     )
     flags.add_flag(
-        trials, "--num_shots", type=flags.positive_int, required=True, metavar="N", help="trials of each length and depth"
+        trials,
+        "--num_shots",
+        type=flags.positive_int,
+        required=True,
+        metavar="N",
+        help="trials of each length and depth",
     )
     flags.add_flag(
-        trials, "--num_digits", type=flags.positive_int, required=True, metavar="N", help="digits of the needle's number"
+        trials,
+        "--num_digits",
+        type=flags.positive_int,
+        required=True,
+        metavar="N",
+        help="digits of the needle's number",
     )
     flags.add_flag(
-        trials, "--haystack_dir", metavar="H", help="folder of texts, or english, filler, python-docs (default: english)"
+        trials,
+        "--haystack_dir",
+        metavar="H",
+        help="folder of texts, or english, filler, python-docs (default: english)",
     )
-    flags.add_flag(trials, "--seed", type=int, default=42, help="makes the trials, and seeds sampling (default: %(default)s)")
+    flags.add_flag(
+        trials, "--seed", type=int, default=42, help="makes the trials, and seeds sampling (default: %(default)s)"
+    )
     run_group = parser.add_argument_group("run")
     flags.add_run_flags(run_group)
     flags.add_topology_flags(parser.add_argument_group("processes"))
@@ -65,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.save_path or DEFAULT_ROOT / _name(args))
     data = folder / f"data-{_digest(wanted)}"
     args.save_path, args.eval_dataset_path = str(folder), str(data)
-    args.context_length = args.depths = args.num_samples = args.num_shots = None  # the data hold just what was asked for
+    args.context_length = args.depths = args.num_samples = args.num_shots = (
+        None  # the data hold just what was asked for
+    )
     args.num_digits, args.strict_data = 0, False
 
     def make_data() -> None:
@@ -99,7 +116,9 @@ def _name(args: argparse.Namespace) -> str:
     lengths = "-".join(map(str, args.context_length))
     depths = "-".join(f"{depth:g}" for depth in args.depth_percent)
     path = Path(args.ckpt_path)
-    return f"{path.parent.name}_{path.name}_{lengths}_depth{depths}_{args.num_shots}x{args.num_digits}digits".strip("_.")
+    return f"{path.parent.name}_{path.name}_{lengths}_depth{depths}_{args.num_shots}x{args.num_digits}digits".strip(
+        "_."
+    )
 
 
 def _digest(words: list[str]) -> str:

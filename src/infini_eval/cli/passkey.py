@@ -43,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def evaluate_and_report(
-    config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None
-) -> Outcome:
+def evaluate_and_report(config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None) -> Outcome:
     """Run or continue an evaluation and print its report; every process of a launch calls this.
 
     make_data: called on rank 0 before the data are read.

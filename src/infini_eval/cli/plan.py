@@ -21,21 +21,98 @@ QUANTIZATIONS = ("none", "fp8", "int8", "int4", "nf4", "bnb-4bit", "bnb-8bit")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = flags.add_flag
-    add(parser, "--model", required=True, metavar="MODEL", help="preset (llama-4-scout, llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, infini-300m), config.json, config.yaml, or a folder with one")
-    add(parser, "--context", type=context_list, required=True, metavar="LIST", help="tokens of prompt and answer: 128k or 128k,1m,10m")
-    add(parser, "--gpus", default="1xH100-80GB", metavar="NxNAME", help="4xH100-80GB, 1xA100-40GB, gpu-24GB, cpu-64GB, … (default: %(default)s)")
+    add(
+        parser,
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="preset (llama-4-scout, llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, infini-300m), config.json, config.yaml, or a folder with one",
+    )
+    add(
+        parser,
+        "--context",
+        type=context_list,
+        required=True,
+        metavar="LIST",
+        help="tokens of prompt and answer: 128k or 128k,1m,10m",
+    )
+    add(
+        parser,
+        "--gpus",
+        default="1xH100-80GB",
+        metavar="NxNAME",
+        help="4xH100-80GB, 1xA100-40GB, gpu-24GB, cpu-64GB, … (default: %(default)s)",
+    )
     for axis in ("dp", "tp", "pp"):
-        add(parser, f"--{axis}", type=flags.positive_int, metavar="N", help=f"size of the mesh axis {axis} (default: chosen)")
+        add(
+            parser,
+            f"--{axis}",
+            type=flags.positive_int,
+            metavar="N",
+            help=f"size of the mesh axis {axis} (default: chosen)",
+        )
     add(parser, "--dtype", choices=DTYPES[:3], help="dtype of weights and activations (default: the model's)")
     add(parser, "--kv-dtype", choices=DTYPES, help="dtype of the KV cache (default: --dtype)")
-    add(parser, "--memory-dtype", choices=DTYPES[:3], default="float32", help="dtype of the compressive memory (default: %(default)s)")
-    add(parser, "--quantization", choices=QUANTIZATIONS, default="none", help="of the weights; bnb-* is bitsandbytes while loading, nf4 a checkpoint stored so (default: %(default)s)")
-    add(parser, "--attention", choices=("sdpa", "flash", "eager"), default="sdpa", help="attention kernels; flash also stands for a paged cache, as vLLM has (default: %(default)s)")
-    add(parser, "--batch", type=flags.positive_int, default=1, metavar="N", help="sequences at a time on each replica (default: %(default)s)")
-    add(parser, "--prefill-chunk", type=flags.token_count, metavar="N", help="tokens of a prefill step (default: as the engine chooses)")
-    add(parser, "--samples", type=flags.positive_int, default=1, metavar="N", help="samples that the GPU-hours are for (default: %(default)s)")
-    add(parser, "--max-new-tokens", type=flags.positive_int, default=15, metavar="N", help="tokens of an answer (default: %(default)s)")
-    add(parser, "--utilisation", type=share, default=0.4, metavar="X", help="share of the peak FLOPs that a prefill reaches (default: %(default)s)")
+    add(
+        parser,
+        "--memory-dtype",
+        choices=DTYPES[:3],
+        default="float32",
+        help="dtype of the compressive memory (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default="none",
+        help="of the weights; bnb-* is bitsandbytes while loading, nf4 a checkpoint stored so (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--attention",
+        choices=("sdpa", "flash", "eager"),
+        default="sdpa",
+        help="attention kernels; flash also stands for a paged cache, as vLLM has (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--batch",
+        type=flags.positive_int,
+        default=1,
+        metavar="N",
+        help="sequences at a time on each replica (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--prefill-chunk",
+        type=flags.token_count,
+        metavar="N",
+        help="tokens of a prefill step (default: as the engine chooses)",
+    )
+    add(
+        parser,
+        "--samples",
+        type=flags.positive_int,
+        default=1,
+        metavar="N",
+        help="samples that the GPU-hours are for (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--max-new-tokens",
+        type=flags.positive_int,
+        default=15,
+        metavar="N",
+        help="tokens of an answer (default: %(default)s)",
+    )
+    add(
+        parser,
+        "--utilisation",
+        type=share,
+        default=0.4,
+        metavar="X",
+        help="share of the peak FLOPs that a prefill reaches (default: %(default)s)",
+    )
     add(parser, "--json", action="store_true", help="print JSON instead of text")
 
 
@@ -71,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def context_list(text: str) -> list[int]:
-    """"128k,1m" as numbers of tokens."""
+    """ "128k,1m" as numbers of tokens."""
     return [flags.token_count(part) for part in text.split(",")]
 
 

@@ -42,9 +42,28 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is asked of whom")
-    flags.add_flag(what, "--task", required=True, metavar="NAME", help="what is asked: passkey, needle, ... (an unknown name lists them all)")
-    flags.add_flag(what, "--backend", required=True, metavar="NAME", help="who answers: nanotron, transformers, vllm, openai, gemini, fake")
-    flags.add_flag(what, "--model", required=True, dest="model_path", metavar="MODEL", help="checkpoint folder, hub id, or the name that the server gives its model")
+    flags.add_flag(
+        what,
+        "--task",
+        required=True,
+        metavar="NAME",
+        help="what is asked: passkey, needle, ... (an unknown name lists them all)",
+    )
+    flags.add_flag(
+        what,
+        "--backend",
+        required=True,
+        metavar="NAME",
+        help="who answers: nanotron, transformers, vllm, openai, gemini, fake",
+    )
+    flags.add_flag(
+        what,
+        "--model",
+        required=True,
+        dest="model_path",
+        metavar="MODEL",
+        help="checkpoint folder, hub id, or the name that the server gives its model",
+    )
     flags.add_run_flags(parser.add_argument_group("run"))
     flags.add_data_flags(parser.add_argument_group("data"))
     flags.add_sampling_flags(parser.add_argument_group("sampling"))
@@ -67,7 +86,9 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
     task = registry.load("tasks", args.task)
     args.scorer = args.scorer or task.scorers[0]
     args.max_new_tokens = args.max_new_tokens or task.max_new_tokens
-    config = eval_config(args, args.model_path, task=task.name, backend=backend, backend_settings=backend_settings(args))
+    config = eval_config(
+        args, args.model_path, task=task.name, backend=backend, backend_settings=backend_settings(args)
+    )
     if backend in GROUPS["weights"][0] or config.model.device is not None:
         return config
     return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed here
@@ -83,11 +104,19 @@ def _refuse_foreign_flags(args: argparse.Namespace, backend: str) -> None:
     for title, (backends, add) in GROUPS.items():
         own = flags.make_parser()
         add(own)
-        given = [action.option_strings[0] for action in own._actions if getattr(args, action.dest, action.default) != action.default]
+        given = [
+            action.option_strings[0]
+            for action in own._actions
+            if getattr(args, action.dest, action.default) != action.default
+        ]
         known = {name for readers, _ in GROUPS.values() for name in readers}
         if given and backend in known and backend not in backends:
-            raise ConfigError(f"{', '.join(given)}: for {title}, but the backend is {backend}", valid=f"--backend {' or '.join(backends)}")
+            raise ConfigError(
+                f"{', '.join(given)}: for {title}, but the backend is {backend}",
+                valid=f"--backend {' or '.join(backends)}",
+            )
     if args.attn_implementation not in ATTENTION.get(backend, ATTENTION["transformers"]):
         raise ConfigError(
-            f"--attn-implementation {args.attn_implementation}: not with the backend {backend}", valid=", ".join(ATTENTION[backend])
+            f"--attn-implementation {args.attn_implementation}: not with the backend {backend}",
+            valid=", ".join(ATTENTION[backend]),
         )

@@ -18,7 +18,8 @@ def inspection_text(found: Inspection) -> str:
     lines = [
         f"checkpoint   {found.folder}",
         f"model        {found.kind}, {found.parameters:,} parameters",
-        f"saved with   dp={saved['dp']} tp={saved['tp']} pp={saved['pp']}, weights in {found.stored_dtype} (config: {found.config_dtype})",
+        f"saved with   dp={saved['dp']} tp={saved['tp']} pp={saved['pp']}",
+        f"weights      {found.stored_dtype} (config: {found.config_dtype})",
     ]
     if found.segment_length:
         lines.append(f"segments     {found.segment_length} tokens, gate {found.gate_activation}")
@@ -58,10 +59,7 @@ def diagnosis_text(report: Mapping[str, Any]) -> str:
         *(_head(row) for row in report["heads"][:MOST_HEADS]),
         "",
         "memory at the question, by layer: mean |M|, mean |z|, smallest denominator of a read",
-        *(
-            f"  layer {row['layer']:>3}  {_mean(row['memory_norm']):10.3g} {_mean(row['z_norm']):10.3g} {row['smallest_denominator']:10.3g}"
-            for row in report["health"]
-        ),
+        *(_health(row) for row in report["health"]),
         "",
         f"memory kept in bfloat16 instead of float32, relative error after {report['bfloat16_memory']['tokens']:,} tokens",
         *(
@@ -88,10 +86,16 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 def _over_time(rows: Sequence[Mapping[str, Any]], width: int = 40) -> list[str]:
     top = max((row["logits"] for row in rows), default=0.0)
+    bars = ["█" * round(width * max(0.0, row["logits"]) / top) if top > 0 else "" for row in rows]
     return [
-        f"  +{row['segments_after']:<5} {'█' * round(width * max(0.0, row['logits']) / top) if top > 0 else ''} {row['logits']:+.2f} (n={row['n']})"
-        for row in rows
+        f"  +{row['segments_after']:<5} {bar} {row['logits']:+.2f} (n={row['n']})"
+        for row, bar in zip(rows, bars, strict=True)
     ]
+
+
+def _health(row: Mapping[str, Any]) -> str:
+    norms = f"{_mean(row['memory_norm']):10.3g} {_mean(row['z_norm']):10.3g}"
+    return f"  layer {row['layer']:>3}  {norms} {row['smallest_denominator']:10.3g}"
 
 
 def _head(row: Mapping[str, Any]) -> str:

@@ -95,7 +95,8 @@ def _differs_at_near_tie(model: NativeModel, prompt: list[int], expected: list[i
 def _check_vocabulary(model: NativeModel, reference: Reference) -> None:
     if reference.logits.shape[2] != model.config.vocab_size:
         raise DataError(
-            f"the reference's logits are over {reference.logits.shape[2]} tokens, the checkpoint's over {model.config.vocab_size}",
+            f"the reference's logits are over {reference.logits.shape[2]} tokens, "
+            f"the checkpoint's over {model.config.vocab_size}",
             next_step="check that the reference was made with this checkpoint",
         )
 

@@ -6,7 +6,7 @@ b bytes of the model's dtype; all of one tensor-parallel shard.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from infini_eval.planning.architecture import Architecture
@@ -37,13 +37,18 @@ class StepShape:
 
 
 def activation_bytes(architecture: Architecture, step: StepShape) -> int:
-    """Peak over the layer's phases (attention, MLP, experts), with what the step holds throughout."""
+    """The peak over a prefill's steps and, in each, over a layer's phases."""
     if architecture.engine == "native":
         return _native(architecture, step)
-    phases = [_transformers_attention(architecture, step), _transformers_mlp(architecture, step)]
-    if architecture.num_experts:
-        phases.append(expert_bytes(architecture, step))
-    return max(phases) + _in_flight(architecture, step)
+    return max(_transformers(architecture, each) for each in _heaviest_steps(step))
+
+
+def _heaviest_steps(step: StepShape) -> list[StepShape]:
+    """The last whole step of a prefill, and the shorter one that may follow it."""
+    whole = step.context // step.tokens * step.tokens
+    rest = step.context - whole
+    steps = [replace(step, context=whole)] if whole else []
+    return steps + ([replace(step, tokens=rest)] if rest else [])
 
 
 def eager_softmax_bytes(heads: int, queries: int, keys: int, rows: int = 1) -> int:
@@ -86,41 +91,57 @@ def _open_segment_scores(architecture: Architecture, step: StepShape, new_tokens
     return step.context * (1 + bits_of(step.dtype) / 8) / step.rows
 
 
-def _transformers_attention(architecture: Architecture, step: StepShape) -> int:
+def _transformers(architecture: Architecture, step: StepShape) -> int:
+    """modeling_llama.py and its kin with a DynamicCache: growing the cache, attention, MLP, experts; the mask stays."""
     b, n = bits_of(step.dtype) / 8, step.new_tokens
-    d, q, k, _ = _widths(architecture, step.tp)
-    projections = n * (2 * d + 3 * q + 3 * k) * b + n * q * b  # residual, norm, q, k, v, rotated, result
-    return round(projections + _kernel_bytes(architecture, step))
+    d, q, k, inner = _widths(architecture, step.tp)
+    mask = step.tokens * step.context if _has_mask(step) else 0  # bool, shared by rows and layers
+    phases = [
+        n * (2 * d + 2 * q + 3 * k) * b + _growth(architecture, step),
+        n * (2 * d + 2 * q) * b + _kernel_bytes(architecture, step),
+        n * (3 * d + 3 * inner) * b,
+    ]
+    if architecture.num_experts:
+        phases.append(n * 2 * d * b + expert_bytes(architecture, step))
+    return round(mask + max(phases)) + _in_flight(architecture, step)
+
+
+def _has_mask(step: StepShape) -> bool:
+    """A first step is plainly causal; later ones see more keys than they have queries."""
+    return step.kernel != "flash" and (step.kernel == "eager" or step.tokens < step.context)
 
 
 def _kernel_bytes(architecture: Architecture, step: StepShape) -> float:
-    """What attention over the context makes: scores (eager), or a mask and repeated keys and values (sdpa)."""
+    """What attention over the context makes: scores (eager), or the mask as numbers and repeated keys and values (sdpa)."""
+    if not _has_mask(step):
+        return 0.0
     b, n, context = bits_of(step.dtype) / 8, step.new_tokens, step.context
     heads = architecture.num_heads / step.tp
     if step.kernel == "eager":
         return heads * n * context * (4 + b)
-    if step.kernel == "flash" or step.tokens >= context:
-        return 0.0
     kv_heads = kv_heads_of_a_shard(architecture.num_kv_heads, step.tp)
     repeated = 2 * step.rows * context * heads * architecture.head_dim * b if heads > kv_heads else 0.0
-    return repeated + n * context * (1 + b)
+    return repeated + n * context * b
 
 
-def _transformers_mlp(architecture: Architecture, step: StepShape) -> int:
-    d, _, _, inner = _widths(architecture, step.tp)
-    return round(step.new_tokens * (3 * d + 3 * inner) * bits_of(step.dtype) / 8)
+def _growth(architecture: Architecture, step: StepShape) -> int:
+    """A growing layer of a DynamicCache holds its old and its new keys at once."""
+    if step.kernel == "flash":  # stands for paged caches too, which do not copy
+        return 0
+    unbounded = [layer for layer in set(architecture.layers) if not layer.window]
+    return max((bytes_a_token(architecture, x, step.kv_dtype, step.tp) for x in unbounded), default=0) * (
+        step.context * step.rows // 2
+    )
 
 
 def _in_flight(architecture: Architecture, step: StepShape) -> int:
-    """DynamicCache: windows keep the step's tokens too, and growing a layer holds its old and new keys at once."""
-    extra, growth = 0, 0
+    """A DynamicCache's window keeps the last step's tokens beside its own, since it is a view of both."""
+    extra = 0
     for layer in architecture.layers:
-        token = bytes_a_token(architecture, layer, step.kv_dtype, step.tp) * step.rows
         if layer.window and step.context > layer.window:
+            token = bytes_a_token(architecture, layer, step.kv_dtype, step.tp) * step.rows
             extra += min(step.tokens, step.context - layer.window) * token
-        elif not layer.window and step.kernel != "flash":
-            growth = max(growth, step.context * token // 2)
-    return extra + growth
+    return extra
 
 
 def _widths(architecture: Architecture, tp: int) -> tuple[float, float, float, float]:

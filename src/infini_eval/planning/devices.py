@@ -53,7 +53,7 @@ CATALOGUE = {
 
 
 def parse_gpus(text: str) -> tuple[int, Device]:
-    """"4xH100-80GB" as (4, device); "cpu-64GB" and "gpu-24GB" are taken at their word (10^9 bytes each GB)."""
+    """ "4xH100-80GB" as (4, device); "cpu-64GB" and "gpu-24GB" are taken at their word (10^9 bytes each GB)."""
     match = re.fullmatch(r"(?:(\d+)[xX×])?(.+)", text.strip())
     count, name = (int(match[1] or 1), match[2]) if match else (0, text)
     device = _find(name)

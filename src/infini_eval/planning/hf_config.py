@@ -186,5 +186,6 @@ def _whole(text: Mapping[str, Any], key: str, name: str) -> int:
 
 def _missing(name: str, key: str) -> ConfigError:
     return ConfigError(
-        f"{name} has no {key}", valid="the config.json of a causal language model of Hugging Face, or nanotron's config.yaml"
+        f"{name} has no {key}",
+        valid="the config.json of a causal language model of Hugging Face, or nanotron's config.yaml",
     )

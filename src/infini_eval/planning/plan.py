@@ -13,6 +13,7 @@ from infini_eval.planning.memory import RankPlan, Settings, plan_stages
 from infini_eval.planning.speed import Speed, Workload, estimate_speed
 from infini_eval.planning.weights import total_weight_bytes
 
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 UNLIMITED = 1 << 34  # tokens; what fits there fits at any length that anybody has
 
 
@@ -155,8 +156,8 @@ class _Planner:
         return max(good, key=lambda mesh: (mesh.dp, mesh.tp), default=None)
 
     def _devices_needed(self, context: int) -> int | None:
-        """The smallest number of such devices, in powers of two, that one replica fits on."""
-        return next((count for count in (1, 2, 4, 8, 16, 32, 64, 128) if self._one_replica_fits(context, count)), None)
+        """The smallest number of such devices that one replica fits on."""
+        return next((count for count in COUNTS if self._one_replica_fits(context, count)), None)
 
     def _one_replica_fits(self, context: int, count: int) -> bool:
         return any(mesh.dp == 1 and self._fits(context, mesh) for mesh in self._meshes(count))

@@ -46,7 +46,10 @@ class ScriptedServer:
     """
 
     def __init__(
-        self, script: Sequence[Step] = (), otherwise: Step = GOOD, count: Callable[[str], int] = lambda text: len(text) // 4
+        self,
+        script: Sequence[Step] = (),
+        otherwise: Step = GOOD,
+        count: Callable[[str], int] = lambda text: len(text) // 4,
     ) -> None:
         self.script, self.otherwise, self.count = list(script), otherwise, count
         self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
@@ -88,7 +91,9 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             listed = self.path.endswith("/models")
             model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "us"}
-            self._send(200, {"object": "list", "data": [model]} if listed else {"name": "models/x", "inputTokenLimit": 4096})
+            self._send(
+                200, {"object": "list", "data": [model]} if listed else {"name": "models/x", "inputTokenLimit": 4096}
+            )
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -122,7 +127,11 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         ) -> None:
             data = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(status)
-            for name, value in {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}.items():
+            for name, value in {
+                "content-type": "application/json",
+                "content-length": str(len(data)),
+                **(headers or {}),
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut_off else data)
@@ -155,4 +164,11 @@ def answer(path: str, body: dict[str, Any], step: Step, count: Callable[[str], i
         usage["completion_tokens_details"] = {"reasoning_tokens": step.reasoning}  # type: ignore[assignment]
     said = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
     choice = {"index": 0, "finish_reason": step.finish, **said}
-    return {"id": "1", "object": "completion", "created": 0, "model": "scripted-001", "choices": [choice], "usage": usage}
+    return {
+        "id": "1",
+        "object": "completion",
+        "created": 0,
+        "model": "scripted-001",
+        "choices": [choice],
+        "usage": usage,
+    }
