@@ -10,8 +10,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a 
 
 import torch
 from scripts.train_demo.export import export
+from scripts.train_demo.model import InfiniLlama, ModelConfig
 from scripts.train_demo.tokenizer import load_or_train
-from scripts.train_demo.train import Run
+from scripts.train_demo.train import STAGES, Run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +32,9 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     tokenizer = load_or_train(args.out / "tokenizer")
-    run = Run(tokenizer, args.work_dir, args.seed, args.device, args.batch_tokens, args.tokens_scale)
+    model = InfiniLlama(ModelConfig(vocab_size=len(tokenizer)), args.seed)
+    run = Run(model, STAGES, tokenizer, args.work_dir, args.seed, args.device, args.batch_tokens,
+              args.tokens_scale)  # fmt: skip
     weights = run.train(args.stop_below)
     folder = export(weights, args.out, run.progress.step, run.progress.seed, tokenizer.eos_token_id)
     run.log(f"checkpoint written to {folder}")

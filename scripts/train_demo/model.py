@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scripts.train_demo.data import Batch
 from torch import Tensor, nn
 
 GATE_LIMIT = 2.4  # hard_sigmoid has no gradient outside +-2.5: a gate that got there would never move again
@@ -46,7 +47,7 @@ class InfiniLlama(nn.Module):
         self.weights = nn.ParameterDict()
         for name, shape in parameter_shapes(config).items():
             # A ParameterDict's key may not hold a dot, so it is swapped here and in `named_weights` only.
-            self.weights[name.replace(".", "/")] = nn.Parameter(_initial(name, shape, config, generator))
+            self.weights[name.replace(".", "/")] = nn.Parameter(initial_weight(name, shape, config.num_hidden_layers, generator))
 
     def named_weights(self) -> dict[str, nn.Parameter]:
         return {key.replace("/", "."): value for key, value in self.weights.items()}
@@ -72,6 +73,24 @@ class InfiniLlama(nn.Module):
             x_BTD = x_BTD + self._linear(F.silu(gate_BTF) * up_BTF, block["mlp.down_proj.weight"])
         x_BKD = rms_norm(x_BTD, weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
         return F.linear(x_BKD, embedding_VD)
+
+    def logits(self, batch: Batch, ablate: bool = False) -> Tensor:
+        """Logits [B, K, vocab] at a batch's loss positions."""
+        return self(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, ablate)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keeps the balance factors where they have a gradient."""
+        for weight in self._gates():
+            weight.clamp_(-GATE_LIMIT, GATE_LIMIT)
+
+    def note(self) -> str:
+        """What a log line says of the model."""
+        gates = torch.cat(self._gates())
+        return f" gates {gates.min():.2f}..{gates.max():.2f}"
+
+    def _gates(self) -> list[nn.Parameter]:
+        return [weight for name, weight in self.named_weights().items() if name.endswith("balance_factors")]
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x.to(self.product_type), weight.to(self.product_type)).float()
@@ -115,14 +134,15 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.final_layer_norm.pp_block.weight": (width,)}
 
 
-def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, generator: torch.Generator) -> Tensor:
+def initial_weight(name: str, shape: tuple[int, ...], layers: int, generator: torch.Generator) -> Tensor:
+    """A parameter's first value, by its name: zeros for gates, ones for norms, otherwise normal by the fan-in."""
     if name.endswith("balance_factors"):
         return torch.zeros(shape)
     if len(shape) == 1:
         return torch.ones(shape)
-    scale = 0.05 if "embedding" in name else 1 / math.sqrt(shape[1])
+    scale = 0.05 if "embed" in name else 1 / math.sqrt(shape[1])
     if "o_proj" in name or "down_proj" in name:
-        scale /= math.sqrt(2 * config.num_hidden_layers)
+        scale /= math.sqrt(2 * layers)
     return torch.randn(shape, generator=generator) * scale
 
 

@@ -6,11 +6,17 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from scripts.train_demo.model import InfiniLlama
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Trainable(Protocol):
+    """What is asked of a model to be saved: its parameters by the names that its checkpoints use."""
+
+    def named_weights(self) -> dict[str, nn.Parameter]: ...
 
 
 @dataclass
@@ -25,7 +31,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(work_dir: Path, model: InfiniLlama, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(work_dir: Path, model: Trainable, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Writes a save folder, then points `latest` at it: an interruption leaves the previous save whole."""
     target, temporary = work_dir / f"save-{progress.step}-{progress.stage}", work_dir / "save-unfinished"
     if not target.exists():
@@ -43,7 +49,7 @@ def save(work_dir: Path, model: InfiniLlama, optimizer: torch.optim.Optimizer, p
             shutil.rmtree(old, ignore_errors=True)
 
 
-def resume(work_dir: Path, model: InfiniLlama, optimizer: torch.optim.Optimizer) -> Progress | None:
+def resume(work_dir: Path, model: Trainable, optimizer: torch.optim.Optimizer) -> Progress | None:
     """Restores the last save into model and optimizer; None when there is none."""
     pointer = work_dir / "latest"
     if not pointer.exists():
@@ -58,7 +64,7 @@ def resume(work_dir: Path, model: InfiniLlama, optimizer: torch.optim.Optimizer)
     return Progress(**json.loads((folder / "progress.json").read_text()))
 
 
-def load_weights(model: InfiniLlama, path: Path) -> None:
+def load_weights(model: Trainable, path: Path) -> None:
     """Loads a weights file into the model; names must agree exactly."""
     loaded, weights = load_file(path), model.named_weights()
     if loaded.keys() != weights.keys():
@@ -72,7 +78,7 @@ def cpu_copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _moments(model: InfiniLlama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(model: Trainable, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors as `<parameter>|<key>`."""
     names = {id(weight): name for name, weight in model.named_weights().items()}
     return {f"{names[id(w)]}|{key}": value for w, state in optimizer.state.items() for key, value in state.items()}

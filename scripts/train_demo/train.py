@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from scripts.train_demo.data import Batch, Mix, Source
-from scripts.train_demo.model import GATE_LIMIT, InfiniLlama, ModelConfig
-from scripts.train_demo.saves import Progress, cpu_copy, resume, save
-from torch import Tensor
+from scripts.train_demo.saves import Progress, Trainable, cpu_copy, resume, save
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 SAVE_SECONDS = 120
@@ -40,6 +40,21 @@ STAGES = (
 )
 
 
+class Model(Trainable, Protocol):
+    """A model that the loop can train: nn.Module with these."""
+
+    def to(self, device: str) -> nn.Module: ...
+
+    def logits(self, batch: Batch, ablate: bool = False) -> Tensor:
+        """[B, K, vocab] at the batch's loss positions; `ablate` takes the memory away, where there is one."""
+
+    def after_step(self) -> None:
+        """Runs after each step of the optimizer."""
+
+    def note(self) -> str:
+        """What a log line adds about the model; empty, or from a space on."""
+
+
 @dataclass
 class Window:
     """Loss and speed since the last log line."""
@@ -58,13 +73,14 @@ class Window:
 
 
 class Run:
-    """One training run in a working folder."""
+    """One training run of a model in a working folder."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, work_dir: Path, seed: int, device: str, batch_tokens: int,
-                 scale: float) -> None:  # fmt: skip
+    def __init__(self, model: Model, stages: tuple[Stage, ...], tokenizer: PreTrainedTokenizerFast, work_dir: Path,
+                 seed: int, device: str, batch_tokens: int, scale: float) -> None:  # fmt: skip
         self.work_dir, self.device, self.batch_tokens = work_dir, device, batch_tokens
-        self.stages = [replace(stage, tokens=int(stage.tokens * scale)) for stage in STAGES]
-        self.model = InfiniLlama(ModelConfig(vocab_size=len(tokenizer)), seed).to(device)
+        self.stages = [replace(stage, tokens=int(stage.tokens * scale)) for stage in stages]
+        self.model = model
+        model.to(device)
         self.optimizer = make_optimizer(self.model)
         work_dir.mkdir(parents=True, exist_ok=True)
         self.progress = resume(work_dir, self.model, self.optimizer) or Progress(seed)
@@ -120,16 +136,13 @@ class Run:
         loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.model.named_weights().values(), 1.0)
         self.optimizer.step()
-        with torch.no_grad():
-            for name, weight in self.model.named_weights().items():
-                if name.endswith("balance_factors"):
-                    weight.clamp_(-GATE_LIMIT, GATE_LIMIT)
+        self.model.after_step()
         return loss.item()
 
     def _loss(self, batch: Batch) -> Tensor:
-        logits_BKV = self.model(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS)
+        logits_BKV = self.model.logits(batch)
         loss_BK = F.cross_entropy(logits_BKV.flatten(0, 1), batch.target_BK.flatten(), reduction="none")
         loss_BK = loss_BK.view(batch.target_BK.shape)
         answer = (loss_BK * batch.answer_BK).sum() / batch.answer_BK.sum()
@@ -146,10 +159,9 @@ class Run:
 
     def _report(self, window: Window, mix: Mix) -> None:
         p = self.progress
-        gates = torch.cat([w for n, w in self.model.named_weights().items() if n.endswith("balance_factors")])
         self.log(
             f"stage {p.stage + 1} step {p.step} tokens {p.tokens / 1e6:.2f}M {window} "
-            f"held-out {self.accuracy(mix, 64):.1%} (n=64) gates {gates.min():.2f}..{gates.max():.2f} "
+            f"held-out {self.accuracy(mix, 64):.1%} (n=64){self.model.note()} "
             f"elapsed {p.seconds / 60:.1f} min"
         )
 
@@ -159,24 +171,24 @@ class Run:
             file.write(line + "\n")
 
 
-def make_optimizer(model: InfiniLlama) -> torch.optim.AdamW:
+def make_optimizer(model: Model) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only and a faster rate for the balance factors."""
     groups: dict[str, list[Tensor]] = {"matrix": [], "norm": [], "gate": []}
     for name, weight in model.named_weights().items():
         kind = "gate" if name.endswith("balance_factors") else "matrix" if weight.dim() == 2 else "norm"
         groups[kind].append(weight)
+    options = {
+        "matrix": {"weight_decay": 0.02, "ratio": 1.0},
+        "norm": {"weight_decay": 0.0, "ratio": 1.0},
+        "gate": {"weight_decay": 0.0, "ratio": GATE_RATE},
+    }
     return torch.optim.AdamW(
-        [
-            {"params": groups["matrix"], "weight_decay": 0.02, "ratio": 1.0},
-            {"params": groups["norm"], "weight_decay": 0.0, "ratio": 1.0},
-            {"params": groups["gate"], "weight_decay": 0.0, "ratio": GATE_RATE},
-        ],
-        betas=(0.9, 0.985),
+        [{"params": groups[kind], **options[kind]} for kind in options if groups[kind]], betas=(0.9, 0.985)
     )
 
 
 @torch.no_grad()
-def exact_matches(model: InfiniLlama, batch: Batch, ablate: bool = False) -> Tensor:
+def exact_matches(model: Model, batch: Batch, ablate: bool = False) -> Tensor:
     """[B] whether every answer token is the most likely one given the ones before: what greedy decoding would give."""
-    logits_BKV = model(batch.ids_BT, batch.position_BK, batch.segment_length, ablate=ablate)
+    logits_BKV = model.logits(batch, ablate)
     return ((logits_BKV.argmax(-1) == batch.target_BK) | (batch.answer_BK == 0)).all(-1)

@@ -188,6 +188,7 @@ class EvalConfig:
     backend_settings: BackendSettings = BackendSettings()
     results_file: str | None = None
     overwrite: bool = False
+    failed_as_wrong: bool = False
     strict_data: bool = False
     log_prompts: bool = False
     quiet: bool = False

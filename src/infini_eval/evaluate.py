@@ -221,7 +221,7 @@ def _finish(config: EvalConfig) -> None:
     if merged.failed:
         logger.warning("%d of %d samples failed; the same command tries them again", merged.failed, merged.rows)
     if config.results_file:
-        write_results_file(config.save_path, config.results_file)
+        write_results_file(config.save_path, config.results_file, failed_as_wrong=config.failed_as_wrong)
 
 
 class _Silent:

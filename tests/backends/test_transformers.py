@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
 
+NO_LOADING = LoadSettings()
+
 
 def config_of(
-    model: Path | str, save_path: Path | str, *, chat_template="auto", loading=LoadSettings(), **fields
+    model: Path | str, save_path: Path | str, *, chat_template="auto", loading=NO_LOADING, **fields
 ) -> EvalConfig:
     settings = BackendSettings(chat_template=chat_template, loading=loading)
     common = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 6}
@@ -218,9 +220,19 @@ def test_quantization_that_would_leave_the_experts_large_is_refused_before_loadi
     transformers.Llama4TextConfig(**shape).save_pretrained(tmp_path)
     for file in TOKENIZER.glob("*.json"):
         shutil.copy(file, tmp_path)
-    with pytest.raises(BackendError, match=r"converts only \d+ % .*experts"):
-        with opened(config_of(tmp_path, tmp_path, loading=LoadSettings(quantization="4bit"))):
-            pass
+    config = config_of(tmp_path, tmp_path, loading=LoadSettings(quantization="4bit"))
+    with pytest.raises(BackendError, match=r"converts only \d+ % .*experts"), opened(config):
+        pass
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
+    model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, tie_word_embeddings=tied)
+    with opened(config_of(model, tmp_path / "run", model=ModelSettings(device="cpu", dtype=dtype)), 1) as it:
+        it.backend.load()
+        real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
+        assert it.backend._planned.bytes == real == it.backend.model_facts()["weight_bytes"]
 
 
 def test_quantized_weights_take_what_was_planned(tmp_path, answers, opened, monkeypatch) -> None:

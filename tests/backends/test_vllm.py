@@ -13,8 +13,10 @@ from infini_eval.testing.fake_vllm import fake_vllm
 
 DATA = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 
+NO_LOADING = LoadSettings()
 
-def config_of(model: Path, save_path: Path, loading=LoadSettings(), **fields) -> EvalConfig:
+
+def config_of(model: Path, save_path: Path, loading=NO_LOADING, **fields) -> EvalConfig:
     settings = BackendSettings(loading=loading)
     common = {"backend": "vllm", "model": ModelSettings(device="cpu", dtype="bfloat16"), "backend_settings": settings}
     return EvalConfig(str(model), str(save_path), str(DATA), **(common | fields))

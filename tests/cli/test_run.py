@@ -86,6 +86,33 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path) -> None:
     assert len({record["sample_key"] for record in records(tmp_path / "run")}) == len(records(tmp_path / "run")) == 6
 
 
+@pytest.mark.distributed
+def test_two_processes_share_the_questions(tmp_path) -> None:
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "infini_eval",
+    ]
+    flags = ["--fake-near-miss-rate", "0.5", "--batch_size", "1"]
+    done = subprocess.run(
+        [*launcher, *arguments("fake", tmp_path / "two", *flags, "--fake-seconds", "0.05")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert main(arguments("fake", tmp_path / "one", *flags)) == 0
+    both = [
+        sorted((r["sample_key"], r["generation_text"]) for r in records(tmp_path / name)) for name in ("one", "two")
+    ]
+    assert both[0] == both[1] and {record["replica"] for record in records(tmp_path / "two")} == {0, 1}
+
+
 BAD_INPUT = {
     "backend": (["--backend", "nobody"], "unknown backend 'nobody'"),
     "task": (["--task", "nothing"], "unknown task 'nothing'"),

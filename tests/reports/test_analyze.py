@@ -166,3 +166,17 @@ def test_scores_outside_0_to_1_are_refused(tmp_path):
 def test_a_run_folder_may_lie_in_a_terminal_that_knows_ascii_only(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     assert analyze_run(write_fake_run(tmp_path, ONE)).text.isascii()
+
+
+def test_failed_samples_count_as_wrong_only_where_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    lines = [
+        {"sample_key": str(n), "depth_percent": 0, "answer": "12", "generation_text": "12", "correct": value}
+        for n, value in enumerate([1.0, 1.0, None, None])
+    ]
+    (folder / "replica-00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert analyze_run(tmp_path).summary["summary_stats"]["average_accuracy"] == 100
+    counted = analyze_run(tmp_path, failed_as_wrong=True).summary
+    assert counted["summary_stats"]["average_accuracy"] == 50
+    assert counted["total_samples"] == 4 and "--failed-as-wrong" in counted["notes"][-1]

@@ -31,10 +31,13 @@ def plan(skeleton: torch.nn.Module, quantization: str | None, dtype_bytes: int) 
     Fused experts are one parameter of three dims, which bitsandbytes passes over: they are what `left_out` counts.
     """
     total = converted = left_out = 0
-    example = None
+    example, seen = None, set()
     for name, module in skeleton.named_modules():
         head = name.rpartition(".")[2] in KEPT
         for kind, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:  # tied
+                continue
+            seen.add(id(parameter))
             linear = isinstance(module, torch.nn.Linear) and kind == "weight" and not head
             if linear and quantization:
                 total += parameter.numel() * BITS[quantization] // 8
@@ -77,12 +80,9 @@ def size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def _tied(skeleton: torch.nn.Module) -> int:
-    """Parameters of a head that shares the embedding's storage (on the meta device both have shapes of their own)."""
-    config = getattr(skeleton, "config", None)
-    output = skeleton.get_output_embeddings() if hasattr(skeleton, "get_output_embeddings") else None
-    text = config.get_text_config() if config is not None else None
-    if output is None or not getattr(text, "tie_word_embeddings", False):
+def _tied(skeleton: Any) -> int:
+    """Parameters of a head that shares the embedding's storage (on the meta device both may have shapes of their own)."""
+    output = skeleton.get_output_embeddings()
+    if output is None or not getattr(skeleton.config.get_text_config(), "tie_word_embeddings", False):
         return 0
-    same = output.weight is skeleton.get_input_embeddings().weight
-    return 0 if same else output.weight.numel()
+    return 0 if output.weight is skeleton.get_input_embeddings().weight else output.weight.numel()

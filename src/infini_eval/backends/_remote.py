@@ -135,15 +135,21 @@ class Remote(ABC):
         request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
         reply = self._cache.get(request)
         details: dict[str, Any] = {"cached_reply": reply is not None}
-        try:
-            if reply is None:
-                reply, details["attempts"] = self._retry(lambda: self.ask(request))
-                reply = replace(reply, text=hide_keys(reply.text))
-                self._refuse_truncation(prepared, reply)
-                self._cache.put(request, reply)
-        except SampleFailed as problem:
-            return Response("", [], prepared.tokens, "error", time.perf_counter() - began, hide_keys(str(problem)))
+        if reply is None:
+            try:
+                reply, details["attempts"] = self._asked(request, prepared)
+            except SampleFailed as problem:
+                seconds = time.perf_counter() - began
+                return Response("", [], prepared.tokens, "error", seconds, hide_keys(str(problem)))
         return self._response(prepared, reply, details, time.perf_counter() - began)
+
+    def _asked(self, request: Mapping[str, Any], prepared: Prepared) -> tuple[Reply, int]:
+        """The server's reply, checked and kept, and the attempts that it took."""
+        reply, attempts = self._retry(lambda: self.ask(request))
+        reply = replace(reply, text=hide_keys(reply.text))
+        self._refuse_truncation(prepared, reply)
+        self._cache.put(request, reply)
+        return reply, attempts
 
     def _response(self, prepared: Prepared, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
         ids = [] if self.tokenizer is None else self.tokenizer.encode(reply.text, add_special_tokens=False).tolist()

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from infini_eval.cli.flags import add_flag
+from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
 from infini_eval.reports import summary
 from infini_eval.reports.analyze import AnalysedRun, analyze_run
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
     add_flag(parser, "--quiet", action="store_true", help="one line a run and context length")
     add_flag(parser, "--json-only", action="store_true", help='print JSON only: one summary, or {"runs": [...]}')
+    add_failed_flag(parser)
     add_flag(parser, "--html", action="store_true", help="also write report.html and plots/*.png with their numbers")
     add_flag(parser, "--ascii", action="store_true", help="bars of plain ASCII (default: where the terminal needs it)")
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
     plain = args.ascii or not terminal_shows_bars()
-    runs, status = _analysed(args.folders, plain)
+    runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
     if args.json_only:
         found = [{"folder": str(run.folder), **run.summary} for run in runs]
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _analysed(folders: list[Path], plain: bool) -> tuple[list[AnalysedRun], int]:
+def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[list[AnalysedRun], int]:
     """Every run that can be reported on; a message on stderr for each that cannot."""
     runs: list[AnalysedRun] = []
     status = EXIT_OK
@@ -59,7 +60,7 @@ def _analysed(folders: list[Path], plain: bool) -> tuple[list[AnalysedRun], int]
         found = find_runs(folder)
         for path in found:
             try:
-                runs.append(analyze_run(path, ascii_only=plain))
+                runs.append(analyze_run(path, ascii_only=plain, failed_as_wrong=failed_as_wrong))
             except InfiniEvalError as error:
                 if only and len(found) == 1:
                     raise

@@ -167,6 +167,11 @@ def add_native_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_failed_flag(parser: argparse._ActionsContainer) -> None:
+    text = "count failed samples as wrong (default: as neither right nor wrong, and shown)"
+    add_flag(parser, "--failed-as-wrong", action="store_true", help=text)
+
+
 def add_sampling_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(parser, "--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
     add_flag(
@@ -254,6 +259,7 @@ def add_run_flags(parser: argparse._ActionsContainer) -> None:
     )
     add_flag(parser, "--results_file", metavar="FILE", help="also write the JSON summary that older scripts read")
     add_flag(parser, "--overwrite", action="store_true", help="discard a run that is already in the folder")
+    add_failed_flag(parser)
     add_flag(
         parser, "--log-prompts", action="store_true", help="log whole prompts instead of the text around the needle"
     )

@@ -55,7 +55,7 @@ def evaluate_and_report(config: EvalConfig, timeout_s: float, make_data: Callabl
     if outcome.is_main:
         from infini_eval.reports.analyze import analyze_run
 
-        run_report = analyze_run(outcome.folder)
+        run_report = analyze_run(outcome.folder, failed_as_wrong=config.failed_as_wrong)
         run_report.write(outcome.folder)
         print(run_report.text)
     return outcome
@@ -82,6 +82,7 @@ def eval_config(args: argparse.Namespace, model_path: str, **more: Any) -> EvalC
         sampling=flags.sampling(args),
         results_file=args.results_file,
         overwrite=args.overwrite,
+        failed_as_wrong=args.failed_as_wrong,
         strict_data=args.strict_data,
         log_prompts=args.log_prompts,
         quiet=args.quiet,

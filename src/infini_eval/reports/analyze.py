@@ -10,7 +10,7 @@ from infini_eval import registry
 from infini_eval.errors import DataError
 from infini_eval.reports import ascii_bars, summary
 from infini_eval.reports.model_facts import one_line
-from infini_eval.reports.scoring import with_scores
+from infini_eval.reports.scoring import with_failures_as_wrong, with_scores
 from infini_eval.reports.statistics.scored import Scored, scored_samples
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.reader import RunRecords, read_run
@@ -40,10 +40,11 @@ class AnalysedRun:
         return [path for name in PAGE_REPORTS for path in registry.load("reports", name)(self, folder)]
 
 
-def analyze_run(folder: str | Path, *, ascii_only: bool | None = None) -> AnalysedRun:
+def analyze_run(folder: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> AnalysedRun:
     """Read and judge one run folder; nothing is written. DataError or RunFolderError where nothing can be reported.
 
-    `ascii_only` None means plain ASCII where standard output cannot show the bars.
+    `ascii_only` None means plain ASCII where standard output cannot show the bars. Failed samples count as neither
+    right nor wrong unless `failed_as_wrong`.
     """
     if ascii_only is None:
         ascii_only = not terminal_shows_bars()
@@ -51,6 +52,8 @@ def analyze_run(folder: str | Path, *, ascii_only: bool | None = None) -> Analys
         Path(folder), scorers=registry.names("scorers"), excerpts=KEPT_EXCERPTS, without=("prompt_sha256", "id")
     )
     records = with_scores(found)
+    if failed_as_wrong:
+        records = with_failures_as_wrong(records)
     scored = scored_samples(records)
     if not len(scored):
         raise _nothing_scored(records)

@@ -28,6 +28,19 @@ def with_scores(records: RunRecords) -> RunRecords:
     return replace(scored, notes=(*scored.notes, note))
 
 
+def with_failures_as_wrong(records: RunRecords) -> RunRecords:
+    """The records with failed samples counted as wrong answers (`--failed-as-wrong`), which a note says."""
+    import numpy as np
+
+    values = records.number("correct")
+    failed = np.isnan(values)
+    if not failed.any():
+        return records
+    counted = records.replace(correct=from_floats(np.where(failed, 0.0, values)))
+    note = f"{int(failed.sum())} failed sample(s) are counted as wrong (--failed-as-wrong)"
+    return replace(counted, notes=(*counted.notes, note))
+
+
 def _check_range(records: RunRecords) -> None:
     import numpy as np
 
