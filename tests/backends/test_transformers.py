@@ -229,7 +229,8 @@ def test_quantization_that_would_leave_the_experts_large_is_refused_before_loadi
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
     model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, tie_word_embeddings=tied)
-    with opened(config_of(model, tmp_path / "run", model=ModelSettings(device="cpu", dtype=dtype)), 1) as it:
+    config = replace(config_of(model, tmp_path / "run"), model=ModelSettings(device="cpu", dtype=dtype))
+    with opened(config, 1) as it:
         it.backend.load()
         real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
         assert it.backend._planned.bytes == real == it.backend.model_facts()["weight_bytes"]
