@@ -47,7 +47,9 @@ class InfiniLlama(nn.Module):
         self.weights = nn.ParameterDict()
         for name, shape in parameter_shapes(config).items():
             # A ParameterDict's key may not hold a dot, so it is swapped here and in `named_weights` only.
-            self.weights[name.replace(".", "/")] = nn.Parameter(initial_weight(name, shape, config.num_hidden_layers, generator))
+            self.weights[name.replace(".", "/")] = nn.Parameter(
+                initial_weight(name, shape, config.num_hidden_layers, generator)
+            )
 
     def named_weights(self) -> dict[str, nn.Parameter]:
         return {key.replace("/", "."): value for key, value in self.weights.items()}

@@ -109,7 +109,7 @@ class RequestSettings:
 
     base_url: str | None = None
     concurrency: int = 8
-    timeout_s: float = 3600.0
+    timeout_s: float = 1800.0
     attempts: int = 6
     replies: str | None = None
     extra: str | None = None

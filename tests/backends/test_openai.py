@@ -98,6 +98,13 @@ def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, ans
     assert len(server.asked) == 1
 
 
+def test_no_credit_left_is_not_asked_again(serve, remote_config, answers) -> None:
+    server = serve(otherwise=Step(status=429, code="insufficient_quota"))
+    with pytest.raises(BackendError, match="429"):
+        answers(remote_config(server))
+    assert len(server.asked) == 1
+
+
 def test_a_timed_out_prefill_is_not_asked_again(serve, remote_config, answers) -> None:
     server = serve([Step(slow_s=1.0)])
     slow, *others = sorted(
@@ -149,6 +156,13 @@ def test_replies_on_disk_are_not_asked_for_again(serve, remote_config, answers) 
     assert len(server.asked) == 6, "--overwrite asks anew"
     answers(remote_config(server, max_new_tokens=5))
     assert len(server.asked) == 9, "another request has another address"
+
+
+def test_a_kept_reply_that_a_tokenizer_shows_to_be_truncated_is_asked_for_again(serve, remote_config, answers) -> None:
+    server = serve([Step(read=900)], count=read())
+    assert answers(remote_config(server, chat_template="on"), 1)[0].error is None, "900 of 1008 is not noticed roughly"
+    again = answers(remote_config(server, chat_template="on", tokenizer=TOKENIZER), 1)[0]
+    assert again.prompt_tokens == 1008 and len(server.asked) == 2
 
 
 def test_a_damaged_reply_is_asked_for_again(serve, remote_config, answers) -> None:

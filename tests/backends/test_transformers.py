@@ -173,6 +173,16 @@ def test_what_is_no_model_is_said_so(tmp_path, opened) -> None:
         pass
 
 
+def test_pickled_weights_are_not_opened(hf_model, tmp_path, opened) -> None:
+    import shutil
+
+    pickled = tmp_path / "pickled"
+    shutil.copytree(hf_model, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with opened(config_of(pickled, tmp_path), 1) as it, pytest.raises(BackendError, match="convert the weights"):
+        it.backend.load()
+
+
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path, opened) -> None:
     small = write_tiny_hf_model(tmp_path / "small", TOKENIZER, vocab_size=500)
     with pytest.raises(DataError, match="vocabulary 500"), opened(config_of(small, tmp_path)):

@@ -98,8 +98,8 @@ def test_stages_are_those_of_the_engine():
 @pytest.mark.parametrize(
     ("settings", "context", "expected"),
     [
-        (Settings(batch=8), 262_144, "--batch 4"),
-        (Settings(), 700_000, "--attention flash"),
+        (Settings(batch=8), 100_000, "--batch 4"),
+        (Settings(), 450_000, "--attention flash"),
         (Settings(dtype="float32"), 262_144, "--dtype bfloat16"),
         (Settings(), 700_000, "--dp 1 --tp 2 --pp 1 (2 devices)"),
     ],

@@ -44,7 +44,7 @@ def fingerprint(path: str, config: Any) -> str:
     if not folder.is_dir():
         return str(getattr(config, "_commit_hash", None) or path)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size};".encode())
         with file.open("rb") as stream:
@@ -76,6 +76,7 @@ def load(path: str, settings: ModelSettings, loading: LoadSettings, *, dtype: st
         "dtype": getattr(torch, dtype),
         "attn_implementation": ATTENTION[settings.attn_implementation],
         "trust_remote_code": loading.trust_remote_code,
+        "use_safetensors": True,  # the other format is a pickle
     }
     if tp > 1:
         from transformers.distributed import DistributedConfig
@@ -136,6 +137,8 @@ def _quantization(kind: str) -> Any:
 
 
 def _remedy(reason: str) -> str | None:
+    if "safetensors" in reason:
+        return "convert the weights once: AutoModelForCausalLM.from_pretrained(MODEL).save_pretrained(FOLDER)"
     if "flash" in reason.lower() or "attention" in reason.lower():
         return "choose another --attn-implementation: sdpa, eager, flex"
     return None

@@ -134,6 +134,8 @@ class Remote(ABC):
         began = time.perf_counter()
         request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
         reply = self._cache.get(request)
+        if reply is not None and self._truncation(prepared, reply):
+            reply = None  # kept when no tokenizer was given to find out with
         details: dict[str, Any] = {"cached_reply": reply is not None}
         if reply is None:
             try:
@@ -147,7 +149,9 @@ class Remote(ABC):
         """The server's reply, checked and kept, and the attempts that it took."""
         reply, attempts = self._retry(lambda: self.ask(request))
         reply = replace(reply, text=hide_keys(reply.text))
-        self._refuse_truncation(prepared, reply)
+        truncation = self._truncation(prepared, reply)
+        if truncation:
+            raise SampleFailed(truncation)
         self._cache.put(request, reply)
         return reply, attempts
 
@@ -156,22 +160,21 @@ class Remote(ABC):
         read = prepared.tokens if reply.prompt_tokens is None else reply.prompt_tokens
         return Response(reply.text, ids, read, reply.finish_reason, seconds, details={**reply.details, **details})
 
-    def _refuse_truncation(self, prepared: Prepared, reply: Reply) -> None:
-        """A server that reads less than it was sent must not be judged by its answer."""
+    def _truncation(self, prepared: Prepared, reply: Reply) -> str | None:
+        """Why this reply must not be judged: the server has read less than it was sent. None where it has read all."""
         read = reply.prompt_tokens
         if read is None:
-            return
-        if self.tokenizer is not None:
-            specials = len(self.tokenizer.special_prefix) + len(self.tokenizer.special_suffix)
-            if read < prepared.tokens - specials:
-                raise SampleFailed(
-                    f"truncated: the server read {read:,} of {prepared.tokens:,} prompt tokens (as --tokenizer "
-                    f"{self.tokenizer.name} counts them)"
-                )
-        elif read * MOST_CHARS_PER_TOKEN < len(prepared.sample.prompt):
-            raise SampleFailed(
-                f"truncated: the server read {read:,} tokens of a prompt of {len(prepared.sample.prompt):,} characters"
-            )
+            return None
+        if self.tokenizer is None:
+            characters = len(prepared.sample.prompt)
+            if read * MOST_CHARS_PER_TOKEN >= characters:
+                return None
+            return f"truncated: the server read {read:,} tokens of a prompt of {characters:,} characters"
+        specials = len(self.tokenizer.special_prefix) + len(self.tokenizer.special_suffix)
+        if read >= prepared.tokens - specials:
+            return None
+        counted = f"{prepared.tokens:,} prompt tokens (as --tokenizer {self.tokenizer.name} counts them)"
+        return f"truncated: the server read {read:,} of {counted}"
 
 
 def _extra(text: str | None) -> dict[str, Any]:

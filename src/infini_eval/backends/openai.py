@@ -22,6 +22,7 @@ KEY = "OPENAI_API_KEY"
 NO_KEY = "none"  # servers of one's own need no key, the client wants a word
 CONNECT_S = 30.0
 TOO_LONG = ("context length", "context_length", "maximum context", "too long", "max_model_len", "input tokens")
+NO_CREDIT = "insufficient_quota"  # a 429 that does not pass
 PINNED = "pinned to"  # transformers serve: it serves another model
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
@@ -141,6 +142,8 @@ def _reply(answer: Any, *, chat: bool) -> Reply:
 
 def _of_status(error: Any, model: str) -> Exception:
     status, message = error.status_code, hide_keys(_message(error))
+    if error.code == NO_CREDIT:
+        return refused(status, message)
     if status in AGAIN:
         return TryAgain(f"status {status}: {message}", _retry_after_s(error.response.headers))
     if status in (400, 413, 422) and any(words in message.lower() for words in TOO_LONG):

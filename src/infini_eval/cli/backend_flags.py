@@ -69,7 +69,7 @@ def add_request_flags(parser: argparse._ActionsContainer) -> None:
         parser,
         "--request-timeout",
         type=float,
-        default=3600.0,
+        default=1800.0,
         metavar="SECONDS",
         help="limit of one request; prefilling a long prompt takes minutes (default: %(default)s)",
     )

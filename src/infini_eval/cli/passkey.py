@@ -56,8 +56,9 @@ def evaluate_and_report(config: EvalConfig, timeout_s: float, make_data: Callabl
         from infini_eval.reports.analyze import analyze_run
 
         run_report = analyze_run(outcome.folder, failed_as_wrong=config.failed_as_wrong)
-        run_report.write(outcome.folder)
+        written = run_report.write(outcome.folder)
         print(run_report.text)
+        print(f"\nDetailed summary saved to: {written[0]}")
     return outcome
 
 

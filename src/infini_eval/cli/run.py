@@ -26,7 +26,8 @@ from infini_eval.cli.passkey import eval_config, evaluate_and_report
 from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 
-COMPUTING = ("nanotron", "transformers", "vllm")
+COMPUTING_HERE = ("nanotron", "transformers")  # vLLM's workers must find CUDA untouched
+COMPUTING = (*COMPUTING_HERE, "vllm")
 ATTENTION = {"nanotron": ("sdpa", "flash_attn"), "transformers": ("sdpa", "flash_attn", "eager", "flex")}
 
 # Groups of flags and the backends that read them: a flag given to another backend is an error, not silently ignored.
@@ -89,9 +90,9 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
     config = eval_config(
         args, args.model_path, task=task.name, backend=backend, backend_settings=backend_settings(args)
     )
-    if backend in GROUPS["weights"][0] or config.model.device is not None:
+    if backend in COMPUTING_HERE or config.model.device is not None:
         return config
-    return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed here
+    return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed in this process
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -74,14 +74,15 @@ def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int
     for i, sample in enumerate(samples):
         cells[sample.context_length, sample.depth_percent].append(i)
     chosen: list[int] = []
-    short: list[str] = []
+    short: dict[int, list[str]] = defaultdict(list)  # number there -> cells
     for (length, depth), members in cells.items():
         order = list(members)
         random.Random(f"{seed}/{length}/{depth:g}").shuffle(order)
         chosen += order[:num_samples]
         if len(members) < num_samples:
-            short.append(f"depth {depth:g}%{f' of {length} tokens' if length else ''}: {len(members)}")
-    notes = [f"asked for {num_samples} samples a depth, fewer are there: {'; '.join(short)}"] if short else []
+            short[len(members)].append(f"depth {depth:g}%{f' of {length} tokens' if length else ''}")
+    there = [f"{count} at {_shortly(places)}" for count, places in sorted(short.items())]
+    notes = [f"asked for {num_samples} samples a depth, fewer are there: {'; '.join(there)}"] if short else []
     return [samples[i] for i in sorted(chosen)], notes
 
 
@@ -92,6 +93,11 @@ def read_answers(path_or_hub_id: str | Path) -> set[str]:
     if "answer" not in table.column_names:
         raise DataError(f"{files.source} has no column answer; its columns: {', '.join(table.column_names)}")
     return {answer_text(value) for value in table.column("answer").to_pylist() if value is not None}
+
+
+def _shortly(places: list[str], most: int = 4) -> str:
+    """A few places by name, many by number."""
+    return ", ".join(places) if len(places) <= most else f"each of {len(places)} depths"
 
 
 def _equals(wanted: float) -> Callable[[Any], bool]:

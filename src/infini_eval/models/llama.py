@@ -20,7 +20,7 @@ from infini_eval.models.state import BatchState, LayerState, StateShape, Step
 
 @dataclass
 class LayerWeights:
-    """One decoder layer's local weights, each [out, in].
+    """One decoder layer's local weights, each [out, in]; q and k in the order that models/rope.py rotates.
 
     `gates` weigh what the memory returns and local attention, g and 1 - g, each [N, 1]; None without gates.
     """
@@ -60,7 +60,7 @@ class Llama:
         self.tp = tensor_parallel
         self.dtype, self.device, self.memory_dtype = dtype, device, memory_dtype
         self.heads, self.kv_heads = self.tp.local_heads(config.num_attention_heads, config.num_key_value_heads)
-        self.rotary = RotaryTable(config.head_dim, config.rope_theta, config.rope_interleaved, dtype, device)
+        self.rotary = RotaryTable(config.head_dim, config.rope_theta, dtype, device)
         if settings.segment_length is not None:
             self.rotary.ensure(settings.segment_length)
 
@@ -106,15 +106,15 @@ class Llama:
         cos_sin: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         normed = self._norm(x, weights.input_norm)
-        q, k, v = self._project(normed, weights.qkv)
-        attended = attend(q, k, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)
+        qk, v = self._project(normed, weights.qkv)
+        attended = attend(qk, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)
         x = x + self.tp.all_reduce(F.linear(attended.flatten(2), weights.o))
         gated, up = F.linear(self._norm(x, weights.post_norm), weights.gate_up).chunk(2, dim=-1)
         return x + self.tp.all_reduce(F.linear(F.silu(gated) * up, weights.down))
 
     def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
         fused = F.linear(x_BTD, qkv).unflatten(-1, (-1, self.config.head_dim))
-        return fused.split([self.heads, self.kv_heads, self.kv_heads], dim=2)
+        return fused.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)

@@ -14,6 +14,7 @@ from infini_eval.errors import ConfigError
 from infini_eval.models.attention import AttentionSettings
 from infini_eval.models.kernels import check_implementation
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates
+from infini_eval.models.rope import interleaved_to_halves
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -129,7 +130,11 @@ class _ShardReader:
         first, stop = self._tp.kv_head_range(config.num_key_value_heads)
         keys = (q_width + first * width, q_width + stop * width)
         values = (keys[0] + kv_width, keys[1] + kv_width)
-        return self._place(self._checkpoint.read(name, [queries, keys, values]))
+        rows = self._checkpoint.read(name, [queries, keys, values])
+        if config.rope_interleaved:
+            queries_and_keys = rows[: rows.shape[0] - (values[1] - values[0])]
+            queries_and_keys.copy_(interleaved_to_halves(queries_and_keys, width))
+        return self._place(rows)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(device=self._resolved.device, dtype=self._resolved.dtype)

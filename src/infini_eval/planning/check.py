@@ -29,7 +29,7 @@ def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: b
     plans = [_plan(architecture, footprint, device, rows, tokens, len(batches)) for rows, tokens in set(batches)]
     worst, settings, tokens = max(plans, key=lambda each: each[0].total)
     if not worst.fits and refuse:
-        nearest = nearest_settings(architecture, tokens, device, footprint.mesh, settings)
+        nearest = nearest_settings(architecture, tokens, device, footprint.mesh, settings, "run")
         raise ConfigError(
             f"{footprint.name} does not fit on {footprint.device}: {settings.batch} x {tokens:,} tokens with"
             f" {footprint.mesh} need {describe(worst)}, but {gigabytes(footprint.capacity)} are free",

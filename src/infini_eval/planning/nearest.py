@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from infini_eval.distributed.topology import MeshShape, fitting
 from infini_eval.planning.architecture import Architecture
@@ -16,14 +17,21 @@ SMALLEST_CHUNK = 256
 
 
 def nearest_settings(
-    architecture: Architecture, context: int, device: Device, mesh: MeshShape, settings: Settings
+    architecture: Architecture,
+    context: int,
+    device: Device,
+    mesh: MeshShape,
+    settings: Settings,
+    command: Literal["plan", "run"] = "plan",
 ) -> list[str]:
-    """Changes that make `context` fit on such devices, each as the flag to pass; empty where none of them does."""
+    """Changes that make `context` fit on such devices, each as the flag of `command`; empty where none of them does."""
 
     def fits(mesh: MeshShape, settings: Settings) -> bool:
         return all(rank.fits for rank in plan_stages(architecture, context, device, mesh, settings))
 
-    found = [words for words, changed in _changes(architecture, device, settings) if fits(mesh, changed)]
+    changes = _Changes(architecture, settings, command)
+    tried = [*changes.batches(), *changes.steps(device), *changes.dtypes()]
+    found = [words for words, changed in tried if fits(mesh, changed)]
     wider = next((other for other in _wider(architecture, mesh) if fits(other, settings)), None)
     if wider is not None:
         found.append(f"{wider} ({wider.world_size} devices)")
@@ -33,26 +41,41 @@ def nearest_settings(
     return found
 
 
-def _changes(architecture: Architecture, device: Device, settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Single changes of the settings, the mildest first."""
-    native = architecture.engine == "native"
-    batch = settings.batch // 2
-    while batch >= 1:
-        flag = "--batch_size" if native else "--batch"
-        chunk = settings.prefill_chunk
-        yield f"{flag} {batch}", replace(settings, batch=batch, prefill_chunk=chunk)
-        batch //= 2
-    chunk = chunk_of(architecture, device, settings) // 4
-    if chunk >= SMALLEST_CHUNK:
-        yield _chunk_words(architecture, chunk), replace(settings, prefill_chunk=chunk)
-    if not native and settings.kernel != "flash":
-        yield "--attention flash", replace(settings, kernel="flash")
-    if (settings.dtype or architecture.dtype) == "float32":
-        yield "--dtype bfloat16", replace(settings, dtype="bfloat16", kv_dtype=None)
-    if not native and settings.kv_dtype != "fp8":
-        yield "--kv-dtype fp8", replace(settings, kv_dtype="fp8")
-    if not native and settings.quantization == "none":
-        yield "--quantization fp8", replace(settings, quantization="fp8", kv_dtype=settings.kv_dtype or settings.dtype)
+@dataclass(frozen=True)
+class _Changes:
+    """Single changes of the settings, in the words of a command's flags."""
+
+    architecture: Architecture
+    settings: Settings
+    command: str
+
+    def batches(self) -> Iterator[tuple[str, Settings]]:
+        """Smaller batches, the largest first."""
+        batch = self.settings.batch // 2
+        while batch >= 1:
+            flag = "--batch" if self.command == "plan" else "--batch_size"
+            yield f"{flag} {batch}", replace(self.settings, batch=batch)
+            batch //= 2
+
+    def steps(self, device: Device) -> Iterator[tuple[str, Settings]]:
+        """A shorter prefill step, and attention that keeps no scores and no mask."""
+        chunk = chunk_of(self.architecture, device, self.settings) // 4
+        if chunk >= SMALLEST_CHUNK:
+            yield _chunk_words(self.architecture, chunk), replace(self.settings, prefill_chunk=chunk)
+        if self.architecture.engine != "native" and self.settings.kernel != "flash":
+            flag = "--attention flash" if self.command == "plan" else "--attn-implementation flash_attn"
+            yield flag, replace(self.settings, kernel="flash")
+
+    def dtypes(self) -> Iterator[tuple[str, Settings]]:
+        """Narrower numbers."""
+        if (self.settings.dtype or self.architecture.dtype) == "float32":
+            yield "--dtype bfloat16", replace(self.settings, dtype="bfloat16", kv_dtype=None)
+        if self.architecture.engine == "native" or self.command != "plan":
+            return
+        if self.settings.kv_dtype != "fp8":
+            yield "--kv-dtype fp8", replace(self.settings, kv_dtype="fp8")
+        if self.settings.quantization == "none":
+            yield "--quantization fp8", replace(self.settings, quantization="fp8")
 
 
 def _chunk_words(architecture: Architecture, chunk: int) -> str:

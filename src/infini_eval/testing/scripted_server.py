@@ -20,7 +20,7 @@ class Step:
 
     status: an error instead. headers: of that error. slow_s: first wait. cut_off: close in the middle of the body.
     malformed: a body that is not JSON, or not an answer. read: tokens that it claims to have read. text: the answer.
-    finish: its finish reason. message: of the error. reasoning: tokens spent on thinking.
+    finish: its finish reason. message, code: of the error. reasoning: tokens spent on thinking.
     """
 
     status: int = 200
@@ -32,6 +32,7 @@ class Step:
     text: str | None = None
     finish: str = "stop"
     message: str = "as scripted"
+    code: str | None = None
     reasoning: int | None = None
 
 
@@ -117,7 +118,12 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             if step.malformed is not None:
                 self._send(200, step.malformed)
             elif step.status != 200:
-                error = {"message": step.message, "code": step.status, "status": "SCRIPTED", "type": "scripted"}
+                error = {
+                    "message": step.message,
+                    "code": step.code or step.status,
+                    "status": "SCRIPTED",
+                    "type": "scripted",
+                }
                 self._send(step.status, {"error": error}, step.headers)
             else:
                 self._send(200, answer(self.path, body, step, server.count), cut_off=step.cut_off)
