@@ -14,6 +14,7 @@ import pytest
 
 from infini_eval import registry
 from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
+from infini_eval.planning.check import check
 from infini_eval.records import Response
 from infini_eval.results.files import plain_json
 from infini_eval.testing.fake_vllm import fake_vllm
@@ -91,6 +92,17 @@ def test_the_plan_has_every_sample_once(config: EvalConfig, opened: Callable[...
         smaller = it.backend.plan(it.prepared, 2)
         assert max(len(batch.rows) for batch in smaller) <= 2
         assert sorted(row for batch in smaller for row in batch.rows) == list(range(7))
+
+
+def test_what_computes_here_says_what_it_needs(config: EvalConfig, opened: Callable[..., Any]) -> None:
+    with opened(config, 1) as it:
+        it.backend.plan(it.prepared)
+        footprint = it.backend.footprint() if hasattr(it.backend, "footprint") else None
+        assert (footprint is not None) == (config.backend in ("nanotron", "transformers"))
+        if footprint is not None:
+            plan = check(footprint, [(1, it.prepared[0].tokens + config.max_new_tokens)])
+            parameters, dtype_bytes = it.backend.model_facts()["parameters"], 4
+            assert plan.fits and plan.weights == pytest.approx(parameters * dtype_bytes, rel=0.01)
 
 
 def test_every_sample_is_answered_once_and_again_alike(

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from infini_eval.backends._backend import Prepared
 from infini_eval.backends._footprint import Footprint
+from infini_eval.backends._halving import answer_or_halve
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.needle_position import excerpt, position_from_tokens
@@ -30,7 +31,6 @@ from infini_eval.models.load import resolve
 from infini_eval.records import NeedlePosition, Response, Sample
 
 logger = logging.getLogger(__name__)
-Key = TypeVar("Key")
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
 
 
@@ -135,55 +135,44 @@ class Backend:
     def answer(
         self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
+        requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
-            for batch, prepared in work:
-                yield batch, self._answer_or_halve([prepared[row] for row in batch.rows], list(batch.rows), on_tokens)
+            for batch, rows, seeds in requests:
+                yield batch, answer_or_halve(rows, seeds, lambda *part: self._answer_one(*part, on_tokens))
             return
-        batches = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
-        yield from self._answer_batches(batches, on_tokens)
+        in_flight: dict[Batch, list[Prepared]] = {}
+        try:
+            yield from self._answer_batches(requests, in_flight, on_tokens)
+        except torch.OutOfMemoryError as error:  # the peers have gone on with this batch: it cannot be tried again here
+            raise self._out_of_memory(list(in_flight.values()), error) from None
 
-    def _answer_or_halve(
+    def _answer_one(
         self, rows: list[Prepared], seeds: list[int], on_tokens: Callable[[int], None] | None
     ) -> list[Response]:
-        """Answer one batch; where memory runs out, its halves, down to single samples, which then fail with the reason."""
-        try:
-            return [
-                answer
-                for _, answers in self._answer_batches(iter([(None, rows, seeds)]), on_tokens)
-                for answer in answers
-            ]
-        except OutOfMemory as error:
-            torch.cuda.empty_cache()
-            if len(rows) == 1:
-                return [Response("", [], rows[0].tokens, "error", 0.0, error.problem)]
-        logger.warning("out of memory with %d samples at once; trying %d", len(rows), len(rows) // 2)
-        half = len(rows) // 2
-        parts = ((rows[:half], seeds[:half]), (rows[half:], seeds[half:]))
-        return [answer for part in parts for answer in self._answer_or_halve(*part, on_tokens)]
+        batch = Batch(tuple(seeds), 0)
+        return next(self._answer_batches(iter([(batch, rows, seeds)]), {}, on_tokens))[1]
 
     def _answer_batches(
         self,
-        batches: Iterator[tuple[Key, list[Prepared], list[int]]],
+        requests: Iterator[tuple[Batch, list[Prepared], list[int]]],
+        in_flight: dict[Batch, list[Prepared]],
         on_tokens: Callable[[int], None] | None,
-    ) -> Iterator[tuple[Key, list[Response]]]:
-        """Answer batches through the engine; several are in flight with pipeline stages."""
+    ) -> Iterator[tuple[Batch, list[Response]]]:
+        """Answer batches through the engine; with pipeline stages several are `in_flight` at once."""
         assert self._model is not None, "load() comes first"
-        in_flight: list[list[Prepared]] = []
+        began: dict[Batch, float] = {}
 
-        def requests() -> Iterator[tuple[tuple[Key, list[Prepared], float], list[np.ndarray], list[int]]]:
-            for key, rows, seeds in batches:
-                in_flight.append(rows)
-                yield (key, rows, time.perf_counter()), [row.ids for row in rows], seeds
+        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[int]]]:
+            for batch, rows, seeds in requests:
+                in_flight[batch], began[batch] = rows, time.perf_counter()
+                yield batch, [row.ids for row in rows], seeds
 
         limits = Limits(self._config.max_new_tokens, self._stop_ids())
         sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
-        try:
-            for (key, rows, began), completions in self._model.run(requests(), limits, sampling, vocabulary, on_tokens):
-                in_flight.remove(rows)
-                seconds = (time.perf_counter() - began) / len(rows)
-                yield key, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(in_flight, error) from None
+        for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens):
+            rows = in_flight.pop(batch)
+            seconds = (time.perf_counter() - began.pop(batch)) / len(rows)
+            yield batch, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
 
     def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
         rows = max(map(len, in_flight))

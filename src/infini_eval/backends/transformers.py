@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from infini_eval.backends import _hf_load, _hf_quantized
 from infini_eval.backends._backend import Prepared
+from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.backends._hf_generate import Generator
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
 from infini_eval.config import EvalConfig
+from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
@@ -26,6 +28,8 @@ from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)
+_KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
+_PLANNED_FROM = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 class Backend:
@@ -47,6 +51,7 @@ class Backend:
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: Generator | None = None
+        self._longest = 0
 
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
@@ -90,8 +95,29 @@ class Backend:
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         """Rows of a batch have exactly the same length, so that nothing is padded."""
         lengths = [item.tokens for item in prepared]
-        self._warn_of_positions(max(lengths) + self._config.max_new_tokens)
+        self._longest = max(lengths)
+        self._warn_of_positions(self._longest + self._config.max_new_tokens)
         return plan_batches(lengths, 1, self._config.batch_size, largest)
+
+    def footprint(self) -> Footprint | None:
+        """What this rank will load and compute; None where that is spread over devices or cannot be read from the shape."""
+        loading, text = self._loading, self._hf.get_text_config()
+        spread = loading.device_map or loading.max_memory or loading.offload_folder
+        if spread or self._quantized_before or not all(hasattr(text, name) for name in _PLANNED_FROM):
+            return None
+        return Footprint(
+            model=self._hf.to_dict(),
+            name=self._config.model_path,
+            mesh=self.mesh.shape,
+            stage=0,
+            device=self._world.device,
+            capacity=available_bytes(self._world.device, self._world.local_world_size),
+            dtype=self._dtype,
+            kv_dtype=self._dtype,
+            quantization=f"bnb-{loading.quantization}" if loading.quantization else "none",
+            kernel=_KERNELS.get(self._config.model.attn_implementation, "sdpa"),
+            prefill_chunk=self._longest if loading.prefill_chunk == 0 else loading.prefill_chunk,
+        )
 
     def load(self) -> None:
         import transformers
