@@ -138,7 +138,7 @@ class Backend:
         requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
             for batch, rows, seeds in requests:
-                yield batch, answer_or_halve(rows, seeds, lambda *part: self._answer_one(*part, on_tokens))
+                yield batch, answer_or_halve(rows, seeds, lambda r, s: self._answer_one(r, s, on_tokens))
             return
         in_flight: dict[Batch, list[Prepared]] = {}
         try:

@@ -1,0 +1,89 @@
+"""A replica's share of the work: batches from the queue, answers from the backend, scores, log lines, records on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from infini_eval import registry
+from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.config import EvalConfig
+from infini_eval.distributed.launch import World
+from infini_eval.distributed.progress import Progress
+from infini_eval.distributed.work_queue import WorkQueue
+from infini_eval.engine.batching import Batch
+from infini_eval.errors import OutOfMemory
+from infini_eval.records import Response, SampleRecord
+from infini_eval.results.manifest import update_environment
+from infini_eval.results.writer import SampleWriter, replica_name
+from infini_eval.tasks._task import Task
+
+logger = logging.getLogger(__name__)
+Answered = tuple[Batch, list[Response]]
+
+
+def answer_batches(
+    config: EvalConfig, task: Task, backend: AnyBackend, world: World, left: list[Batch], prepared: Sequence[Prepared]
+) -> None:
+    """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
+    mesh = backend.mesh
+    queue = WorkQueue([batch.cost for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
+    scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
+    rows = [row for batch in left for row in batch.rows]
+
+    def work() -> Iterator[tuple[Batch, Sequence[Prepared]]]:
+        for index in queue:
+            world.at(f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}")
+            yield left[index], prepared
+
+    with (
+        SampleWriter(config.save_path, replica_name(mesh.dp_rank))
+        if mesh.is_leader
+        else contextlib.nullcontext() as writer,
+        Progress(world, len(rows), sum(prepared[row].tokens for row in rows)) as progress,
+    ):
+
+        def on_tokens(tokens: int) -> None:
+            if mesh.is_leader:
+                progress.add(tokens=tokens)
+
+        for batch, responses in _smaller_next_time(config, backend.answer(work(), on_tokens)):
+            if writer is None:
+                continue
+            for row, response in zip(batch.rows, responses, strict=True):
+                record = _record(config, scorers, prepared[row], response, mesh.dp_rank)
+                writer.write(record)
+                _log_sample(config, record)
+                progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
+
+
+def batch_sizes(config: EvalConfig, left: Sequence[Batch], prepared: Sequence[Prepared]) -> list[tuple[int, int]]:
+    """Rows of each batch, and tokens of its longest row with the answer."""
+    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in left]
+
+
+def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:
+    """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
+    try:
+        yield from answers
+    except OutOfMemory as error:
+        if error.rows > 1:
+            update_environment(config.save_path, batch_sizes={"largest": error.rows // 2})
+        raise
+
+
+def _record(
+    config: EvalConfig, scorers: dict[str, Any], prepared: Prepared, response: Response, replica: int
+) -> SampleRecord:
+    scores = {name: score(response.text, prepared.sample) for name, score in scorers.items()}
+    return SampleRecord(prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica)
+
+
+def _log_sample(config: EvalConfig, record: SampleRecord) -> None:
+    if config.quiet:
+        return
+    prompt = record.sample.prompt if config.log_prompts else record.excerpt
+    logger.info("input: %s", prompt)
+    logger.info("generation: %s\n%s", record.response.text, "-" * 50)

@@ -1,0 +1,48 @@
+"""What a run is: everything that can change an answer is its identity, the rest its environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from infini_eval import __version__
+from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.backends._keys import without_keys
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import LoadedData
+from infini_eval.records import RunManifest
+
+
+def describe_run(
+    config: EvalConfig, data: LoadedData, backend: AnyBackend, prepared: Sequence[Prepared]
+) -> RunManifest:
+    """The manifest that is written before the first sample; the task stands in the configuration."""
+    filters = {"num_shots": config.num_shots, "num_digits": config.num_digits or None, "depths": config.depths}
+    identity = {
+        "task": config.task,
+        "scorer": config.scorer,
+        "data": data.fingerprint,
+        "filters": {**filters, "context_length": config.context_length},
+        "seed": config.seed,
+        "num_samples": config.num_samples,
+        "max_new_tokens": config.max_new_tokens,
+        **backend.identity(),
+    }
+    environment = {
+        "eval_dataset_path": data.source,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": without_keys(sys.argv),
+        "versions": _versions(),
+        **backend.environment(),
+    }
+    return RunManifest(identity, backend.model_facts(), environment, len(prepared))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"infini_eval": __version__, "python": platform.python_version()}
+    for package in ("torch", "tokenizers", "safetensors", "numpy"):
+        versions[package] = importlib.metadata.version(package)
+    return versions
