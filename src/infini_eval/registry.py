@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import pkgutil
+import re
+from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import ConfigError
@@ -17,9 +18,9 @@ ATTRIBUTE = {"tasks": "TASK", "scorers": "score", "backends": "Backend", "report
 
 
 def names(kind: str) -> list[str]:
-    """Every name of that kind, sorted: the package's own files, then entry points. Imports none of them."""
-    package = importlib.import_module(f"infini_eval.{kind}")
-    own = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+    """Every name of that kind, sorted: the package's own files that define it, and entry points. Imports none of them."""
+    folder = Path(__file__).parent / kind
+    own = [path.stem for path in folder.glob("[!_]*.py") if _defines(path, ATTRIBUTE[kind])]
     return sorted({*own, *_entry_points(kind)})
 
 
@@ -36,6 +37,11 @@ def load(kind: str, name: str) -> Any:
     if point is not None:
         return point.load()
     return getattr(importlib.import_module(f"infini_eval.{kind}.{name}"), ATTRIBUTE[kind])
+
+
+def _defines(path: Path, attribute: str) -> bool:
+    """Whether a file defines the attribute at its top level; the other files of the folder are parts of these."""
+    return re.search(rf"^(?:def |class )?{attribute}\b", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
