@@ -184,7 +184,8 @@ def main() -> int:
         ratio = found["planned"] / found["measured"]
         worst = max(worst, abs(ratio - 1))
         parts = ", ".join(f"{key} {found[key] / 1e6:.0f}" for key in ("weights", "state", "activations"))
-        text = f"{name:20} planned {found['planned'] / 1e6:7.1f} MB ({parts})  measured {found['measured'] / 1e6:7.1f} MB  {ratio:.3f}"
+        planned, measured = found["planned"] / 1e6, found["measured"] / 1e6
+        text = f"{name:20} planned {planned:7.1f} MB ({parts})  measured {measured:7.1f} MB  {ratio:.3f}"
         print(json.dumps({**found, "ratio": ratio}) if args.json else text, flush=True)
     return int(worst > TOLERANCE)
 

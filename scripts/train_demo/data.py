@@ -121,6 +121,8 @@ class Source:
         depth, snap = _depth(rng, mix), rng.random() < 0.5
         haystack = self.haystacks.draw(rng, size + 32, mix.kind)
         for _ in range(8):
+            if size >= haystack.size:  # a repeated filler that merges much at its joints came out too short
+                return None
             before, after = haystack.cut(max(size, 0), depth, snap)
             encoding = self.tokenizer.encode(head + before + needle + after + joint)
             excess = len(encoding.ids) - end

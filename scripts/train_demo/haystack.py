@@ -26,6 +26,11 @@ class Haystack:
     def tokenized(cls, content: str, tokenizer: Tokenizer) -> Haystack:
         return cls(content, [start for start, _ in tokenizer.encode(content).offsets])
 
+    @property
+    def size(self) -> int:
+        """Tokens from the first one on."""
+        return len(self.starts) - self.first
+
     def cut(self, size: int, depth: float, snap: bool) -> tuple[str, str]:
         """The first `size` tokens, split at `depth`; with `snap` the split moves to the next end of a sentence."""
         middle = self.starts[self.first + round(size * depth)]

@@ -40,14 +40,13 @@ def llama_config(vocab_size: int, end_token: int) -> LlamaConfig:
 class PlainLlama(nn.Module):
     """LlamaForCausalLM as the training loop sees it.
 
-    stretch: while training, sequences get a jump in their positions between needle and question, so that a short
+    While training, sequences get a jump in their positions between needle and question, so that a short
     sequence teaches distances up to TRAINED_LENGTH. Products are in bfloat16 while training; weights always float32.
     """
 
     def __init__(self, config: LlamaConfig, seed: int) -> None:
         super().__init__()
         self.llama = LlamaForCausalLM(config).float()
-        self.jumps = torch.Generator().manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, weight in self.named_weights().items():
@@ -63,7 +62,7 @@ class PlainLlama(nn.Module):
         if ablate:
             raise ValueError("a plain Llama has no memory to take away")
         training = torch.is_grad_enabled()
-        places_BT = stretched(batch, self.jumps) if training else torch.arange(batch.ids_BT.shape[1])[None]
+        places_BT = stretched(batch) if training else torch.arange(batch.ids_BT.shape[1])[None]
         with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, enabled=training):
             return self(batch.ids_BT, batch.position_BK, places_BT.to(batch.ids_BT.device)).float()
 
@@ -101,11 +100,13 @@ def last_layer(layer: LlamaDecoderLayer, x_BTD: Tensor, position_BK: Tensor, cos
     return x_BKD + layer.mlp(layer.post_attention_layernorm(x_BKD))
 
 
-def stretched(batch: Batch, generator: torch.Generator) -> Tensor:
+def stretched(batch: Batch) -> Tensor:
     """[B, T] rotary positions: half of the sequences jump once, somewhere in the haystack after the needle.
 
-    With the jump the last position is uniform up to TRAINED_LENGTH.
+    With the jump the last position is uniform up to TRAINED_LENGTH. The draws depend on the batch alone, so a resumed
+    run makes the same ones.
     """
+    generator = torch.Generator().manual_seed(int(batch.ids_BT.sum()))
     tokens = torch.arange(batch.ids_BT.shape[1])
     places_BT = tokens.repeat(len(batch.ids_BT), 1)
     for row, (position, copy, answer) in enumerate(zip(batch.position_BK, batch.copy_BK, batch.answer_BK)):

@@ -193,3 +193,5 @@ class EvalConfig:
     log_prompts: bool = False
     quiet: bool = False
     plan: bool = True  # refuse, before loading, what cannot fit
+    task_options: tuple[tuple[str, str], ...] = ()  # names and values, as the task lists them
+    context_window: int | None = None  # tokens that the model reads at most, answer included; None: as it says itself

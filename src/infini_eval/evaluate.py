@@ -15,7 +15,7 @@ from infini_eval.evaluation.answering import answer_batches, batch_sizes
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.evaluation.run_folder import largest_batch, merge_results, opened_run_folder, unfinished
 from infini_eval.evaluation.samples import choose_samples
-from infini_eval.evaluation.telling import say, say_lengths
+from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.planning.watch import MemoryWatch
 from infini_eval.tasks._task import Task
 
@@ -47,6 +47,7 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         say(world, backend.notes)
         prepared = [backend.prepare(sample, task.locate(sample)) for sample in samples]
         say_lengths(world, prepared)
+        say_window(config, world, backend.model_facts(), prepared)
         manifest = describe_run(config, data, backend, prepared)
         with opened_run_folder(config, manifest, world) as state:
             left = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)

@@ -17,7 +17,8 @@ class Sample:
 
     `answer` is text even where the data set stores a number. `columns` holds every column of the data set except the
     prompt, unchanged, for the record. `context_length` is the data set's label in tokens (None where it has none);
-    the real length is measured with the model's tokenizer and stands in the record as `prompt_tokens`.
+    the real length is measured with the model's tokenizer and stands in the record as `prompt_tokens`. `depth_percent`
+    is NaN where a task has no depths (null in the record).
     """
 
     id: str
@@ -61,9 +62,12 @@ class Response:
 
 @dataclass(frozen=True)
 class Score:
-    """A scorer's judgement: `value` in 0..1 and what it read as the answer (None where it found none)."""
+    """A scorer's judgement: `value` in 0..1 and what it read as the answer (None where it found none).
 
-    value: float
+    `value` is None where nothing can be said: the answer waits for a judge, or a judge's verdict cannot be read.
+    """
+
+    value: float | None
     extracted: str | None = None
 
 
@@ -88,7 +92,10 @@ class NeedlePosition:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One finished sample, as one line of samples/*.jsonl. It never holds the prompt."""
+    """One finished sample, as one line of samples/*.jsonl. It never holds the prompt.
+
+    `number_from`: where a wrong number comes from, "shot", "prompt" or "nowhere"; None where that is not the question.
+    """
 
     sample: Sample
     response: Response
@@ -97,6 +104,7 @@ class SampleRecord:
     position: NeedlePosition
     excerpt: str
     replica: int = 0
+    number_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Flat columns: the data set's own first, then ours (ours win where a name is the same)."""
@@ -131,6 +139,7 @@ class SampleRecord:
             "answer_crosses_border": self.position.answer_crosses_border,
             "prompt_sha256": self.sample.prompt_sha256,
             "excerpt": self.excerpt,
+            "number_from": self.number_from,
             "seconds": round(self.response.seconds, 6),
             "replica": self.replica,
         }

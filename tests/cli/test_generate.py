@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,11 @@ def test_excluded_keys(tmp_path: Path) -> None:
         (("--needle-segment", "2"), "--segment-length"),
         (("--num_prompts", "10", "--num_digits", "1"), "no key of 1 digit"),
         (("--check_key_in_dataset", "/nowhere"), "no data set at /nowhere"),
+        (("--char-count", "1000"), "needed once"),
+        (
+            ("--task", "niah", "--option", "needle=" + "word " * 900, "--option", "question=Which?"),
+            "tokens are too few",
+        ),
     ],
 )
 def test_users_mistakes(
@@ -148,6 +154,48 @@ def test_users_mistakes(
     assert status == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in ("file", "file/below"):
+        for kind in ("hf", "parquet"):
+            assert generate("--context_length", "600", "--format", kind, "--save_path", str(tmp_path / place)) == 2
+            assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if not os.access(closed, os.W_OK):  # root may write anywhere
+        assert generate("--context_length", "600", "--save_path", str(closed)) == 2
+        assert "no right to write" in capsys.readouterr().err
+
+
+def test_nothing_unfinished_is_left(tmp_path: Path) -> None:
+    words = ("--option", "needle=It is grass.", "--option", "question=What is it?", "--option", "expected=green")
+    flags = ("--task", "niah", *words, "--haystack_dir", "filler", "--context_length", "600", "--depths", "50")
+    assert generate(*flags, "--save_path", str(tmp_path)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_in_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--task", "niah", "--char-count", "4000", "9000", "--depths", "random", "--num_prompts", "2")
+    assert generate(*flags, "--save_path", str(tmp_path)) == 0
+    assert "note: 4,000 characters of english are" in capsys.readouterr().out
+    samples = load_samples(tmp_path).samples
+    assert [round(len(sample.prompt) / 1_000) for sample in samples] == [4, 4, 9, 9]
+    assert all(sample.context_length == sample.columns["token_count"] for sample in samples)
+
+
+def test_check_knows_wrong_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--context_length", "600", "--depths", "50", "--num_prompts", "2", "--quiet")
+    assert generate(*flags, "--save_path", str(tmp_path)) == 0
+    table = pq.read_table(tmp_path / FILE)
+    wrong = table.set_column(table.column_names.index("token_count"), "token_count", pa.array([600, 599]))
+    pq.write_table(wrong, tmp_path / "wrong.parquet")
+    assert main(["data", "check", str(tmp_path / "wrong.parquet"), "--tokenizer", TOKENIZER]) == 1
+    assert "DEFECT wrong_length: 1 sample(s)" in capsys.readouterr().out
+    pq.write_table(wrong.drop_columns(["tokenizer_hash"]), tmp_path / "foreign.parquet")
+    assert main(["data", "check", str(tmp_path / "foreign.parquet"), "--tokenizer", TOKENIZER]) == 0
+    assert "counted with another tokenizer" in capsys.readouterr().out
 
 
 def test_check_counts_and_names_defects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infini_eval.datasets.generate import generate
+from infini_eval.datasets import english
+from infini_eval.datasets.characters import tokens_of_characters
+from infini_eval.datasets.generate import _answered, generate
 from infini_eval.datasets.keys import KeyDrawer, key_range
 from infini_eval.datasets.plan import GenerateConfig
+from infini_eval.datasets.sources import Source
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.datasets.validate import validate
 from infini_eval.errors import ConfigError, DataError
@@ -92,6 +96,7 @@ def test_segments(bpe: Tokenizer) -> None:
 def test_training_data(bpe: Tokenizer) -> None:
     rows = make(bpe, is_eval=False)
     assert all(row["prompt"].endswith(f"The pass key is {row['answer']}") and row["is_eval"] == "no" for row in rows)
+    assert _answered("Which code?", "7") == "Which code? 7"
 
 
 def test_keys_that_run_out(bpe: Tokenizer) -> None:
@@ -119,6 +124,42 @@ def test_a_haystack_of_ones_own(bpe: Tokenizer, tmp_path) -> None:
     rows = make(bpe, haystack=str(tmp_path))
     assert {row["haystack"] for row in rows} == {tmp_path.name}
     assert "blue river" in rows[0]["prompt"] and {bpe.count(row["prompt"]) for row in rows} == {700}
+
+
+def test_prompts_share_a_small_haystack(bpe: Tokenizer, tmp_path) -> None:
+    """A text that one prompt can be cut from serves many prompts, which start at places of their own."""
+    (tmp_path / "a.txt").write_text(english.text(7, 0, 300))
+    rows = make(bpe, haystack=str(tmp_path), context_lengths=(700, 1_500), num_prompts=20)
+    assert [bpe.count(row["prompt"]) for row in rows] == [700] * 60 + [1_500] * 60
+    assert len({row["haystack_hash"] for row in rows}) > 60 and {row["haystack_unique"] for row in rows} == {1.0}
+    assert validate(as_samples(rows)) == []
+
+
+def test_a_haystack_that_runs_out_within_a_prompt(bpe: Tokenizer, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text(english.text(7, 0, 60))
+    with pytest.raises(DataError, match=r"too short: it has [\d,]+ tokens, a prompt needs 4,000"):
+        make(bpe, haystack=str(tmp_path), context_lengths=(700, 4_000))
+    rows = make(bpe, haystack=str(tmp_path), context_lengths=(700, 4_000), allow_repeat=True)
+    assert {row["haystack_unique"] for row in rows[:12]} == {1.0}
+    assert all(0.2 < row["haystack_unique"] < 0.6 for row in rows[12:])
+    assert [bpe.count(row["prompt"]) for row in rows] == [700] * 12 + [4_000] * 12
+
+
+def test_lists_have_no_places(bpe: Tokenizer) -> None:
+    generator = replace(TASK.generator, needs_haystack=False)
+    for flag, value in (("control", "no-context"), ("question_phase", "border"), ("boundary", "before")):
+        with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')} does not go with the task"):
+            generate(GenerateConfig((700,), (0,), 1, **{flag: value}), bpe, generator)
+
+
+@pytest.mark.parametrize("characters", [3_000, 90_000])
+def test_a_size_in_characters(bpe: Tokenizer, characters: int) -> None:
+    tokens = tokens_of_characters(characters, Source("english", 42).parts(), bpe)
+    (row,) = make(bpe, context_lengths=(tokens,), depths=(50,), num_prompts=1)
+    assert len(row["prompt"]) == pytest.approx(characters, rel=0.06)
+    assert tokens_of_characters(10**8, Source("english", 42).parts(), bpe) == pytest.approx(
+        tokens * 1e8 / characters, rel=0.03
+    )
 
 
 def test_a_haystack_that_holds_the_needle(bpe: Tokenizer, tmp_path) -> None:

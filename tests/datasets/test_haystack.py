@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,10 +53,10 @@ def test_numbers_between_cuts(bpe: Tokenizer) -> None:
 def test_too_little_text(bpe: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The grass is green and the sky is blue. " * 20)
     parts = Source(str(tmp_path)).parts
-    with pytest.raises(DataError, match=r"too short: it has [\d,]+ tokens, 5,000 are needed"):
+    with pytest.raises(DataError, match=r"too short: it has [\d,]+ tokens, a prompt needs 5,000"):
         build_haystack(parts(), bpe, 5_000, name="a")
     made = build_haystack(parts(), bpe, 5_000, name="a", allow_repeat=True)
-    assert made.tokens >= 5_000 and 0 < made.unique_fraction < 0.1
+    assert made.tokens >= 5_000 and 0 < made.unique_fraction(5_000) < 0.1
     with pytest.raises(DataError, match="no two words"):
         build_haystack(["..."], bpe, 5, name="dots")
 
@@ -85,8 +87,29 @@ def test_unusable_sources(tmp_path: Path) -> None:
         list(Source(str(tmp_path)).parts())
 
 
+def test_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = PermissionError(13, "Permission denied", str(tmp_path / "closed"))
+
+    def walk(top: Path, onerror: Callable[[OSError], None]) -> Iterator[Any]:
+        onerror(closed)
+        yield from ()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.walk", walk)
+        with pytest.raises(DataError, match="closed cannot be read: Permission denied"):
+            list(Source(str(tmp_path)).parts())
+    with monkeypatch.context() as patched:
+
+        def refuse(_: Path) -> bool:
+            raise closed
+
+        patched.setattr(Path, "exists", refuse)
+        with pytest.raises(DataError, match="closed cannot be read: Permission denied"):
+            Source(str(tmp_path / "closed" / "deep")).parts()
+
+
 def test_built_in_sources(bpe: Tokenizer) -> None:
     filler = build_haystack(Source("filler").parts(), bpe, 3_000, name="filler", repeats=True)
-    assert filler.text.startswith(FILLER * 3) and filler.unique_fraction == 1.0 and filler.repeats
+    assert filler.text.startswith(FILLER * 3) and filler.unique_fraction(10**6) == 1.0 and filler.repeats
     docs = build_haystack(Source("python-docs").parts(), bpe, 200_000, name="python-docs")
     assert docs.tokens >= 200_000

@@ -147,5 +147,7 @@ def test_draws_are_by_cell_nested_and_noted(tmp_path: Path) -> None:
     only_50 = [s for s in samples if s.depth_percent == 50]
     assert select_samples(only_50, 5, seed=1)[0] == [s for s in five if s.depth_percent == 50]
     everything, notes = select_samples(samples, 30, seed=1)
-    assert len(everything) == 60 and "asked for 30" in notes[0] and "20 at depth 0% of 1024 tokens, depth 50%" in notes[0]
+    assert (
+        len(everything) == 60 and "asked for 30" in notes[0] and "20 at depth 0% of 1024 tokens, depth 50%" in notes[0]
+    )
     assert select_samples(samples, None, seed=1) == (samples, [])

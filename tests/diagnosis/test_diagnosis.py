@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
-from infini_eval.diagnosis.ablation import head_effects
+from infini_eval.diagnosis import ablation
+from infini_eval.diagnosis.ablation import ask, head_effects
 from infini_eval.diagnosis.findings import inspect
+from infini_eval.diagnosis.health import points_along
 from infini_eval.diagnosis.probe import probe
+from infini_eval.diagnosis.sample import contrast, first_difference
 from infini_eval.diagnosis.text import inspection_text
-from infini_eval.diagnosis.trace import load_weights, trace
+from infini_eval.diagnosis.trace import Trace, Watched, load_weights, reachable, trace
 from infini_eval.diagnosis.verdict import Evidence, Interval, judge
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models.naive import naive_logits
@@ -76,22 +81,28 @@ def test_a_plain_llama_has_nothing_to_diagnose(tmp_path) -> None:
 def test_the_trace_ends_in_the_models_logits(checkpoint: Checkpoint, tokens: int) -> None:
     ids = torch.arange(tokens) % 96
     weights = load_weights(checkpoint)
-    traced = trace(weights, checkpoint, ids, 0, "rotary")
-    expected = naive_logits(weights, checkpoint.config, ids[None], memory="on", memory_query="rotary")[0, -1]
-    torch.testing.assert_close(traced.logits_V, expected, atol=1e-4, rtol=0)
-    last = (tokens - 1) // 8
-    assert traced.layers[0].points[0] == 1 and traced.layers[0].points[-1] == last
+    watched = [Watched(at, (3, 4)) for at in (tokens - 5, tokens - 1)]
+    traces, _ = trace(weights, checkpoint, ids, 0, "rotary", watched)
+    expected = naive_logits(weights, checkpoint.config, ids[None], memory="on", memory_query="rotary")[0]
+    for at, traced in zip(watched, traces, strict=True):
+        torch.testing.assert_close(traced.logits_V, expected[at.position], atol=1e-4, rtol=0)
+        assert traced.layers[0].points[0] == 1 and traced.layers[0].points[-1] == at.position // 8
+
+
+def traced_at_60(checkpoint: Checkpoint, tokens: tuple[int, ...] = (5, 6, 7)) -> tuple[Trace, Watched]:
+    watched = Watched(60, tokens)
+    return trace(load_weights(checkpoint), checkpoint, torch.arange(61) % 96, 2, "rotary", [watched])[0][0], watched
 
 
 def test_direct_logits_add_up_to_the_models_own(checkpoint: Checkpoint) -> None:
     """The whole residual stream, put through the attribution, must give the logits themselves."""
-    traced = trace(load_weights(checkpoint), checkpoint, torch.arange(40) % 96, 1, "rotary")
+    traced, _ = traced_at_60(checkpoint)
     torch.testing.assert_close(traced.direct_logits(traced.hidden_D), traced.logits_V, atol=1e-4, rtol=0)
 
 
 def test_probe_is_linear_in_what_was_read(checkpoint: Checkpoint) -> None:
-    traced = trace(load_weights(checkpoint), checkpoint, torch.arange(61) % 96, 2, "rotary")
-    found = probe(traced, 2, 5, [6, 7])
+    traced, watched = traced_at_60(checkpoint)
+    found = probe(traced, 2, watched, [], given=7)
     assert found.after == (0, 1, 2, 4)
     layer = traced.layers[1]
     vector = torch.einsum("nh,dnh->nd", layer.retrieved_PNH[-1], layer.out_weight_DNH)
@@ -99,6 +110,33 @@ def test_probe_is_linear_in_what_was_read(checkpoint: Checkpoint) -> None:
     expected = logits[:, 5] - logits[:, [6, 7]].mean(-1)
     torch.testing.assert_close(found.ungated[1, -1], expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.gated[1, -1], expected * layer.gate_N, atol=1e-5, rtol=1e-4)
+    reads = [
+        torch.einsum("nh,dnh,n->d", each.retrieved_PNH[-1], each.out_weight_DNH, each.gate_N) for each in traced.layers
+    ]
+    total = traced.direct_logits(torch.stack(reads).sum(0))
+    assert found.against_given == pytest.approx((total[5] - total[7]).item(), abs=1e-4)
+
+
+def test_no_query_reads_more_than_is_reachable() -> None:
+    """Against many random positive feature vectors, and the row that attains the bound."""
+    torch.manual_seed(0)
+    memory, z, readout = torch.randn(3, 2, 4, 4), torch.rand(3, 2, 4) + 0.1, torch.randn(2, 4, 5)
+    bound_PNS = reachable(memory, z, readout)
+    features = torch.rand(4000, 2, 4) ** 8
+    read = torch.einsum("cnh,pnhk->cpnk", features, memory) / torch.einsum("cnh,pnh->cpn", features, z)[..., None]
+    logits = torch.einsum("cpnk,nks->cpns", read, readout)
+    most = (logits - logits.mean(-1, keepdim=True)).amax(0)
+    assert (most <= bound_PNS + 1e-5).all()
+    assert (bound_PNS - most).max() < 0.2 * bound_PNS.abs().max()
+
+
+def test_a_written_token_is_reachable_and_another_is_not() -> None:
+    """One association, key 0 -> the direction of token 0: the best query finds it, and nothing for token 2."""
+    memory = torch.zeros(1, 1, 2, 2)
+    memory[0, 0, 0] = torch.tensor([3.0, 0.0])
+    readout = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    found = reachable(memory, torch.ones(1, 1, 2), readout)[0, 0]
+    assert found.tolist() == pytest.approx([2.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("tokens", [33, 40, 47])
@@ -106,13 +144,47 @@ def test_ablating_all_heads_at_the_question_equals_closing_their_reads(checkpoin
     """Against the naive forward: the question's segment recomputed with retrieved = 0 from its border on."""
     model = NativeModel.load(checkpoint, ModelSettings(device="cpu"))
     prompt, answer = np.arange(tokens) % 96, [5, 9, 11]
-    log_p, by_head, by_layer, without = head_effects(model, prompt, answer)
+    found = head_effects(model, ask(model, prompt), answer)
     ids = torch.tensor([[*prompt.tolist(), *answer]])
     whole = model.logits(ids).log_softmax(-1)[0]
-    expected = sum(whole[tokens - 1 + i, token].item() for i, token in enumerate(answer))
-    assert log_p == pytest.approx(expected, abs=1e-3)
-    assert by_head.shape == (4, 4) and by_layer.shape == (4,)
-    assert without != pytest.approx(0, abs=1e-4)
+    expected = [whole[tokens - 1 + i, token].item() for i, token in enumerate(answer)]
+    assert found.log_p_A.tolist() == pytest.approx(expected, abs=1e-3)
+    assert found.by_head.shape == (4, 4) and found.by_layer.shape == (4,)
+    assert found.without_A.sum().item() != pytest.approx(0, abs=1e-4)
+
+
+def test_few_rows_at_once_change_nothing(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = NativeModel.load(checkpoint, ModelSettings(device="cpu"))
+    question = ask(model, np.arange(45) % 96)
+    together = head_effects(model, question, [5, 9]).by_head
+    monkeypatch.setattr(ablation, "ROW_TOKENS", 20)
+    torch.testing.assert_close(head_effects(model, question, [5, 9]).by_head, together, atol=1e-5, rtol=0)
+
+
+def test_greedy_answers_with_every_head_are_the_models_own(checkpoint: Checkpoint) -> None:
+    model = NativeModel.load(checkpoint, ModelSettings(device="cpu"))
+    prompt = np.arange(46) % 96
+    found = ablation.greedy_answers(model, ask(model, prompt), torch.ones(2, 4, 4), 5)
+    assert found == [model.generate([prompt], 5, stop_ids=[])[0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [([1, 2, 3], None), ([1, 2, 3, 4], None), ([1, 9, 3], 1), ([1, 2], 2), ([], 0)]
+)
+def test_the_first_wrong_token(given: list[int], place: int | None) -> None:
+    assert first_difference([1, 2, 3], given) == place
+
+
+def test_contrast_never_holds_the_token_itself() -> None:
+    answers = [[1, 2], [3, 2], [1, 4]]
+    assert contrast(answers, 0, 1) == [3]
+    assert contrast(answers, 5, 2) == [1, 3, 4]
+    assert contrast([], 0, 0) == [1]
+
+
+def test_health_is_looked_at_from_the_first_memory_to_the_question() -> None:
+    assert points_along(1) == [1]
+    assert points_along(7) == [1, 3, 4, 5, 7] and points_along(128) == [1, 33, 65, 96, 128]
 
 
 def test_a_head_with_a_closed_gate_loses_nothing(tmp_path) -> None:
@@ -120,8 +192,8 @@ def test_a_head_with_a_closed_gate_loses_nothing(tmp_path) -> None:
         Checkpoint(write_tiny_checkpoint(tmp_path / "1", tiny_config(balance_act_type="hard_sigmoid"))), -3.0
     )
     model = NativeModel.load(checkpoint, ModelSettings(device="cpu"))
-    _, by_head, _, without = head_effects(model, np.arange(40) % 96, [5, 6])
-    assert by_head.abs().max() < 1e-4 and abs(without) < 1e-4
+    found = head_effects(model, ask(model, np.arange(40) % 96), [5, 6])
+    assert found.by_head.abs().max() < 1e-4 and found.without_A.abs().max() < 1e-4
 
 
 def interval(low: float, high: float) -> Interval:
@@ -129,13 +201,26 @@ def interval(low: float, high: float) -> Interval:
 
 
 STRONG, NOTHING, BROAD = interval(3, 5), interval(-0.2, 0.2), interval(-2, 4)
+
+
+def case(**found: Interval) -> Evidence:
+    """Evidence of a token that is written, held, reachable and read, except for what is given."""
+    sound = dict.fromkeys((field.name for field in fields(Evidence)), STRONG) | {"change": NOTHING}
+    return Evidence(**{**sound, **found})
+
+
 CASES = {
-    "never written": Evidence(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING),
-    "overwritten": Evidence(STRONG, NOTHING, NOTHING, NOTHING, interval(-5, -3)),
-    "not read": Evidence(STRONG, STRONG, NOTHING, NOTHING, NOTHING),
-    "read but not used": Evidence(STRONG, STRONG, STRONG, STRONG, NOTHING),
-    "undecided": Evidence(BROAD, BROAD, BROAD, BROAD, BROAD),
+    "never written": case(written=NOTHING, reachable_after_writing=NOTHING, held=NOTHING, read=NOTHING),
+    "overwritten": case(held=NOTHING, read=NOTHING, against_given=NOTHING, change=interval(-5, -3)),
+    "not read": case(read=NOTHING, against_given=NOTHING),
+    "read but not used": case(),
+    "undecided": case(**dict.fromkeys((field.name for field in fields(Evidence)), BROAD)),
 }
+
+
+def test_not_read_needs_a_memory_that_holds_it() -> None:
+    assert judge(case(held=BROAD, read=BROAD, against_given=NOTHING), 3, 9).label == "not read"
+    assert judge(case(held=BROAD, read=BROAD, against_given=NOTHING, reachable=BROAD), 3, 9).label == "undecided"
 
 
 @pytest.mark.parametrize("label", CASES)
@@ -144,7 +229,9 @@ def test_each_class_needs_its_evidence(label: str) -> None:
 
 
 def test_few_failures_decide_nothing() -> None:
-    assert judge(CASES["never written"], 20, 4).label == "undecided"
+    few = replace(CASES["never written"], written=replace(NOTHING, n=4))
+    assert judge(few, 20, 4).label == "undecided"
+    assert judge(None, 20, 4).label == "undecided"
     assert judge(None, 20, 0).label == "works"
 
 

@@ -26,7 +26,9 @@ def test_every_row_is_in_one_batch(lengths, segment, size, largest) -> None:
 @given(st.data(), st.integers(1, 64), st.integers(1, 200))
 def test_prefill_steps_cover_every_token_and_cross_no_border(data, segment: int, chunk: int) -> None:
     whole = data.draw(st.integers(0, 6))
-    rests = data.draw(st.lists(st.integers(0 if whole else 1, segment - 1 if whole else segment), min_size=1, max_size=5))
+    rests = data.draw(
+        st.lists(st.integers(0 if whole else 1, segment - 1 if whole else segment), min_size=1, max_size=5)
+    )
     rests = [min(rest, segment - 1) if whole or segment > 1 else rest for rest in rests]
     lengths = [max(1, whole * segment + rest) for rest in rests]
     if len({length // segment for length in lengths}) > 1:
@@ -52,7 +54,11 @@ def test_stages_are_contiguous_and_no_split_is_lighter(costs, data) -> None:
     stages = split_evenly(costs, parts)
     assert [layer for stage in stages for layer in stage] == list(range(len(costs)))
     busiest = max(sum(costs[layer] for layer in stage) for stage in stages)
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(costs) - 1), min_size=parts - 1, max_size=parts - 1))) if parts > 1 else []
+    cuts = (
+        sorted(data.draw(st.sets(st.integers(1, len(costs) - 1), min_size=parts - 1, max_size=parts - 1)))
+        if parts > 1
+        else []
+    )
     edges = [0, *cuts, len(costs)]
     other = max(sum(costs[a:b]) for a, b in zip(edges, edges[1:], strict=False))
     assert busiest <= other + 1e-9

@@ -18,7 +18,9 @@ H100 = Gpu("NVIDIA H100 80GB HBM3", 81559, 0, "570.1")
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, doctor.Finding]]:
     """Examine a machine with these GPUs, versions and facts; findings by subject."""
 
-    def examine(gpus=None, cuda="13.0", versions=None, libraries=("libbitsandbytes_cuda130.so",), triton=True, model=None):
+    def examine(
+        gpus=None, cuda="13.0", versions=None, libraries=("libbitsandbytes_cuda130.so",), triton=True, model=None
+    ):
         known = {"torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2", **(versions or {})}
         monkeypatch.setattr(doctor, "find_gpus", lambda: gpus)
         monkeypatch.setattr(doctor, "torch_cuda", lambda: cuda)
@@ -85,7 +87,9 @@ def test_unreachable_hub_and_token_without_its_value(tmp_path: Path):
 
 def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 5120, 570.1'\necho 'NVIDIA GB10, [N/A], [N/A], 580.2'\n")
+    program.write_text(
+        "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 5120, 570.1'\necho 'NVIDIA GB10, [N/A], [N/A], 580.2'\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     found = gpus.find_gpus()
@@ -108,4 +112,6 @@ def test_command_prints_every_finding(capsys, monkeypatch):
     status = main(["doctor"])
     text = capsys.readouterr().out
     assert status in (0, 1)
-    assert {"python", "torch", "packages", "hub", "disk"} <= {line.split()[1] for line in text.splitlines() if line[:1] in "✓·-✗" and line.strip()}
+    assert {"python", "torch", "packages", "hub", "disk"} <= {
+        line.split()[1] for line in text.splitlines() if line[:1] in "✓·-✗" and line.strip()
+    }

@@ -31,8 +31,23 @@ MODELS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {"num_experts": 4, "decoder_sparse_step": 2, **MOE},
     "qwen2_moe": {"num_experts": 4, "shared_expert_intermediate_size": 48, **MOE},
-    "deepseek_v3": {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1, **MOE, **LATENT},
-    "llama4_text": {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 80, "interleave_moe_layer_step": 2, "attention_chunk_size": 8, "use_qk_norm": False},
+    "deepseek_v3": {
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+        "n_group": 2,
+        "topk_group": 1,
+        **MOE,
+        **LATENT,
+    },
+    "llama4_text": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 80,
+        "interleave_moe_layer_step": 2,
+        "attention_chunk_size": 8,
+        "use_qk_norm": False,
+    },
 }
 
 
@@ -52,7 +67,9 @@ def test_parameters_are_those_that_transformers_builds(family: str):
     config, model = built_by_transformers(family, MODELS[family])
     document = config.to_dict()
     found = from_hf_config(document, family)
-    assert found.total_parameters == sum(parameter.numel() for parameter in model.parameters()) + buffers_of(family, model)
+    assert found.total_parameters == sum(parameter.numel() for parameter in model.parameters()) + buffers_of(
+        family, model
+    )
 
 
 def buffers_of(family: str, model: Any) -> int:
@@ -70,7 +87,15 @@ def buffers_of(family: str, model: Any) -> int:
         ({"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": False}, "FFFF"),
         ({"model_type": "gemma2", "sliding_window": 8}, "SFSF"),
         ({"model_type": "llama4_text", "attention_chunk_size": 8, "intermediate_size_mlp": 96}, "CCCF"),
-        ({"model_type": "llama4_text", "attention_chunk_size": 8, "intermediate_size_mlp": 96, "no_rope_layers": [1, 0, 1, 0]}, "CFCF"),
+        (
+            {
+                "model_type": "llama4_text",
+                "attention_chunk_size": 8,
+                "intermediate_size_mlp": 96,
+                "no_rope_layers": [1, 0, 1, 0],
+            },
+            "CFCF",
+        ),
         ({"layer_types": ["full_attention", "sliding_attention"] * 2, "sliding_window": 8}, "FSFS"),
     ],
 )

@@ -56,7 +56,9 @@ def test_bytes_a_token(scout: Architecture):
     assert len(chunked) == 36
     assert {layer.window for layer in chunked} == {8192}
     assert [index for index, layer in enumerate(scout.layers) if layer.attention == "full"] == list(range(3, 48, 4))
-    more = state_bytes(scout, 10**6 + 1, kv_dtype="bfloat16").cache - state_bytes(scout, 10**6, kv_dtype="bfloat16").cache
+    more = (
+        state_bytes(scout, 10**6 + 1, kv_dtype="bfloat16").cache - state_bytes(scout, 10**6, kv_dtype="bfloat16").cache
+    )
     assert more == 49_152
 
 

@@ -111,7 +111,12 @@ def test_nearest_settings_fit(settings: Settings, context: int, expected: str):
 
 @pytest.mark.parametrize(
     ("text", "count", "name"),
-    [("4xH100-80GB", 4, "H100-80GB"), ("h200", 1, "H200-141GB"), ("2X a100-40gb".replace(" ", ""), 2, "A100-40GB"), ("cpu-64GB", 1, "cpu-64GB")],
+    [
+        ("4xH100-80GB", 4, "H100-80GB"),
+        ("h200", 1, "H200-141GB"),
+        ("2X a100-40gb".replace(" ", ""), 2, "A100-40GB"),
+        ("cpu-64GB", 1, "cpu-64GB"),
+    ],
 )
 def test_devices(text: str, count: int, name: str):
     found, device = parse_gpus(text)

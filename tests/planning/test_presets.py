@@ -43,7 +43,9 @@ def test_a_full_cache_of_the_405b_model_at_128k():
 @pytest.mark.parametrize(
     ("model", "memory_mb", "two_buffers_mb", "full_cache_gb"), [("300m", 6.34, 50, 51.5), ("8b", 16.9, 134, 137)]
 )
-def test_infini_state_is_the_same_at_any_length(model: str, memory_mb: float, two_buffers_mb: float, full_cache_gb: float):
+def test_infini_state_is_the_same_at_any_length(
+    model: str, memory_mb: float, two_buffers_mb: float, full_cache_gb: float
+):
     architecture = read_architecture("infini-300m") if model == "300m" else infini_8b()
     at_1m = state_bytes(architecture, 2**20, kv_dtype="bfloat16")
     assert at_1m.memory / 1e6 == pytest.approx(memory_mb, rel=5e-3)

@@ -131,3 +131,23 @@ def test_a_browser_shows_the_page_and_runs_nothing(tmp_path):
     done = subprocess.run([*command, (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=60)
     assert "<title>M&lt;script&gt;" in done.stdout
     assert "owned</title>" not in done.stdout
+
+
+def test_gates_and_diagnosis_are_on_the_page(tmp_path):
+    gates = {"mean": 0.5, "values": [[0.25, 0.75], [0.0, 1.0]]}
+    folder = write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=3, model={"gates": gates}))
+    (folder / "diagnosis.txt").write_text(f"VERDICT not read {HOSTILE}")
+    run = analyze_run(folder)
+    html = page(run)
+    checked(html)
+    assert "Memory diagnosis" in html and "VERDICT not read &lt;script&gt;" in html
+    assert "How much each head" in html and "gates.values" not in html
+    written = {path.name for path in run.write_page()}
+    assert {"report.html", "gates.png", "gates.csv"} <= written
+
+
+@pytest.mark.parametrize("gates", [None, 5, {"values": "<b>"}, {"values": [[1], [1, 2]]}, {"values": [["x"]]}])
+def test_what_is_no_table_of_gates_is_not_drawn(tmp_path, gates):
+    run = analyze_run(write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=3, model={"gates": gates})))
+    assert "How much each head" not in page(run)
+    assert "gates.png" not in {path.name for path in run.write_page()}

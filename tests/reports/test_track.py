@@ -6,6 +6,7 @@ import pytest
 
 from infini_eval.errors import DataError
 from infini_eval.reports.track import render, step_of, track_runs, write
+from infini_eval.reports.track_plot import draw
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 
@@ -42,6 +43,22 @@ def test_rows_are_in_order_of_steps(tmp_path):
 def test_gates_are_shown_where_recorded(tmp_path):
     checkpoint(tmp_path, 5, model={"gates": {"mean": 0.4375}})
     assert "0.4375" in render(track_runs(tmp_path))
+
+
+def test_gates_of_each_layer_over_steps(tmp_path):
+    for step, gate in ((10, 0.25), (20, 0.75)):
+        values = [[gate, gate], [0.5, 1.0]]
+        checkpoint(tmp_path, step, model={"memory": "on", "gates": {"mean": 0, "values": values}})
+    found = track_runs(tmp_path)
+    assert [row["gates_by_layer"] for row in found["rows"]] == [[0.25, 0.75], [0.75, 0.75]]
+    assert "0.5000 (0.250 to 1.000)" in render(found)
+    lines = {line.get_label(): line.get_ydata().tolist() for line in draw(found).axes[1].lines}
+    assert lines == {"layer 0": [0.25, 0.75], "layer 1": [0.75, 0.75]}
+
+
+def test_without_gates_there_is_one_plot(tmp_path):
+    checkpoint(tmp_path, 10)
+    assert len(draw(track_runs(tmp_path)).axes) == 1
 
 
 def test_a_run_without_step_is_named(tmp_path):

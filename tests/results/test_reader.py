@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infini_eval.errors import DataError, RunFolderError
+from infini_eval.results import jsonl_files
 from infini_eval.results.folders import find_runs
 from infini_eval.results.reader import read_run
 from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
@@ -216,3 +217,15 @@ def test_damage_anywhere_gives_records_or_a_clear_error(tmp_path, place, garbage
         records = read_run(tmp_path)
         assert 0 < len(records) <= 12
         assert len(records.texts("excerpt", np.arange(len(records)))) == len(records)
+
+
+@pytest.mark.parametrize("size", [1, 700, 5000])
+def test_a_large_file_is_read_piece_by_piece(tmp_path, monkeypatch, size):
+    folder = write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=5))
+    path = next((folder / "samples").glob("*.jsonl"))
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    whole = read_run(folder)
+    monkeypatch.setattr(jsonl_files, "_PIECE_BYTES", size)
+    found = read_run(folder)
+    assert found.table.equals(whole.table) and len(found) == 10
+    assert found.notes == whole.notes and "torn" in found.notes[0]

@@ -25,7 +25,7 @@ pytest.importorskip("wonderwords")
 TOKENIZER = Path(__file__).resolve().parents[2] / "checkpoints" / "infini-demo" / "tokenizer"
 TASKS = [name for name in registry.names("tasks") if registry.load("tasks", name).generator and name != "ruler_qa"]
 LISTS = ("ruler_cwe", "ruler_fwe")
-LENGTH = 4_096
+LENGTH = 8_192
 
 
 @lru_cache(maxsize=1)
@@ -36,13 +36,13 @@ def tokenizer() -> Tokenizer:
 @cache
 def rows_of(task: str, **settings: Any) -> list[dict[str, Any]]:
     generator = registry.load("tasks", task).generator
-    options = settings.pop("options", ())
+    options, length = settings.pop("options", ()), settings.pop("length", LENGTH)
+    settings.setdefault("haystack", generator.haystack)
     config = GenerateConfig(
-        context_lengths=(LENGTH,),
+        context_lengths=(length,),
         depths=(0, 60, 100),
         num_prompts=2,
         task=task,
-        haystack=generator.haystack,
         length_includes_answer=generator.length_includes_answer,
         answer_budget=generator.answer_budget,
         options=dict(options),
@@ -114,31 +114,78 @@ def test_rulers_shapes(task: str) -> None:
 
 def test_variable_tracking_can_be_solved() -> None:
     for row in rows_of("ruler_vt"):
-        value = row["prompt"].rpartition("assigned the value ")[2].split(",")[0]
+        value = row["prompt"].rpartition("assigned the value ")[2].split()[0]
         chain = json.loads(row["outputs"])
-        assert row["prompt"].count(f"VAR {chain[0]} = {value}.") == 1
+        assert row["prompt"].count(f"VAR {chain[0]} = {value} ") == 1
         for before, after in itertools.pairwise(chain):
-            assert row["prompt"].index(f"VAR {after} = VAR {before}.") > row["prompt"].index(f"VAR {before} = ")
+            assert row["prompt"].index(f" VAR {after} = VAR {before} ") > row["prompt"].index(f"VAR {before} = ")
 
 
 def test_common_and_frequent_words_are_the_answer() -> None:
     for row in rows_of("ruler_cwe"):
-        listed = row["prompt"].split("\n")[1].split()[1::2]
+        example, listed = (row["prompt"].split("\n")[i].split()[1::2] for i in (1, 4))
+        assert len(example) == 10 * 10 + 30 * 3 and len(set(example)) == 40
         times = {word: listed.count(word) for word in set(listed)}
         assert {word for word, n in times.items() if n == 30} == set(json.loads(row["outputs"]))
         assert set(times.values()) == {3, 30}
     for row in rows_of("ruler_fwe"):
         listed = row["prompt"].partition("coded words. ")[2].partition("\n")[0].split()
         ranked = sorted(set(listed), key=listed.count, reverse=True)
-        assert ranked[0] == "...." and set(ranked[1:4]) == set(json.loads(row["outputs"]))
+        assert ranked[0] == "..." and ranked[1:4] == json.loads(row["outputs"])
+        most = listed.count("...")
+        for rank, word in enumerate(ranked[:20], 1):
+            assert listed.count(word) == pytest.approx(most / rank**2, abs=1.01)
 
 
 def test_niah_as_the_llama_4_document_has_it() -> None:
-    row = rows_of("niah", options=(("needle", "The code is {key}"), ("expected", "{key}"), ("markers", "yes")))[3]
+    words = (("needle", "The code is {key}"), ("question", "Which code?"), ("expected", "{key}"))
+    row = rows_of("niah", options=words)[3]
     assert row["prompt"].startswith("<document>\n")
     assert f"\n--- NEEDLE START ---\nThe code is {row['answer']}.\n--- NEEDLE END ---\n" in row["prompt"]
-    assert row["prompt"].endswith("</document>\n\nWhat is the secret code of the northern archive?")
+    assert row["prompt"].endswith("</document>\n\nWhich code?")
     assert not rows_of("niah", options=(("wrap", "none"),))[0]["prompt"].startswith("<document>")
+
+
+def test_ones_own_needle_brings_its_question_and_is_the_answer() -> None:
+    own = (("needle", "The cat of the house is called Mavis."), ("question", "What is the cat called?"))
+    for task in ("needle", "niah"):
+        (sample, *_) = samples(rows_of(task, options=own))
+        assert sample.answer == "The cat of the house is called Mavis"
+        contains = registry.load("scorers", "contains")
+        assert contains("Well: the CAT of the house is called mavis, I think.", sample).value == 1.0
+        assert contains("Mavis", sample).value == 0.0
+        with pytest.raises(ConfigError, match="needs a question of its own"):
+            rows_of(task, options=own[:1])
+
+
+def test_an_answer_that_stands_elsewhere_is_refused() -> None:
+    own = (("needle", "The cat is called grass."), ("question", "What is the cat called?"), ("expected", "Grass"))
+    with pytest.raises(DataError, match="'Grass' stands in the prompt outside the needle"):
+        rows_of("niah", options=own, haystack="filler")
+    leaking = (("needle", "The cat is Mavis."), ("question", "Is the cat Mavis?"), ("expected", "Mavis"))
+    with pytest.raises(DataError, match="or the question"):
+        rows_of("niah", options=leaking)
+
+
+@pytest.mark.parametrize("task", ["ruler_vt", "ruler_cwe"])
+def test_rulers_worked_examples(task: str) -> None:
+    """The example's answer stands behind its question, and is not the answer that is asked for."""
+    for row in rows_of(task):
+        first, second = row["prompt"].split("Question: ")[1:]
+        given = first.rpartition(":")[2].split("\n")[0].split()
+        assert second.rstrip().endswith(":") and len(given) == {"ruler_vt": 5, "ruler_cwe": 20}[task]
+        assert not set(given) & set(json.loads(row["outputs"])) or task == "ruler_cwe"
+        if task == "ruler_vt":
+            example = row["prompt"][: row["prompt"].rindex("Memorize")]
+            assert tokenizer().count(example.strip()) <= 500 - 30 and all(len(name) == 3 for name in given)
+    for row in rows_of(task, options=(("example", "no"),)):
+        assert row["prompt"].count("Question: ") == 1
+
+
+def test_lists_of_short_contexts() -> None:
+    for row in rows_of("ruler_cwe", length=2_048):
+        example, listed = (row["prompt"].split("\n")[i].split()[1::2] for i in (1, 4))
+        assert {example.count(word) for word in example} == {1, 3} and {listed.count(w) for w in listed} == {1, 6}
 
 
 def test_the_control_has_no_context() -> None:
@@ -165,6 +212,7 @@ def test_needles_of_data_without_the_column() -> None:
         ("multi_needle", (("needles", "11"),)),
         ("multi_needle", (("digits", "x"),)),
         ("ruler_fwe", (("alpha", "-1"),)),
+        ("ruler_cwe", (("example", "perhaps"),)),
         ("ruler_vt", (("hops", "0"),)),
     ],
 )

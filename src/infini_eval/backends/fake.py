@@ -87,9 +87,9 @@ class Backend:
         fails, errs = draw.random() < self._settings.failure_rate, draw.random() < self._settings.near_miss_rate
         if fails:
             return Response("", [], prepared.tokens, "error", 0.0, "the fake backend failed, as it was told to")
-        text = FORGOTTEN if self._forgets(prepared) else f" {prepared.sample.answer}."
+        text = FORGOTTEN if self._forgets(prepared) else _said(prepared.sample.answer)
         if errs and text != FORGOTTEN:
-            text = f" {near_miss(prepared.sample.answer, draw)}."
+            text = _said(near_miss(prepared.sample.answer, draw))
         ids = [] if self.tokenizer is None else self.tokenizer.encode(text, add_special_tokens=False).tolist()
         ids = ids[: self._config.max_new_tokens]
         details = {} if ids else {"completion_tokens": _tokens(len(text))}
@@ -100,6 +100,11 @@ class Backend:
         if self._settings.horizon is None or end is None:
             return False
         return prepared.tokens - end > self._settings.horizon
+
+
+def _said(answer: str) -> str:
+    """An answer as a model gives it: a full stop follows words and numbers, and nothing else."""
+    return f" {answer}." if answer[-1:].isalnum() else f" {answer}"
 
 
 def near_miss(answer: str, draw: random.Random) -> str:

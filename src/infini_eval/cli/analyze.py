@@ -13,8 +13,9 @@ from pathlib import Path
 from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
 from infini_eval.reports import summary
-from infini_eval.reports.analyze import AnalysedRun, analyze_run
-from infini_eval.reports.ascii_bars import render_quiet
+from infini_eval.reports.analyze import AnalysedRun
+from infini_eval.reports.any_run import analyze_any, quiet_line
+from infini_eval.reports.questions import AnalysedQuestions
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.folders import find_runs
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return status
     for number, run in enumerate(runs):
         if args.quiet:
-            print(f"{run.folder}: " * several + render_quiet(run.summary, ascii_only=plain).replace("\n", "\n  "))
+            print(f"{run.folder}: " * several + quiet_line(run, ascii_only=plain).replace("\n", "\n  "))
         else:
             print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
     written = _write_all(runs, args.html)
@@ -51,16 +52,18 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[list[AnalysedRun], int]:
+def _analysed(
+    folders: list[Path], plain: bool, failed_as_wrong: bool
+) -> tuple[list[AnalysedRun | AnalysedQuestions], int]:
     """Every run that can be reported on; a message on stderr for each that cannot."""
-    runs: list[AnalysedRun] = []
+    runs: list[AnalysedRun | AnalysedQuestions] = []
     status = EXIT_OK
     only = len(folders) == 1
     for folder in folders:
         found = find_runs(folder)
         for path in found:
             try:
-                runs.append(analyze_run(path, ascii_only=plain, failed_as_wrong=failed_as_wrong))
+                runs.append(analyze_any(path, ascii_only=plain, failed_as_wrong=failed_as_wrong))
             except InfiniEvalError as error:
                 if only and len(found) == 1:
                     raise
@@ -71,7 +74,7 @@ def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[
     return runs, status
 
 
-def _write_all(runs: list[AnalysedRun], html: bool) -> list[Path]:
+def _write_all(runs: list[AnalysedRun | AnalysedQuestions], html: bool) -> list[Path]:
     """Write each run's files; a folder that cannot be written costs a message, not the report."""
     written = []
     for run in runs:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_OK
-from infini_eval.reports import compare, summary
+from infini_eval.reports import compare, question_compare, summary
+from infini_eval.reports.any_run import report_kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; write it where asked."""
-    found = compare.compare_runs(args.folders)
-    print(summary.to_text(found).rstrip() if args.json_only else compare.render(found))
+    by_questions = any(path.is_file() or report_kind(path) == "questions" for path in args.folders)
+    report = question_compare if by_questions else compare
+    found = question_compare.compare_questions(args.folders) if by_questions else compare.compare_runs(args.folders)
+    print(summary.to_text(found).rstrip() if args.json_only else report.render(found))
     if args.output:
-        paths = compare.write(found, args.output)
+        paths = report.write(found, args.output)
         if not args.json_only:
             print("\nsaved to: " + ", ".join(str(path) for path in paths))
     return EXIT_OK

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from infini_eval.cli.flags import add_flag, depth_list, token_count
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from infini_eval.datasets.tokenizer import Tokenizer
     from infini_eval.datasets.validate import Finding
     from infini_eval.records import Sample
 
@@ -53,8 +52,26 @@ def run(args: argparse.Namespace) -> int:
         from infini_eval.cli.generate import tokenizer_at
 
         tokenizer = tokenizer_at(args.tokenizer)
-    print("\n".join(table(data.samples, tokenizer, args.segment_length)))
-    return report(task.validate(data.samples))
+    counts = {sample.key: tokenizer.count(sample.prompt) for sample in data.samples} if tokenizer else {}
+    print("\n".join(table(data.samples, counts, args.segment_length)))
+    found = task.validate(data.samples)
+    wrong = lengths(data.samples, counts)
+    made_for = {sample.columns.get("tokenizer_hash") for sample in data.samples}
+    if tokenizer and made_for == {tokenizer.fingerprint}:
+        found += wrong
+    elif wrong:
+        print("note: the lengths that the data say were counted with another tokenizer; for this one they are as above")
+    return report(found)
+
+
+def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Finding]:
+    """The samples that do not have the tokens that their own column says."""
+    from infini_eval.datasets.validate import findings
+
+    said = [(s.id, s.columns.get("token_count", s.columns.get("num_tokens")), counts.get(s.key)) for s in samples]
+    return findings(
+        {"wrong_length": [name for name, label, real in said if None not in (label, real) and label != real]}
+    )
 
 
 def report(findings: Sequence[Finding]) -> int:
@@ -67,8 +84,8 @@ def report(findings: Sequence[Finding]) -> int:
     return EXIT_CHECK_FAILED
 
 
-def table(samples: Sequence[Sample], tokenizer: Tokenizer | None, segment_length: int | None) -> list[str]:
-    """One line for each length and depth: rows, shots, digits, real tokens, and phases of the question."""
+def table(samples: Sequence[Sample], counts: Mapping[str, int], segment_length: int | None) -> list[str]:
+    """One line for each length and depth: rows, shots, digits, real tokens by sample key, and phases of the question."""
     cells: dict[tuple[int | None, float], list[Sample]] = defaultdict(list)
     for sample in samples:
         cells[sample.context_length, sample.depth_percent].append(sample)
@@ -77,7 +94,7 @@ def table(samples: Sequence[Sample], tokenizer: Tokenizer | None, segment_length
         shots, digits = _span(s.num_shots for s in members), _span(len(s.answer) for s in members)
         lines.append(
             f"{length or '-':>9} {depth:>5g}% {len(members):>6} {shots:>6} {digits:>6}  "
-            + _tokens(members, tokenizer, segment_length)
+            + _tokens(members, counts, segment_length)
         )
     if len(cells) > CELLS_SHOWN:
         lines.append(f"… {len(cells)} cells in all")
@@ -91,11 +108,11 @@ def _span(values: Iterable[int | None]) -> str:
     return str(known[0]) if len(known) == 1 else f"{known[0]}-{known[-1]}"
 
 
-def _tokens(members: Sequence[Sample], tokenizer: Tokenizer | None, segment_length: int | None) -> str:
-    if tokenizer is None:
+def _tokens(members: Sequence[Sample], all_counts: Mapping[str, int], segment_length: int | None) -> str:
+    if not all_counts:
         labels = [s.columns.get("token_count", s.columns.get("num_tokens")) for s in members]
         return f"{_span(labels)} (as the data say)" if any(labels) else "not counted (no --tokenizer)"
-    counts = [tokenizer.count(sample.prompt) for sample in members]
+    counts = [all_counts[sample.key] for sample in members]
     text = _span(counts)
     if segment_length:
         phases = Counter((n - 1) % segment_length for n in counts)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli import flags
 from infini_eval.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from infini_eval.records import Sample
 
 PER_DEPTH = 4
 
@@ -39,13 +43,13 @@ def run(args: argparse.Namespace) -> int:
     report = diagnose_dataset(args)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(json.dumps(report, indent=2))
+        Path(args.output).write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2) if args.json else diagnosis_text(report))
     return EXIT_OK
 
 
-def diagnose_dataset(args: argparse.Namespace, per_depth: int | None = None) -> dict[str, Any]:
-    """Diagnose on the rows that the data flags choose: `per_depth` of each depth, or --num_samples, or 4."""
+def diagnose_dataset(args: argparse.Namespace, keys_first: Collection[str] | None = None) -> dict[str, Any]:
+    """Diagnose on the rows that the data flags choose, --num_samples of each depth or 4; these samples' keys first."""
     from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.datasets.parquet import load_samples, select_samples
@@ -54,20 +58,46 @@ def diagnose_dataset(args: argparse.Namespace, per_depth: int | None = None) -> 
 
     filters = {"num_shots": args.num_shots, "num_digits": args.num_digits, "context_length": args.context_length}
     data = load_samples(args.eval_dataset_path, **filters, depths=args.depths)
-    samples, _ = select_samples(data.samples, per_depth or args.num_samples or PER_DEPTH, args.seed)
+    if keys_first is None:
+        samples, _ = select_samples(data.samples, args.num_samples or PER_DEPTH, args.seed)
+    else:
+        samples = first_of_each_depth(select_samples(data.samples, args.num_samples, args.seed)[0], keys_first)
     checkpoint = Checkpoint(args.ckpt_path)
     tokenizer = open_tokenizer(args.tokenizer, checkpoint)
     length = checkpoint.config.segment_length
     prepared = [prepare_sample(sample, TASK.locate(sample), tokenizer, length) for sample in samples]
-    return diagnose(checkpoint, tokenizer, prepared)
+    report = diagnose(checkpoint, tokenizer, prepared)
+    return {**report, "chosen": "as the data flags say" if keys_first is None else "wrong answers first"}
+
+
+def first_of_each_depth(samples: Sequence[Sample], keys_first: Collection[str]) -> list[Sample]:
+    """PER_DEPTH samples of each depth, those with these keys before others, in the order of the data."""
+    chosen: dict[float, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.key not in keys_first):
+        cell = chosen.setdefault(sample.depth_percent, [])
+        if len(cell) < PER_DEPTH:
+            cell.append(sample)
+    return [sample for _, cell in sorted(chosen.items()) for sample in cell]
 
 
 def write_into(folder: Path, args: argparse.Namespace) -> str:
-    """Diagnose PER_DEPTH samples of each depth into a run folder's diagnosis.json and diagnosis.txt; the text."""
+    """Diagnose PER_DEPTH samples of each depth, wrong ones first, into a run folder's diagnosis.json and .txt; the text."""
     from infini_eval.diagnosis.text import diagnosis_text
+    from infini_eval.results.files import write_atomically
 
-    report = diagnose_dataset(args, PER_DEPTH)
+    report = diagnose_dataset(args, _wrong_keys(folder))
     text = diagnosis_text(report)
-    (folder / "diagnosis.json").write_text(json.dumps(report, indent=2))
-    (folder / "diagnosis.txt").write_text(text + "\n")
+    write_atomically(folder / "diagnosis.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(folder / "diagnosis.txt", (text + "\n").encode())
     return text
+
+
+def _wrong_keys(folder: Path) -> set[str]:
+    """The keys of the samples that this run answered wrongly."""
+    import numpy as np
+
+    from infini_eval.results.reader import read_run
+
+    records = read_run(folder)
+    wrong = np.flatnonzero(records.number("correct") < 1)
+    return {key for key in records.texts("sample_key", wrong) if key}

@@ -18,7 +18,9 @@ MARKS = {"ok": "✓", "note": "·", "missing": "-", "wrong": "✗"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.add_flag(parser, "--model", metavar="MODEL", help="also check what this model needs (preset, config.json, folder)")
+    flags.add_flag(
+        parser, "--model", metavar="MODEL", help="also check what this model needs (preset, config.json, folder)"
+    )
     flags.add_flag(parser, "--json", action="store_true", help="print JSON instead of text")
 
 

@@ -121,13 +121,8 @@ def add_weights_flags(parser: argparse._ActionsContainer, attention: tuple[str, 
     """Flags of every backend that computes here; `attention` lists its kernels."""
     add_flag(parser, "--dtype", choices=DTYPES, help="dtype of weights and activations (default: the checkpoint's)")
     add_flag(parser, "--device", metavar="DEVICE", help="cpu or cuda (default: cuda when present)")
-    add_flag(
-        parser,
-        "--attn-implementation",
-        choices=attention,
-        default="sdpa",
-        help="attention kernels (default: %(default)s)",
-    )
+    text = "attention kernels (default: %(default)s)"
+    add_flag(parser, "--attn-implementation", choices=attention, default="sdpa", help=text)
 
 
 def add_native_flags(parser: argparse._ActionsContainer) -> None:
@@ -300,3 +295,11 @@ def sampling(args: argparse.Namespace) -> Sampling:
             valid="temperature of at least 0, top-p in (0, 1]",
         )
     return Sampling(args.temperature, args.top_k, args.top_p, args.seed)
+
+
+def option_pairs(pairs: list[str]) -> dict[str, str]:
+    """The values of a repeated --option NAME=VALUE."""
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)

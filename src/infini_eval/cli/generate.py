@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli.flags import depth_list
 from infini_eval.cli.generate_flags import DEFAULT_DEPTHS, add_arguments
+from infini_eval.cli.generate_output import check_place, push, write
 from infini_eval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -31,19 +31,23 @@ def run(args: argparse.Namespace) -> int:
     if args.is_push_to_hub == "yes" and not args.hub_id:
         raise ConfigError("--is_push_to_hub yes needs a name", next_step="pass --hub-id OWNER/NAME")
     generator = generator_of(args.task)
-    config = config_of(args, generator)
+    check_place(Path(args.save_path))
     tokenizer = tokenizer_at(args.tokenizer_path)
+    config = config_of(args, generator, tokenizer)
     began = time.monotonic()
     verify = None if args.verify == "auto" else args.verify == "yes"
     rows, haystack = generate(config, tokenizer, generator, workers=args.workers, verify=verify)
     notes = list(generator.notes)
-    if haystack.unique_fraction < 1:
-        notes.append(f"the haystack repeats: {haystack.unique_fraction:.1%} of its tokens are unique")
+    unique = haystack.unique_fraction(max(config.context_lengths))
+    if unique < 1:
+        notes.append(
+            f"the haystack repeats itself: of the longest prompt {unique:.1%} is unique (column haystack_unique)"
+        )
     for note in notes:
         _say(args, f"note: {note}")
     count, places = write(args, config, _progress(args, rows), settings_of(config, tokenizer))
     if args.is_push_to_hub == "yes":
-        _push(args.hub_id, places)
+        push(args.hub_id, places)
     where = ", ".join(map(str, places[:3])) + (f", … ({len(places)} folders)" if len(places) > 3 else "")
     _say(args, f"{count} prompts in {time.monotonic() - began:.1f} s: {where}")
     return 0
@@ -60,13 +64,13 @@ def generator_of(task: str) -> Generator:
     return generator
 
 
-def config_of(args: argparse.Namespace, generator: Generator) -> GenerateConfig:
+def config_of(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -> GenerateConfig:
     """The settings that decide the rows; what the flags leave open is the task's."""
     from infini_eval.datasets.plan import GenerateConfig
 
     includes = args.length_includes_answer
     return GenerateConfig(
-        context_lengths=tuple(args.context_length),
+        context_lengths=_lengths(args, generator, tokenizer),
         depths=_depths(args, generator),
         num_prompts=args.num_prompts,
         num_shots=args.num_shots,
@@ -90,6 +94,25 @@ def config_of(args: argparse.Namespace, generator: Generator) -> GenerateConfig:
         distinct_keys=args.distinct_keys,
         excluded_keys=_excluded_keys(args.check_key_in_dataset),
     )
+
+
+def _lengths(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The lengths in tokens; a number of characters becomes the tokens that as much of the haystack has."""
+    from infini_eval.datasets.characters import tokens_of_characters
+    from infini_eval.datasets.sources import Source
+
+    if bool(args.context_length) == bool(args.char_count):
+        raise ConfigError(
+            "the size of the prompts is needed once",
+            valid="--context_length N (tokens), or --char-count C (characters)",
+        )
+    if args.context_length:
+        return tuple(args.context_length)
+    source = Source(args.haystack_dir or generator.haystack, args.seed)
+    lengths = tuple(tokens_of_characters(chars, source.parts(), tokenizer) for chars in args.char_count)
+    for chars, length in zip(args.char_count, lengths, strict=True):
+        _say(args, f"note: {chars:,} characters of {source.name} are {length:,} tokens")
+    return lengths
 
 
 def _depths(args: argparse.Namespace, generator: Generator) -> tuple[float | None, ...]:
@@ -125,7 +148,10 @@ def tokenizer_at(path: str) -> Tokenizer:
     from infini_eval.datasets.tokenizer import load_tokenizer
 
     folder = Path(path)
-    is_checkpoint = (folder / "config.yaml").is_file() or (folder / "latest.txt").is_file()
+    try:
+        is_checkpoint = (folder / "config.yaml").is_file() or (folder / "latest.txt").is_file()
+    except PermissionError as error:
+        raise DataError(f"the tokenizer's folder {path} cannot be read: {error.strerror}") from error
     if not is_checkpoint:
         return load_tokenizer(path, beside=folder if folder.is_dir() else None)
     from infini_eval.checkpoint.config_yaml import read_config
@@ -157,41 +183,3 @@ def _progress(args: argparse.Namespace, rows: Iterator[dict[str, Any]]) -> Itera
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         print(text, flush=True)
-
-
-def write(
-    args: argparse.Namespace, config: GenerateConfig, rows: Iterator[dict[str, Any]], settings: dict[str, Any]
-) -> tuple[int, list[Path]]:
-    """Write all rows into one parquet file, or a save_to_disk folder for each length and depth: how many, and where."""
-    from infini_eval.datasets.write import PARQUET_NAME, write_parquet, write_saved_dataset
-
-    target = Path(args.save_path)
-    if args.format == "parquet":
-        file = target if target.suffix == ".parquet" else target / PARQUET_NAME
-        return write_parquet(rows, file, settings), [file]
-    count, places = 0, []
-    kind = "eval" if config.is_eval else "finetune"
-    for (length, depth), cell in itertools.groupby(rows, key=lambda row: (row["context_length"], row["depth_percent"])):
-        name = f"needle_{kind}_data_and_{length}_ctx_and_depth_{depth}"
-        name += f"_and_id_{args.id or 1}_and_num_shots_{args.num_shots}"
-        places.append(target / name)
-        count += write_saved_dataset(cell, places[-1], settings)
-    return count, places
-
-
-def _push(hub_id: str, places: list[Path]) -> None:
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    try:
-        api.create_repo(hub_id, repo_type="dataset", exist_ok=True)
-        for place in places:
-            if place.is_dir():
-                api.upload_folder(repo_id=hub_id, repo_type="dataset", folder_path=place, path_in_repo=place.name)
-            else:
-                api.upload_file(
-                    repo_id=hub_id, repo_type="dataset", path_or_fileobj=place, path_in_repo=f"data/{place.name}"
-                )
-    except (OSError, ValueError) as error:  # the hub's HTTP errors are OSErrors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"upload to {hub_id} failed: {reason}", next_step="the data are on disk; try again") from error

@@ -56,9 +56,15 @@ def _add_length_and_place(group: argparse._ArgumentGroup) -> None:
         "--context_length",
         type=token_count,
         nargs="+",
-        required=True,
         metavar="N",
         help="tokens: 4096, 128k, 1m; several",
+    )
+    add(
+        "--char-count",
+        type=positive_int,
+        nargs="+",
+        metavar="C",
+        help="instead of --context_length: characters, turned into tokens by the haystack's own text",
     )
     add("--depth_percent", type=float, nargs="+", metavar="D", help="depth of the needle in percent of the haystack")
     add(

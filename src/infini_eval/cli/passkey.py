@@ -43,19 +43,21 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def evaluate_and_report(config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None) -> Outcome:
+def evaluate_and_report(
+    config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None, *, report: bool = True
+) -> Outcome:
     """Run or continue an evaluation and print its report; every process of a launch calls this.
 
-    make_data: called on rank 0 before the data are read.
+    make_data: called on rank 0 before the data are read. report: False for the caller's own report.
     """
     registry.load("scorers", config.scorer)  # a wrong name is said before torch is imported
     from infini_eval.evaluate import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
-    if outcome.is_main:
-        from infini_eval.reports.analyze import analyze_run
+    if outcome.is_main and report:
+        from infini_eval.reports.any_run import analyze_any
 
-        run_report = analyze_run(outcome.folder, failed_as_wrong=config.failed_as_wrong)
+        run_report = analyze_any(outcome.folder, failed_as_wrong=config.failed_as_wrong)
         written = run_report.write(outcome.folder)
         print(run_report.text)
         print(f"\nDetailed summary saved to: {written[0]}")

@@ -20,13 +20,19 @@ QUANTIZATIONS = ("none", "fp8", "int8", "int4", "nf4", "bnb-4bit", "bnb-8bit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_machine(parser)
+    _add_settings(parser)
+    _add_work(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     add = flags.add_flag
     add(
         parser,
         "--model",
         required=True,
         metavar="MODEL",
-        help="preset (llama-4-scout, llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, infini-300m), config.json, config.yaml, or a folder with one",
+        help="preset (llama-4-scout, llama-3.1-8b, -70b, -405b, infini-300m), config.json, config.yaml, or a folder",
     )
     add(
         parser,
@@ -51,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"size of the mesh axis {axis} (default: chosen)",
         )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = flags.add_flag
     add(parser, "--dtype", choices=DTYPES[:3], help="dtype of weights and activations (default: the model's)")
     add(parser, "--kv-dtype", choices=DTYPES, help="dtype of the KV cache (default: --dtype)")
     add(
@@ -89,6 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens of a prefill step (default: as the engine chooses)",
     )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    add = flags.add_flag
     add(
         parser,
         "--samples",

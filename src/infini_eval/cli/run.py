@@ -42,6 +42,17 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_evaluation_arguments(parser)
+    flags.add_flag(
+        parser,
+        "--judge",
+        metavar="FLAGS",
+        help="aa_lcr: judge the answers afterwards; the flags of infini-eval judge in quotes, as '--backend openai --model X'",
+    )
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that asks any task of any backend."""
     what = parser.add_argument_group("what is asked of whom")
     flags.add_flag(
         what,
@@ -65,6 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="checkpoint folder, hub id, or the name that the server gives its model",
     )
+    flags.add_flag(
+        what,
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the task's own; repeatable (an unknown name lists them all)",
+    )
+    flags.add_flag(
+        what,
+        "--context-window",
+        type=flags.token_count,
+        metavar="N",
+        help="tokens that the model reads at most, answer included: longer prompts are named before anything runs",
+    )
     flags.add_run_flags(parser.add_argument_group("run"))
     flags.add_data_flags(parser.add_argument_group("data"))
     flags.add_sampling_flags(parser.add_argument_group("sampling"))
@@ -75,8 +101,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    evaluate_and_report(run_config(args), args.timeout)
-    return EXIT_OK
+    if args.judge is None:
+        evaluate_and_report(run_config(args), args.timeout)
+        return EXIT_OK
+    from infini_eval.cli.judge import judge_afterwards, parsed_judge_flags
+
+    judge = parsed_judge_flags(args)  # a mistake there is said before hours of generation
+    outcome = evaluate_and_report(run_config(args), args.timeout, report=False)
+    return judge_afterwards(judge, args.judge) if outcome.is_main else EXIT_OK
 
 
 def run_config(args: argparse.Namespace) -> EvalConfig:
@@ -88,8 +120,15 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
     args.scorer = args.scorer or task.scorers[0]
     args.max_new_tokens = args.max_new_tokens or task.max_new_tokens
     config = eval_config(
-        args, args.model_path, task=task.name, backend=backend, backend_settings=backend_settings(args)
+        args,
+        args.model_path,
+        task=task.name,
+        backend=backend,
+        backend_settings=backend_settings(args),
+        task_options=tuple(flags.option_pairs(args.option).items()),
+        context_window=args.context_window,
     )
+    task.with_defaults(dict(config.task_options))  # an unknown option is said before torch is imported
     if backend in COMPUTING_HERE or config.model.device is not None:
         return config
     return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed in this process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -12,8 +13,17 @@ from typing import Any
 
 from infini_eval.datasets.compose import Composed, Recipe, compose
 from infini_eval.datasets.haystack import Haystack, build_haystack
+from infini_eval.datasets.needle_position import whole_word_starts
 from infini_eval.datasets.place import allowed_places, start_depth
-from infini_eval.datasets.plan import GenerateConfig, KeyedRow, assign, numbers_near, plan_rows, pool_tokens
+from infini_eval.datasets.plan import (
+    GenerateConfig,
+    KeyedRow,
+    assign,
+    needed_tokens,
+    numbers_near,
+    plan_rows,
+    pool_tokens,
+)
 from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.datasets.sources import Source
 from infini_eval.datasets.tokenizer import Tokenizer
@@ -37,6 +47,7 @@ def generate(
         raise ConfigError(
             f"the task {config.task} has no option {sorted(unknown)[0]!r}", valid=", ".join(generator.options) or "none"
         )
+    _refuse_places(config, generator)
     plans = plan_rows(config)
     source = Source(config.haystack, config.seed)
     haystack = build_haystack(
@@ -44,6 +55,7 @@ def generate(
         tokenizer,
         pool_tokens(plans) if generator.needs_haystack else 1,
         name=source.name,
+        needed=needed_tokens(plans) if generator.needs_haystack else 1,
         allow_repeat=config.allow_repeat,
         repeats=source.repeats,
     )
@@ -56,6 +68,16 @@ def generate(
     keyed = assign(config, plans, haystack)
     maker = _RowMaker(config, tokenizer, generator, haystack, verify)
     return _rows(maker.row, keyed, workers), haystack
+
+
+def _refuse_places(config: GenerateConfig, generator: Generator) -> None:
+    names = ("control", "question_phase", "needle_segment", "boundary")
+    given = [name for name in names if getattr(config, name) is not None]
+    if given and not generator.needs_haystack:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} does not go with the task {config.task}: its prompts are lists, not haystacks",
+            next_step="leave the flag out, or choose another --task",
+        )
 
 
 def _rows(make: Callable[[KeyedRow], dict[str, Any]], rows: list[KeyedRow], workers: int) -> Iterator[dict[str, Any]]:
@@ -94,6 +116,7 @@ class _RowMaker:
             rng=random.Random(f"recipe/{config.seed}/{config.task}/{name}"),
             target=plan.target,
             tokenizer=self.tokenizer,
+            context_length=plan.context_length,
             forbidden=frozenset(numbers_near(self.haystack, keyed.start, plan.target)),
             options={**self.generator.options, **config.options},
         )
@@ -103,12 +126,13 @@ class _RowMaker:
 
     def _compose(self, question: Question, keyed: KeyedRow) -> Composed:
         if question.text is not None:
-            return Composed(question.text, self.tokenizer.count(question.text), (), (), (), 0, "")
+            identity = hashlib.sha256(question.text.encode()).hexdigest()[:16]
+            return Composed(question.text, self.tokenizer.count(question.text), (), (), (), 0, identity)
         assert question.recipe is not None
         if self.config.control == "no-context":
             text = _without_context(question.recipe)
             return Composed(text, self.tokenizer.count(text), (), (), (), 0, "")
-        return compose(
+        composed = compose(
             question.recipe,
             self.haystack,
             keyed.start,
@@ -117,6 +141,9 @@ class _RowMaker:
             allowed=allowed_places(self.config),
             verify=self.verify,
         )
+        if not self.generator.numeric:  # keys were drawn from numbers that are not in the haystack
+            _refuse_second_answer(composed, question, self.haystack.name)
+        return composed
 
     def _columns(self, keyed: KeyedRow, question: Question, composed: Composed, name: str) -> dict[str, Any]:
         config, plan = self.config, keyed.plan
@@ -124,7 +151,7 @@ class _RowMaker:
         start, end = composed.needle_tokens[question.asked] if composed.needle_tokens else (-1, -1)
         row: dict[str, Any] = {
             "id": name,
-            "prompt": composed.text if config.is_eval else composed.text + question.answer,
+            "prompt": composed.text if config.is_eval else _answered(composed.text, question.answer),
             "answer": int(question.answer) if self.generator.numeric else question.answer,
             "context_length": plan.context_length,
             "token_count": composed.tokens,
@@ -136,9 +163,9 @@ class _RowMaker:
             "needle_token_end": end,
             "length_includes_answer": "yes" if config.length_includes_answer else "no",
             "is_eval": "yes" if config.is_eval else "no",
-            "haystack": _short(self.haystack.name) if composed.haystack_id else "none",
+            "haystack": _short(self.haystack.name) if composed.haystack_tokens else "none",
             "haystack_hash": composed.haystack_id,
-            "haystack_unique": round(self.haystack.unique_fraction, 6),
+            "haystack_unique": round(self.haystack.unique_fraction(composed.haystack_tokens), 6),
             "tokenizer_hash": self.tokenizer.fingerprint,
         }
         if not self.generator.numeric:
@@ -149,9 +176,27 @@ class _RowMaker:
         return row | dict(question.columns)
 
 
+def _answered(prompt: str, answer: str) -> str:
+    """Training data: the answer behind the question, parted from it by white space."""
+    return f"{prompt}{'' if prompt[-1:].isspace() else ' '}{answer}"
+
+
 def _short(name: str) -> str:
     """A source's name without the folders above it: data sets hold no paths."""
     return name if name.startswith("hub:") else Path(name).name
+
+
+def _refuse_second_answer(composed: Composed, question: Question, haystack: str) -> None:
+    """An answer that stands in the prompt outside the needles could be had without them."""
+    starts = [0, *(end for _, end in composed.needle_chars)]
+    ends = [*(start for start, _ in composed.needle_chars), len(composed.text)]
+    outside = [composed.text[a:b].casefold() for a, b in zip(starts, ends, strict=True)]
+    for output in question.outputs or (question.answer,):
+        if any(whole_word_starts(text, output.casefold()) for text in outside):
+            raise DataError(
+                f"the answer {output!r} stands in the prompt outside the needle: in the haystack {haystack} or the question",
+                next_step="choose another needle or another --haystack_dir",
+            )
 
 
 def _needles(composed: Composed, asked: int) -> list[str]:

@@ -32,7 +32,8 @@ class Haystack:
 
     `after_sentence` [C] bool tells cuts after a sentence from those after a word; `sentences` and `words` number them.
 
-    `name` is the source's; `unique_fraction` is below 1 where the source ran out and was repeated.
+    `name` is the source's; `unique_tokens` is how many of its tokens are not a repetition of earlier ones (None: all,
+    or the source `repeats` by nature).
     """
 
     text: str
@@ -40,13 +41,17 @@ class Haystack:
     cut_tokens: NDArray[np.int64]
     after_sentence: NDArray[np.bool_]
     name: str
-    unique_fraction: float = 1.0
+    unique_tokens: int | None = None
     repeats: bool = False
 
     @property
     def tokens(self) -> int:
         """Tokens between the first and the last cut: the longest slice."""
         return int(self.cut_tokens[-1] - self.cut_tokens[0])
+
+    def unique_fraction(self, tokens: int) -> float:
+        """The share of `tokens` tokens in a row that are not a repetition; 1 where nothing had to be repeated."""
+        return 1.0 if self.unique_tokens is None or tokens <= self.unique_tokens else self.unique_tokens / tokens
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,14 +112,16 @@ def build_haystack(
     tokens: int,
     *,
     name: str,
+    needed: int | None = None,
     allow_repeat: bool = False,
     repeats: bool = False,
 ) -> Haystack:
     """Tokenise text until it has `tokens` tokens; block by block, so that no encoding of the whole is ever held.
 
-    `repeats`: the source repeats itself by nature (a filler). Otherwise a source that ends too early is an error,
-    or with `allow_repeat` starts again, and the haystack says which fraction of it is unique.
+    `needed` (None: all of them) is what the longest prompt takes: a source that ends before it is an error, or with
+    `allow_repeat` starts again, and the haystack says how much of it is unique. `repeats`: it does so by nature.
     """
+    needed = tokens if needed is None else needed
     builder = _Builder(tokenizer)
     blocks = _blocks(parts)
     while not builder.enough(tokens) and (some := list(itertools.islice(blocks, builder.blocks_for(tokens)))):
@@ -122,16 +129,15 @@ def build_haystack(
     unique = builder.available
     if unique <= 0:
         raise DataError(f"the haystack {name} has no two words in a row", valid="text with words separated by spaces")
-    if not builder.enough(tokens):
-        if not allow_repeat:
-            raise DataError(
-                f"the haystack {name} is too short: it has {unique:,} tokens, {tokens:,} are needed "
-                f"({unique / tokens:.1%})",
-                next_step="add text, or pass --allow-repeat to repeat it (the fraction is recorded)",
-            )
-        builder.repeat(tokens)
-    fraction = 1.0 if repeats else min(1.0, unique / builder.available)
-    return builder.finish(name, fraction, repeats)
+    if builder.enough(needed):
+        return builder.finish(name, None, repeats)
+    if not allow_repeat:
+        raise DataError(
+            f"the haystack {name} is too short: it has {unique:,} tokens, a prompt needs {needed:,} ({unique / needed:.1%})",
+            next_step="add text, or pass --allow-repeat to repeat it (the fraction is recorded)",
+        )
+    builder.repeat(tokens)
+    return builder.finish(name, None if repeats else unique, repeats)
 
 
 class _Builder:
@@ -201,10 +207,10 @@ class _Builder:
             if self.enough(tokens):
                 return
 
-    def finish(self, name: str, fraction: float, repeats: bool) -> Haystack:
+    def finish(self, name: str, unique: int | None, repeats: bool) -> Haystack:
         chars, counts = np.concatenate(self.chars), np.concatenate(self.tokens)
         ends = np.concatenate(self.sentence_ends)
-        return Haystack("".join(self.texts), chars, counts, ends, name, fraction, repeats)
+        return Haystack("".join(self.texts), chars, counts, ends, name, unique, repeats)
 
 
 def _blocks(parts: Iterable[str]) -> Iterator[str]:

@@ -44,7 +44,8 @@ class KeyDrawer:
             f"no key of {num_digits} digit(s) is left: {len(self.used)} are in use, {len(self.excluded)} excluded, "
             f"{len(forbidden)} stand in the haystack; there are {len(keys)} in all",
             valid="fewer prompts in one call, or more digits",
-            next_step=f"pass --num_digits {num_digits + 1}, or --distinct-keys cell (keys differ within a cell)",
+            next_step=f"pass --num_digits {num_digits + 1}; --distinct-keys cell (keys differ within a cell); or "
+            "--haystack_dir filler (a text without numbers)",
         )
 
     def _take(self, key: str) -> str:

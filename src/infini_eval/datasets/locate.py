@@ -30,7 +30,15 @@ class DataFiles:
 
 def find_files(path_or_hub_id: str | Path) -> DataFiles:
     """Where the data lie: an existing path, a local folder of a hub id's base name (it wins), or the hub."""
-    name = str(path_or_hub_id)
+    try:
+        return _find(str(path_or_hub_id))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path_or_hub_id} cannot be read: {error.strerror}", valid=VALID_SOURCES
+        ) from error
+
+
+def _find(name: str) -> DataFiles:
     path = Path(name).expanduser()
     if path.exists():
         return _local(path)

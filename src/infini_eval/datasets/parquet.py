@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,16 @@ MAX_VALUES_SHOWN = 25
 
 @dataclass(frozen=True)
 class LoadedData:
-    """The samples of a data set, the sha256 of its files (16 digits), where they came from, and what should be said."""
+    """The samples of a data set, the sha256 of its files (16 digits), where they came from, and what should be said.
+
+    `settings` decide the samples beside the files; they are a part of a run's identity.
+    """
 
     samples: list[Sample]
     fingerprint: str
     source: str
     notes: list[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_samples(

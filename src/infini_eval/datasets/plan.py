@@ -143,6 +143,11 @@ def pool_tokens(rows: Sequence[RowPlan]) -> int:
     return min(own, max(POOL_TOKENS, longest + longest // 4 + SPARE_TOKENS))
 
 
+def needed_tokens(rows: Sequence[RowPlan]) -> int:
+    """The least haystack text that the longest prompt can be cut from."""
+    return max(row.target for row in rows)
+
+
 def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
     """Each row's place in the haystack and its keys; a key never stands elsewhere in its prompt."""
     longest = max(row.target for row in rows)
@@ -176,5 +181,6 @@ def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack,
     if groups * stride + SPARE_TOKENS <= haystack.tokens:
         return [haystack.cut_at(origin + group * stride, haystack.sentences) for group in range(groups)]
     rng = random.Random(f"starts/{config.seed}/{config.id}")
-    room = max(1, haystack.tokens - longest - SPARE_TOKENS)
+    left = haystack.tokens - longest
+    room = max(1, left - min(SPARE_TOKENS, left // 2))
     return [haystack.cut_at(origin + rng.randrange(room), haystack.sentences) for _ in range(groups)]

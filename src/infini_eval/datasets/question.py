@@ -16,7 +16,8 @@ from infini_eval.errors import ConfigError
 class Draw:
     """What one row is made from. `key` and `shot_keys` occur nowhere else in the data set; `rng` is the row's own.
 
-    `target`: the prompt's tokens; `forbidden`: numbers that stand in the haystack; `options`: the task's own settings.
+    `target`: the prompt's tokens; `context_length`: the length asked for; `forbidden`: numbers that stand in the
+    haystack; `options`: the task's own settings.
     """
 
     depth: float
@@ -25,6 +26,7 @@ class Draw:
     rng: random.Random
     target: int
     tokenizer: Tokenizer
+    context_length: int = 0
     forbidden: frozenset[str] = frozenset()
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infini_eval.datasets import english
 from infini_eval.datasets.words import needle_haystack
@@ -16,7 +18,7 @@ from infini_eval.errors import DataError
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 READ_CHARS = 1 << 20
-BUILT_IN = ("english", "filler", "python-docs", "needles", "uuid-needles")
+BUILT_IN = ("english", "filler", "noise", "python-docs", "needles", "uuid-needles")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Source:
 
     @property
     def repeats(self) -> bool:
-        return self.name == "filler"
+        return self.name in ("filler", "noise")
 
     def parts(self) -> Iterator[str]:
         """The source's text, piece by piece; the same seed gives the same text on any machine."""
@@ -36,26 +38,27 @@ class Source:
             return english.blocks(self.seed)
         if self.name == "filler":
             return itertools.repeat(FILLER * 500)
+        if self.name == "noise":
+            return itertools.repeat((FILLER.rstrip() + "\n") * 500)
         if self.name == "python-docs":
             return _python_docs()
         if self.name in ("needles", "uuid-needles"):
             return needle_haystack(self.seed, "uuids" if self.name == "uuid-needles" else "numbers")
-        path = Path(self.name).expanduser()
-        if path.exists():
-            return _folder(path, self.seed)
         if self.name.startswith("hub:"):
             return _hub(self.name.removeprefix("hub:"))
+        path = Path(self.name).expanduser()
+        if _exists(path):
+            return _folder(path, self.seed)
         raise DataError(
             f"no haystack {self.name!r}",
             valid=f"{', '.join(BUILT_IN)}, a folder or file of text ({', '.join(TEXT_SUFFIXES)}), or hub:owner/name",
+            next_step=f"pass --haystack_dir hub:{self.name} if you mean a hub data set" if "/" in self.name else None,
         )
 
 
 def _folder(path: Path, seed: int) -> Iterator[str]:
     """The texts of a folder, files in an order drawn with the seed, each file read piece by piece."""
-    files = (
-        [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in TEXT_SUFFIXES and f.is_file())
-    )
+    files = [path] if path.is_file() else _text_files(path)
     if not files:
         raise DataError(f"{path} holds no text", valid=f"files ending in {', '.join(TEXT_SUFFIXES)}")
     random.Random(f"files/{seed}").shuffle(files)
@@ -65,6 +68,30 @@ def _folder(path: Path, seed: int) -> Iterator[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file} cannot be read as UTF-8 text: {error}") from error
         yield "\n\n"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a folder above it is closed to us
+        raise _unreadable(error) from error
+
+
+def _text_files(folder: Path) -> list[Path]:
+    """Every text below a folder; a folder that cannot be listed is an error, not an empty one."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from error
+
+    found = (Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return sorted(file for file in found if file.suffix in TEXT_SUFFIXES and file.is_file())
+
+
+def _unreadable(error: OSError) -> DataError:
+    return DataError(
+        f"the haystack folder {error.filename} cannot be read: {error.strerror}",
+        next_step="give yourself the right to read it, or choose another --haystack_dir",
+    )
 
 
 def _file(file: Path) -> Iterator[str]:
@@ -116,18 +143,22 @@ def _python_docs() -> Iterator[str]:
 
 
 def _hub(name: str) -> Iterator[str]:
-    """The texts of a hub data set's train split, streamed."""
-    try:
-        from datasets import load_dataset
-
-        rows = load_dataset(name, split="train", streaming=True)
-    except Exception as error:  # the hub's client raises many kinds; all mean the same to the user
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"the hub data set {name} cannot be had: {reason}",
-            next_step="use a local folder of text, or --haystack_dir english",
-        ) from error
-    for row in rows:
+    """The texts of a hub data set's train split, streamed; `owner/name:configuration` where it has several."""
+    for row in _hub_rows(*name.partition(":")[::2]):
         if not isinstance(row.get("text"), str):
             raise DataError(f"the hub data set {name} has no column text; its columns: {', '.join(row)}")
         yield row["text"] + "\n\n"
+
+
+def _hub_rows(name: str, configuration: str) -> Iterator[dict[str, Any]]:
+    try:
+        from datasets import load_dataset
+
+        yield from load_dataset(name, configuration or None, split="train", streaming=True)
+    except Exception as error:  # the hub's client raises many kinds, also while streaming; all mean the same
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the hub data set {name} cannot be had: {reason}",
+            valid="hub:owner/name, or hub:owner/name:configuration",
+            next_step="use a local folder of text, or --haystack_dir english",
+        ) from error

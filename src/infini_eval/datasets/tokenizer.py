@@ -157,6 +157,13 @@ def load_tokenizer(path_or_name: str | Path | None, beside: str | Path | None = 
     its parents (two levels: a step folder's parent holds the run); `path_or_name` on the hub or in its cache.
     Raises DataError with every place that was looked at.
     """
+    try:
+        return _load(path_or_name, beside)
+    except PermissionError as error:
+        raise DataError(f"the tokenizer at {error.filename} cannot be read: {error.strerror}") from error
+
+
+def _load(path_or_name: str | Path | None, beside: str | Path | None) -> Tokenizer:
     looked: list[str] = []
     folders = [Path(path_or_name)] if path_or_name else []
     if beside is not None:

@@ -20,6 +20,7 @@ MESSAGES = {
     "answer_after_question": "the answer follows the question: these are training data (made with --is_eval no)",
     "shot_key_reused": "the needle's key is also the key of a worked example",
     "duplicate_id": "the id occurs more than once",
+    "wrong_length": "the prompt does not have the tokens that the data say (token_count or num_tokens)",
     "non_numeric_answer": "the answer is not a number",
 }
 _SHOT_KEY = re.compile("|".join(re.escape(f"The {kind.name} is ") + r"(\d+)" for kind in SHOT_KINDS))
@@ -80,7 +81,7 @@ def _defects(sample: Sample) -> list[str]:
         found.append("answer_after_question")
     if any(span[1] <= start < question for start in whole_word_starts(prompt, answer)) and not found:
         found.append("answer_leaked")
-    if answer in _shot_keys(prompt[: span[0]]):
+    if answer in shot_keys(prompt[: span[0]]):
         found.append("shot_key_reused")
     return found
 
@@ -91,5 +92,6 @@ def answer_follows_question(prompt: str, answer: str) -> bool:
     return bool(tail) and tail.startswith(answer) and stands_alone(tail, 0, len(answer))
 
 
-def _shot_keys(text: str) -> set[str]:
+def shot_keys(text: str) -> set[str]:
+    """The keys of the worked examples in a text, found by their wording."""
     return {key for match in _SHOT_KEY.finditer(text) for key in match.groups() if key}

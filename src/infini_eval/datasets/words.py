@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import uuid
 from collections.abc import Iterator
@@ -18,16 +19,24 @@ Kind = Literal["words", "numbers", "uuids"]
 @functools.lru_cache(maxsize=1)
 def word_lists() -> tuple[list[str], list[str]]:
     """Adjectives and nouns, sorted, letters only."""
+    return _words("adjective"), _words("noun")
+
+
+def _words(kind: str) -> list[str]:
     try:
         from wonderwords import RandomWord
     except ImportError as error:
         raise ConfigError(
             "the RULER tasks need the package wonderwords", next_step='pip install "infini-eval[tasks]"'
         ) from error
-    words = RandomWord()
-    lists = [words.filter(include_categories=[kind]) for kind in ("adjective", "noun")]
-    adjectives, nouns = (sorted({word for word in found if word.isalpha() and word.isascii()}) for found in lists)
-    return adjectives, nouns
+    found = RandomWord().filter(include_categories=[kind])
+    return sorted({word for word in found if word.isalpha() and word.isascii()})
+
+
+@functools.lru_cache(maxsize=1)
+def all_words() -> tuple[str, ...]:
+    """Adjectives, nouns and verbs, sorted, each once."""
+    return tuple(sorted({*itertools.chain.from_iterable(word_lists()), *_words("verb")}))
 
 
 def word_pair(rng: random.Random, part: Literal[0, 1]) -> str:

@@ -32,9 +32,13 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, settings: Mappi
                 writer = pq.ParquetWriter(unfinished, table.schema, **_options())
             writer.write_table(table.cast(writer.schema))
             count += len(group)
-    finally:
+    except BaseException:
         if writer is not None:
             writer.close()
+        unfinished.unlink(missing_ok=True)
+        raise
+    if writer is not None:
+        writer.close()
     unfinished.replace(file)
     return count
 

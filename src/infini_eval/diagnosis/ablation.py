@@ -1,14 +1,15 @@
 """Ablation by head: how much less likely the answer becomes when one head's memory returns nothing at the question.
 
 The prompt is read once with everything on; only from the question's segment on is a head's read set to zero, so the
-effect is that of reading, not of what the head wrote. All heads are the rows of one batch.
+effect is that of reading, not of what the head wrote. Variants are the rows of a batch.
 
-Legend: B variants, N query heads.
+Legend: B variants, L layers, N query heads, A answer tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,39 +20,66 @@ from infini_eval.engine.native_model import NativeModel
 from infini_eval.models.llama import Llama
 from infini_eval.models.state import BatchState
 
+ROW_TOKENS = 16_384  # tokens of all variants that are computed at once
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the answer's log-probability loses when reads are closed, in nats.
+
+    log_p_A: of each token with everything on (the tokens before it given). by_head [L, N] and by_layer [L] are sums over
+    the answer, without_A is what each token loses without any memory.
+    """
+
+    log_p_A: torch.Tensor
+    by_head: torch.Tensor
+    by_layer: torch.Tensor
+    without_A: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt read up to the last segment border (one row), and the tokens after it."""
+
+    prefix: BatchState
+    rest: np.ndarray
+
 
 @torch.inference_mode()
-def head_effects(
-    model: NativeModel, prompt: np.ndarray, answer: list[int]
-) -> tuple[float, torch.Tensor, torch.Tensor, float]:
-    """log p(answer) of the whole model; what it loses without each head [layers, N], each layer [layers], all of memory.
-
-    The answer's tokens are given (teacher forcing). One process, one stage.
-    """
-    llama = model.llama
-    layers, heads = len(llama.layers), llama.heads
+def ask(model: NativeModel, prompt: np.ndarray) -> Question:
+    """Read the prompt's whole segments, all but the one that holds its last token. One process, one stage."""
     length = model.config.segment_length
     assert length is not None
-    variants = 1 + layers * heads + layers + 1
-    keep_BLN = torch.ones(variants, layers, heads, device=llama.device)
+    border = (len(prompt) - 1) // length * length
+    return Question(prefix_state(model, prompt[:border]), prompt[border:])
+
+
+def head_effects(model: NativeModel, question: Question, answer: Sequence[int]) -> Effects:
+    """Close every head's read, every layer's, and all of them, each in turn."""
+    layers, heads = len(model.llama.layers), model.llama.heads
+    keep_BLN = torch.ones(1 + layers * heads + layers + 1, layers, heads)
     for layer in range(layers):
         for head in range(heads):
             keep_BLN[1 + layer * heads + head, layer, head] = 0
         keep_BLN[1 + layers * heads + layer, layer] = 0
     keep_BLN[-1] = 0
-    border = (len(prompt) - 1) // length * length
-    state = _repeated(llama, prefix_state(model, prompt[:border]), variants, len(prompt) + len(answer))
-    with _reading(llama, keep_BLN):
-        log_p_B = _log_probability(llama, state, prompt[border:], answer)
-    lost = (log_p_B[0] - log_p_B[1:]).cpu()
-    return (
-        log_p_B[0].item(),
-        lost[: layers * heads].view(layers, heads),
-        lost[layers * heads : -1],
-        lost[-1].item(),
+    log_p_BA = _over_rows(model, question, keep_BLN, answer)[0]
+    lost_B = (log_p_BA[0] - log_p_BA[1:]).sum(1)
+    return Effects(
+        log_p_A=log_p_BA[0],
+        by_head=lost_B[: layers * heads].view(layers, heads),
+        by_layer=lost_B[layers * heads : -1],
+        without_A=log_p_BA[0] - log_p_BA[-1],
     )
 
 
+def greedy_answers(model: NativeModel, question: Question, keep_BLN: torch.Tensor, tokens: int) -> list[list[int]]:
+    """What the model answers greedily, `tokens` tokens, when row b reads head n of layer l only where keep is 1."""
+    drawn_BA: list[list[int]] = _over_rows(model, question, keep_BLN, [None] * tokens)[1].tolist()
+    return drawn_BA
+
+
+@torch.inference_mode()
 def prefix_state(model: NativeModel, prefix: np.ndarray) -> BatchState:
     """The state after whole segments."""
     llama = model.llama
@@ -61,6 +89,38 @@ def prefix_state(model: NativeModel, prefix: np.ndarray) -> BatchState:
             ids = torch.from_numpy(prefix[plan.start : plan.start + plan.tokens].astype(np.int64))[None]
             llama.run_layers(llama.embed(ids.to(llama.device)), state, state.cursor.take_segments(plan.segments))
     return state
+
+
+@torch.inference_mode()
+def _over_rows(
+    model: NativeModel, question: Question, keep_BLN: torch.Tensor, given: Sequence[int | None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities [B, A] of the tokens that follow, and the most likely ones [B, A]; as many rows at once as fit."""
+    llama = model.llama
+    at_once = max(1, ROW_TOKENS // len(question.rest))
+    parts = []
+    for keep in keep_BLN.to(llama.device).split(at_once):
+        state = _repeated(llama, question.prefix, len(keep), len(question.rest) + len(given))
+        with _reading(llama, keep):
+            parts.append(_continue(llama, state, question.rest, given))
+    log_p, best = zip(*parts, strict=True)
+    return torch.cat(log_p).cpu(), torch.cat(best).cpu()
+
+
+def _continue(
+    llama: Llama, state: BatchState, rest: np.ndarray, given: Sequence[int | None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p of each given token and the most likely one, [B, A] each; None stands for the most likely one itself."""
+    rows = state.cursor.batch
+    ids = torch.from_numpy(rest.astype(np.int64)).to(llama.device).expand(rows, -1)
+    log_p, best = [], []
+    for token in given:
+        hidden = llama.run_layers(llama.embed(ids), state, state.cursor.take_open(ids.shape[1]))
+        log_p_BV = F.log_softmax(llama.logits(hidden[:, -1]), dim=-1)
+        best.append(log_p_BV.argmax(-1))
+        ids = best[-1][:, None] if token is None else torch.full((rows, 1), token, device=llama.device)
+        log_p.append(log_p_BV.gather(1, ids)[:, 0])
+    return torch.stack(log_p, 1), torch.stack(best, 1)
 
 
 def _repeated(llama: Llama, state: BatchState, rows: int, longest: int) -> BatchState:
@@ -90,15 +150,3 @@ class _reading:
 
     def __exit__(self, *exception: object) -> None:
         self._llama.layers = self._original
-
-
-def _log_probability(llama: Llama, state: BatchState, rest: np.ndarray, answer: list[int]) -> torch.Tensor:
-    """Sum of log p over the answer's tokens, [B]; `rest` is at most one segment."""
-    rows = state.cursor.batch
-    ids = torch.from_numpy(rest.astype(np.int64)).to(llama.device).expand(rows, -1)
-    total = torch.zeros(rows, device=llama.device)
-    for token in answer:
-        hidden = llama.run_layers(llama.embed(ids), state, state.cursor.take_open(ids.shape[1]))
-        total += F.log_softmax(llama.logits(hidden[:, -1]), dim=-1)[:, token]
-        ids = torch.full((rows, 1), token, device=llama.device)
-    return total

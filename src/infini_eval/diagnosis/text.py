@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from infini_eval.diagnosis.findings import Inspection
 SHADES = " ░▒▓█"
 MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
 MOST_HEADS = 12
+WIDTH = 100
 
 
 def inspection_text(found: Inspection) -> str:
@@ -43,59 +45,123 @@ def gate_map(gates: Sequence[Sequence[float]], widest: int = 16) -> list[str]:
 
 def diagnosis_text(report: Mapping[str, Any]) -> str:
     """The verdict and the measurements behind it."""
+    rounded = report["bfloat16_memory"]
     lines = [
         f"checkpoint   {report['checkpoint']}",
-        f"samples      {report['samples']} with the needle in an earlier segment, {report['correct']} answered correctly",
-        f"VERDICT      {report['verdict']['label']}: {report['verdict']['reason']}",
+        f"samples      {report['samples']} with the needle in an earlier segment, {report['correct']} answered correctly"
+        f" (chosen: {report.get('chosen', 'all')})",
+        *_verdict(report["verdict"]),
         "",
-        "the memory points at the answer by (logits above other answers; 95 % t-interval)",
-        *(f"  {label:<46} {_interval(report['evidence_all'][name])}" for name, label in EVIDENCE.items()),
+        "what memory adds for the right token (logits above other answers' tokens; 95 % t-interval over samples)",
+        *_evidence(report),
         "",
-        "by segments folded since the needle was written (without the gates)",
+        "by token of the answer, those before it given",
+        f"  token  offset  first wrong    log p {'the memory holds':>26} {'the question reads':>26}   lost without memory",
+        *(_token(row) for row in report["by_token"]),
+        "",
+        "by segments folded since the needle's, without the gates (bar: question's query; last number: the best query)",
         *_over_time(report["over_time"]),
         "",
         "heads by what the answer's log-probability loses without their reading",
         " layer head   gate  share of mix  probe logits  answer loses",
         *(_head(row) for row in report["heads"][:MOST_HEADS]),
         "",
-        "memory at the question, by layer: mean |M|, mean |z|, smallest denominator of a read",
+        "answers given when only these heads read their memory, and when all but these do",
+        *_carriers(report["carriers"]),
+        "",
+        "memory along the context, by layer (means over heads; smallest denominator of any read in that segment)",
+        " layer  segment         |M|        |z|  smallest zq  share of mix",
         *(_health(row) for row in report["health"]),
         "",
-        f"memory kept in bfloat16 instead of float32, relative error after {report['bfloat16_memory']['tokens']:,} tokens",
-        *(
-            f"  layer {layer:>3}  M {row['memory']:.2%}  z {row['z']:.2%}"
-            for layer, row in enumerate(report["bfloat16_memory"]["relative_error_by_layer"])
-        ),
+        f"memory kept in bfloat16 instead of float32, relative error (bfloat16 weights in both; {rounded['tokens']:,} tokens)",
+        *_rounded(rounded["relative_error"]),
     ]
     return "\n".join(lines)
 
 
+def _verdict(found: Mapping[str, Any]) -> list[str]:
+    """The class, and its reason in lines of a terminal's width."""
+    reason = [*textwrap.wrap(found["reason"], WIDTH), *([found["where"]] if found["where"] else [])]
+    return [f"VERDICT      {found['label']}", *(f"             {line}" for line in reason)]
+
+
 EVIDENCE = {
-    "written": "right after the needle was written",
-    "held": "in the memory that the question reads",
-    "read": "through the gates, at the question",
+    "written": "question's query, memory right after the needle",
+    "held": "question's query, memory at the question",
+    "reachable_after_writing": "the best query, memory right after the needle",
+    "reachable": "the best query, memory at the question",
+    "read": "question's query, there, through the gates",
+    "against_given": "  the same, above the token given instead",
     "lost_without_memory": "log-probability the answer loses without memory",
 }
 
 
-def _interval(value: Mapping[str, Any]) -> str:
+def _evidence(report: Mapping[str, Any]) -> list[str]:
+    groups = {"right": report["evidence_right"], "wrong": report["evidence_wrong"]}
+    shown = {name: found for name, found in groups.items() if found}
+    named = {"right": "right samples, first token", "wrong": "wrong samples, first wrong token"}
+    lines = [" " * 54 + "".join(f"{named[name]:<34}" for name in shown).rstrip()]
+    for key, label in EVIDENCE.items():
+        cells = [_interval(found[key]) if found[key]["n"] else "" for found in shown.values()]
+        lines.append(f"  {label:<52}" + "".join(f"{cell:<34}" for cell in cells).rstrip())
+    return lines
+
+
+def _token(row: Mapping[str, Any]) -> str:
+    offset = "" if row["offset_in_segment"] is None else row["offset_in_segment"]
+    wrong = f"{row['first_wrong']}/{row['n']}"
+    cells = [_interval(row[key], n=False) for key in ("held", "read", "lost")]
+    log_p = f"{row['log_p']['mean']:8.2f}"
+    return f"  {row['token']:>5}  {offset:>6}  {wrong:>11} {log_p} {cells[0]:>26} {cells[1]:>26}   {cells[2]}"
+
+
+def _interval(value: Mapping[str, Any], n: bool = True) -> str:
+    count = f" (n={value['n']})" if n else ""
+    if value["mean"] is None:
+        return "-"
     if value["low"] is None:
-        return f"{value['mean']:+.2f} (n={value['n']})"
-    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}] (n={value['n']})"
+        return f"{value['mean']:+.2f}{count}"
+    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]{count}"
 
 
 def _over_time(rows: Sequence[Mapping[str, Any]], width: int = 40) -> list[str]:
-    top = max((row["logits"] for row in rows), default=0.0)
-    bars = ["█" * round(width * max(0.0, row["logits"]) / top) if top > 0 else "" for row in rows]
+    held = [row["held"]["mean"] or 0.0 for row in rows]
+    top = max(0.0, *held)
+    bars = ["█" * round(width * max(0.0, value) / top) if top > 0 else "" for value in held]
     return [
-        f"  +{row['segments_after']:<5} {bar} {row['logits']:+.2f} (n={row['n']})"
+        f"  +{row['segments_after']:<5} {bar} {_interval(row['held'])}  {_interval(row['reachable'], n=False)}"
         for row, bar in zip(rows, bars, strict=True)
     ]
 
 
+def _carriers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a set of heads: right answers with only them, right answers with all but them."""
+    only = {str(row["heads"]): row for row in rows if row["reading"] == "only"}
+    lines = []
+    for row in rows:
+        if row["reading"] == "all but":
+            names = ", ".join(f"layer {layer} head {head}" for layer, head in row["heads"]) or "none"
+            alone = only[str(row["heads"])]
+            n = row["n"]
+            lines.append(f"  only {alone['correct']:>3}/{n:<4} all but {row['correct']:>3}/{n:<4}  {names}")
+    return lines
+
+
 def _health(row: Mapping[str, Any]) -> str:
-    norms = f"{_mean(row['memory_norm']):10.3g} {_mean(row['z_norm']):10.3g}"
-    return f"  layer {row['layer']:>3}  {norms} {row['smallest_denominator']:10.3g}"
+    norms = f"{_mean(row['memory_norm']):10.3g} {_mean(row['z_norm']):10.3g} {row['smallest_denominator']:12.3g}"
+    return f"  {row['layer']:>4} {row['segment']:>8.0f}  {norms} {_mean(row['share_of_mix']):13.1%}"
+
+
+def _rounded(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a segment: the error of M and of z in each layer."""
+    lines = []
+    for segment in sorted({row["segment"] for row in rows}):
+        found = [row for row in rows if row["segment"] == segment]
+        worst = max(found, key=lambda row: max(row["memory"], row["z"]))
+        mean = [sum(row[part] for row in found) / len(found) for part in ("memory", "z")]
+        worst_is = f"M {worst['memory']:.2%} z {worst['z']:.2%} in layer {worst['layer']}"
+        lines.append(f"  segment {segment:>5}  mean over layers M {mean[0]:.2%} z {mean[1]:.2%}; worst {worst_is}")
+    return lines
 
 
 def _head(row: Mapping[str, Any]) -> str:

@@ -2,17 +2,20 @@
 
 Written on `models/naive`, equation by equation: a diagnosis must not share the fast path's shortcuts. Batch 1.
 
-Legend: T tokens, D model width, N query heads, H head width, V vocabulary, L segment length, P points kept.
+Legend: T tokens, D model width, N query heads, H head width, V vocabulary, L segment length, P points kept, S tokens
+compared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import MemoryQuery, ModelConfig
+from infini_eval.diagnosis.health import SegmentHealth, segment_health
 from infini_eval.models import naive
 from infini_eval.models.naive import MemoryState, Weights
 
@@ -20,27 +23,34 @@ AFTER = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # segments after the n
 
 
 @dataclass(frozen=True)
-class LayerTrace:
-    """One layer at the prompt's last position, the one that predicts the answer's first token.
+class Watched:
+    """A position that predicts a token of the answer, and the tokens to compare: that one first, then others."""
 
-    points: number of segments folded into each kept memory (the last one is what the question really reads).
-    retrieved_PNH: what the question's query reads from each; written_NDV-like attributions use `out_weight_DNH`.
-    local_NH: the local attention's output. memory_norm_PN, z_norm_PN, smallest_denominator_N: the memory's health.
+    position: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """One layer at one watched position.
+
+    points: number of segments folded into each kept memory (the last one is what the position really reads).
+    retrieved_PNH: what the position's own query reads from each. reachable_PNS: the most that any query could read for
+    each compared token, as a logit above the mean of all of them, before the final norm's scale. local_NH: the local
+    attention's output.
     """
 
     points: tuple[int, ...]
     retrieved_PNH: torch.Tensor
+    reachable_PNS: torch.Tensor
     local_NH: torch.Tensor
-    memory_norm_PN: torch.Tensor
-    z_norm_PN: torch.Tensor
-    denominator_PN: torch.Tensor
     out_weight_DNH: torch.Tensor
     gate_N: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All layers, the last position's final hidden state [D] before the final norm, and its logits [V]."""
+    """All layers at one watched position, its final hidden state [D] before the final norm, and its logits [V]."""
 
     layers: list[LayerTrace]
     hidden_D: torch.Tensor
@@ -49,10 +59,15 @@ class Trace:
     head_VD: torch.Tensor
     eps: float
 
-    def direct_logits(self, vectors_D: torch.Tensor) -> torch.Tensor:
-        """What vectors [..., D] in the residual stream add to the logits [..., V], at the final norm's real scale."""
-        scale = torch.rsqrt(self.hidden_D.pow(2).mean() + self.eps)
-        return (vectors_D * scale * self.final_norm_D) @ self.head_VD.T
+    def direct_logits(self, vectors_D: torch.Tensor, tokens: Sequence[int] | None = None) -> torch.Tensor:
+        """What vectors [..., D] in the residual stream add to the logits (of all or some tokens), final norm as it is."""
+        head = self.head_VD if tokens is None else self.head_VD[list(tokens)]
+        return (vectors_D * self.scale * self.final_norm_D) @ head.T
+
+    @property
+    def scale(self) -> float:
+        """What the final norm multiplies this position's hidden state with."""
+        return torch.rsqrt(self.hidden_D.pow(2).mean() + self.eps).item()
 
 
 def load_weights(checkpoint: Checkpoint) -> Weights:
@@ -62,79 +77,104 @@ def load_weights(checkpoint: Checkpoint) -> Weights:
 
 @torch.inference_mode()
 def trace(
-    weights: Weights, checkpoint: Checkpoint, ids_T: torch.Tensor, needle_segment: int, memory_query: MemoryQuery
-) -> Trace:
-    """Run int64 `ids_T` and keep, in every layer, the memory right after the needle's segment and some segments later."""
+    weights: Weights,
+    checkpoint: Checkpoint,
+    ids_T: torch.Tensor,
+    needle_segment: int,
+    memory_query: MemoryQuery,
+    watched: Sequence[Watched],
+    health_at: Sequence[int] = (),
+) -> tuple[list[Trace], list[list[SegmentHealth]]]:
+    """Run int64 `ids_T`; a Trace for each watched position, and each layer's health in the segments `health_at`.
+
+    Memories are kept right after the needle's segment, some segments later, and as each watched position reads them.
+    """
     config = checkpoint.config
     assert config.segment_length is not None
     embedding = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
+    final_norm = weights["model.final_layer_norm.pp_block.weight"]
+    head = weights.get("model.lm_head.pp_block.weight", embedding)
+    readout = final_norm * head
     x_BTD = embedding[ids_T][None]
-    layers = []
+    by_layer, health = [], []
     for index in range(config.num_hidden_layers):
         prefix = f"model.decoder.{index}.pp_block."
         layer = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         normed = naive.rms_norm(x_BTD, layer["input_layernorm.weight"], config.rms_norm_eps)
-        attended, kept = _attention(normed, layer, config, needle_segment, memory_query)
-        layers.append(kept)
+        wanted = {needle_segment + after for after in AFTER}
+        attended, states = _attention(normed, layer, config, memory_query)
+        by_layer.append([_at(normed, states, wanted, layer, config, memory_query, item, readout) for item in watched])
+        segments = normed.split(config.segment_length, dim=1)
+        health.append([segment_health(segments[s], states[s], layer, config, memory_query, s) for s in health_at])
         x_BTD = x_BTD + attended
         x_BTD = x_BTD + naive.mlp(
             naive.rms_norm(x_BTD, layer["post_attention_layernorm.weight"], config.rms_norm_eps), layer
         )
-    final_norm = weights["model.final_layer_norm.pp_block.weight"]
-    head = weights.get("model.lm_head.pp_block.weight", embedding)
-    hidden = x_BTD[0, -1]
-    logits = naive.rms_norm(hidden, final_norm, config.rms_norm_eps) @ head.T
-    return Trace(layers, hidden, logits, final_norm, head, config.rms_norm_eps)
+    traces = []
+    for number, item in enumerate(watched):
+        hidden = x_BTD[0, item.position]
+        logits = naive.rms_norm(hidden, final_norm, config.rms_norm_eps) @ head.T
+        layers = [found[number] for found in by_layer]
+        traces.append(Trace(layers, hidden, logits, final_norm, head, config.rms_norm_eps))
+    return traces, health
 
 
 def _attention(
-    x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, needle_segment: int, memory_query: MemoryQuery
-) -> tuple[torch.Tensor, LayerTrace]:
-    """Attention of all segments, and the LayerTrace of the last position."""
+    x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, memory_query: MemoryQuery
+) -> tuple[torch.Tensor, Mapping[int, MemoryState | None]]:
+    """Attention of all segments, and the memory that each segment reads."""
     assert config.segment_length is not None
     outputs: list[torch.Tensor] = []
-    kept: list[tuple[int, MemoryState]] = []
-    state: MemoryState | None = None
-    before: MemoryState | None = None
-    segments = x_BTD.split(config.segment_length, dim=1)
-    wanted = {needle_segment + after for after in AFTER}
-    for index, segment in enumerate(segments):
-        before = state
-        out_BNLH, state = naive.one_segment(segment, state, layer, config, "on", memory_query)
+    states: dict[int, MemoryState | None] = {0: None}
+    for index, segment in enumerate(x_BTD.split(config.segment_length, dim=1)):
+        out_BNLH, states[index + 1] = naive.one_segment(segment, states[index], layer, config, "on", memory_query)
         outputs.append(out_BNLH.transpose(1, 2).flatten(2) @ layer["attn.o_proj.weight"].T)
-        if index in wanted and index < len(segments) - 1 and state is not None:
-            kept.append((index + 1, state))
-    if before is not None and (not kept or kept[-1][0] != len(segments) - 1):
-        kept.append((len(segments) - 1, before))
-    return torch.cat(outputs, dim=1), _last_position(segments[-1], kept, layer, config, memory_query)
+    return torch.cat(outputs, dim=1), states
 
 
-def _last_position(
-    segment_BLD: torch.Tensor,
-    kept: list[tuple[int, MemoryState]],
+def _at(
+    x_BTD: torch.Tensor,
+    states: Mapping[int, MemoryState | None],
+    wanted: set[int],
     layer: Weights,
     config: ModelConfig,
     memory_query: MemoryQuery,
+    watched: Watched,
+    readout_VD: torch.Tensor,
 ) -> LayerTrace:
-    q, k, v = naive.project(segment_BLD, layer, config)
+    """What the watched position's query reads from each kept memory, and what any query could."""
+    assert config.segment_length is not None
+    segment, offset = divmod(watched.position, config.segment_length)
+    last = segment * config.segment_length
+    q, k, v = naive.project(x_BTD[:, last : last + offset + 1], layer, config)
     q_rotated, k_rotated = naive.rope(q, config), naive.rope(k, config)
     local = (naive.causal_softmax(q_rotated, k_rotated, config.softmax_scale) @ v)[0, :, -1]
-    phi_NH = naive.feature_map(q_rotated if memory_query == "rotary" else q)[0, :, -1]
-    memories = [(memory[0], z[0]) for _, (memory, z) in kept]
-    heads, width = phi_NH.shape
-    denominators = [(phi_NH * z).sum(-1) for _, z in memories]
-    retrieved = [
-        torch.einsum("nh,nhk->nk", phi_NH, memory) / denominator[:, None]
-        for (memory, _), denominator in zip(memories, denominators, strict=True)
-    ]
-    empty = torch.zeros(0, heads)
+    points = sorted({index + 1 for index in wanted if index + 1 < segment} | {segment})
+    kept = [state for state in (states[point] for point in points) if state is not None]
+    memory_PNHH, z_PNH = (torch.stack([state[part][0] for state in kept]) for part in (0, 1))
+    asked_NH = naive.feature_map(q_rotated if memory_query == "rotary" else q)[0, :, -1]
+    out_DNH = layer["attn.o_proj.weight"].unflatten(1, asked_NH.shape)
     return LayerTrace(
-        points=tuple(point for point, _ in kept),
-        retrieved_PNH=torch.stack(retrieved) if retrieved else torch.zeros(0, heads, width),
+        points=tuple(points),
+        retrieved_PNH=_read(asked_NH, memory_PNHH, z_PNH),
+        reachable_PNS=reachable(
+            memory_PNHH, z_PNH, torch.einsum("sd,dnh->nhs", readout_VD[list(watched.tokens)], out_DNH)
+        ),
         local_NH=local,
-        memory_norm_PN=torch.stack([memory.norm(dim=(1, 2)) for memory, _ in memories]) if memories else empty,
-        z_norm_PN=torch.stack([z.norm(dim=1) for _, z in memories]) if memories else empty,
-        denominator_PN=torch.stack(denominators) if denominators else empty,
-        out_weight_DNH=layer["attn.o_proj.weight"].unflatten(1, (heads, width)),
+        out_weight_DNH=out_DNH,
         gate_N=naive.gate(layer["attn.balance_factors"], config.gate_activation),
     )
+
+
+def _read(features_NH: torch.Tensor, memory_PNHH: torch.Tensor, z_PNH: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("nh,pnhk->pnk", features_NH, memory_PNHH) / (features_NH * z_PNH).sum(-1, keepdim=True)
+
+
+def reachable(memory_PNHH: torch.Tensor, z_PNH: torch.Tensor, readout_NHS: torch.Tensor) -> torch.Tensor:
+    """The most that any query can read in each of S directions above their mean, [P, N, S].
+
+    Features are positive, so every read sum_i f_i M_i / sum_i f_i z_i is a weighted mean of the rows M_i / z_i: the best
+    query takes the best row.
+    """
+    rows_PNHS = torch.einsum("pnhk,nks->pnhs", memory_PNHH / z_PNH[..., None], readout_NHS)
+    return (rows_PNHS - rows_PNHS.mean(-1, keepdim=True)).amax(dim=2)

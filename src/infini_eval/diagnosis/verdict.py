@@ -25,12 +25,12 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
-        from scipy import stats
-
         n = len(values)
         mean = sum(values) / n if n else math.nan
         if n < 2:
             return cls(mean, -math.inf, math.inf, n)
+        from scipy import stats
+
         spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
         reach = float(stats.t.ppf(0.975, n - 1)) * spread
         return cls(mean, mean - reach, mean + reach, n)
@@ -43,14 +43,21 @@ class Interval:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Over the wrong samples: what the memory held after writing and at the question (without gate), what was read
-    through the gate, what the answer loses without memory, and held minus written."""
+    """Over some samples, how strongly memory points at the token in question.
+
+    written, held: what the question's query gets right after writing and at the question, without gates; change: held -
+    written. reachable...: what the best query could get then. read: through the gates. against_given: what is read for the
+    right token above the one given instead. lost_without_memory: log-probability that the answer loses.
+    """
 
     written: Interval
     held: Interval
-    read: Interval
-    lost_without_memory: Interval
     change: Interval
+    reachable_after_writing: Interval
+    reachable: Interval
+    read: Interval
+    against_given: Interval
+    lost_without_memory: Interval
 
 
 @dataclass(frozen=True)
@@ -62,21 +69,25 @@ class Verdict:
 
 
 def judge(evidence: Evidence | None, right: int, wrong: int) -> Verdict:
-    """The class of the failures; "works" where nothing failed."""
+    """The class of the failures; "works" where nothing failed. `evidence` is that of the failures' first wrong tokens."""
     if wrong == 0:
         return Verdict("works", f"all {right} samples were answered correctly")
-    if evidence is None or wrong < FEWEST:
-        return Verdict("undecided", f"{wrong} wrong of {right + wrong}: at least {FEWEST} wrong samples are needed")
-    if evidence.written.high < ENOUGH:
-        return Verdict("never written", f"right after the needle the memory points at the answer by {evidence.written}")
-    if evidence.written.low > ENOUGH and evidence.held.high < ENOUGH and evidence.change.high < 0:
-        return Verdict("overwritten", f"{evidence.written} after writing, {evidence.held} at the question")
-    if evidence.held.low > ENOUGH and evidence.read.high < ENOUGH:
-        return Verdict("not read", f"memory holds {evidence.held}, the gates let through {evidence.read}")
-    if evidence.read.low > ENOUGH:
-        return Verdict(
-            "read but not used", f"{evidence.read} enters the residual stream, the answer is wrong all the same"
-        )
-    return Verdict(
-        "undecided", f"written {evidence.written}, held {evidence.held}, read {evidence.read}: no class separates"
-    )
+    if evidence is None or evidence.written.n < FEWEST:
+        n = 0 if evidence is None else evidence.written.n
+        return Verdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
+    found = evidence
+    if found.reachable_after_writing.high < ENOUGH and found.written.high < ENOUGH:
+        reason = f"right after the needle no query could get more of it than {found.reachable_after_writing}"
+        return Verdict("never written", reason)
+    if found.written.low > ENOUGH and found.held.high < ENOUGH and found.change.high < 0:
+        return Verdict("overwritten", f"{found.written} after writing, {found.held} at the question")
+    if found.held.low > ENOUGH and found.read.high < ENOUGH:
+        return Verdict("not read", f"the question's query gets {found.held}, the gates let through {found.read}")
+    if found.reachable.low > ENOUGH and found.against_given.high < ENOUGH:
+        reason = f"the best query could get {found.reachable} from the memory at the question; what the question's own"
+        return Verdict("not read", f"{reason} gets favours the right token over the one given by {found.against_given}")
+    if found.against_given.low > ENOUGH:
+        reason = f"what memory returns favours the right token over the one given by {found.against_given}"
+        return Verdict("read but not used", f"{reason}; the rest of the model overrules it")
+    values = f"written {found.written}, held {found.held}, read against the token given {found.against_given}"
+    return Verdict("undecided", f"no class separates: {values}")

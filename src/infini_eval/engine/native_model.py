@@ -159,7 +159,7 @@ class NativeModel:
         """Tokens of each row that one step computes."""
         if self._chunk_segments is not None and self.config.segment_length is not None:
             return self._chunk_segments * self.config.segment_length
-        return max(1, CHUNK_TOKENS[self.llama.device.type] // rows)
+        return max(1, CHUNK_TOKENS.get(self.llama.device.type, CHUNK_TOKENS["cpu"]) // rows)
 
     def _sampler(self, row_seeds: list[int], sampling: Sampling, vocabulary: int | None) -> Sampler:
         size = self.config.vocab_size

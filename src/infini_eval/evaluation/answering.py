@@ -10,6 +10,7 @@ from typing import Any
 from infini_eval import registry
 from infini_eval.backends._backend import AnyBackend, Prepared
 from infini_eval.config import EvalConfig
+from infini_eval.datasets.number_source import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
@@ -78,7 +79,10 @@ def _record(
     config: EvalConfig, scorers: dict[str, Any], prepared: Prepared, response: Response, replica: int
 ) -> SampleRecord:
     scores = {name: score(response.text, prepared.sample) for name, score in scorers.items()}
-    return SampleRecord(prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica)
+    source = number_source(prepared.sample.prompt, prepared.sample.answer, response.text)
+    return SampleRecord(
+        prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica, source
+    )
 
 
 def _log_sample(config: EvalConfig, record: SampleRecord) -> None:

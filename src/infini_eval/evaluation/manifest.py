@@ -25,6 +25,7 @@ def describe_run(
         "task": config.task,
         "scorer": config.scorer,
         "data": data.fingerprint,
+        **({"data_settings": dict(data.settings)} if data.settings else {}),
         "filters": {**filters, "context_length": config.context_length},
         "seed": config.seed,
         "num_samples": config.num_samples,

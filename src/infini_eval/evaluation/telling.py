@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from infini_eval.backends._backend import Prepared
+from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
+from infini_eval.errors import DataError
+from infini_eval.planning.window import beyond_window
 
 logger = logging.getLogger(__name__)
 
@@ -30,3 +34,13 @@ def say_lengths(world: World, prepared: Sequence[Prepared]) -> None:
         text += f" ({min(segments) + 1} to {max(segments) + 1} segments)"
     labels = sorted({item.sample.context_length for item in prepared if item.sample.context_length is not None})
     logger.info("%s; labelled %s", text, ", ".join(f"{label:,}" for label in labels) or "nothing")
+
+
+def say_window(config: EvalConfig, world: World, model: Mapping[str, Any], prepared: Sequence[Prepared]) -> None:
+    """Prompts that the model cannot read whole, before anything runs; an error under --strict-data."""
+    window = config.context_window or model.get("max_position_embeddings")
+    tokens = [(item.sample.id, item.tokens or item.sample.columns.get("input_tokens")) for item in prepared]
+    finding = beyond_window(tokens, config.max_new_tokens, window)
+    if finding and config.strict_data:
+        raise DataError(finding, next_step="ask a model with a larger window, or leave --strict-data out to be warned")
+    say(world, [finding] if finding else [])

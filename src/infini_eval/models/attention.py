@@ -3,7 +3,7 @@
 A plain Llama runs through the same code as one open segment without memory. The order is the reference's: read the
 old memory, mix, then write. Everything here is per head, so tensor parallelism needs no communication inside.
 
-Legend: B batch, T tokens, N query heads, G kv heads, R = N / G, H head width, K segments of a chunk; L segment length.
+Legend: B batch, T tokens, N query heads, G kv heads, X = N + G, R = N / G, H head width, K segments of a chunk; L segment length.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from infini_eval.models.rope import RotaryTable
 from infini_eval.models.state import LayerState, Step
 
 Gates = tuple[torch.Tensor, torch.Tensor]
-_Mixed = tuple[torch.Tensor, torch.Tensor | None]  # local attention, and what the memory returned
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class _Heads(NamedTuple):
 
 
 def attend(
-    q_BTNH: torch.Tensor,
-    k_BTGH: torch.Tensor,
+    qk_BTXH: torch.Tensor,
     v_BTGH: torch.Tensor,
     gates: Gates | None,
     rotary: RotaryTable,
@@ -59,46 +57,53 @@ def attend(
     step: Step,
     settings: AttentionSettings,
 ) -> torch.Tensor:
-    """Attention of one step, [B, T, N, H]; updates `state`. q and k come without rotation.
+    """Attention of one step, [B, T, N, H]; updates `state`. q and k come side by side (X = N + G), without rotation.
 
     gates: [N, 1] weights of what the memory returns and of local attention, g and 1 - g; None without gates.
     """
-    q_rotated, k_rotated = rotary.rotate(q_BTNH, cos_sin), rotary.rotate(k_BTGH, cos_sin)
-    q_read = q_rotated if settings.memory_query == "rotary" else q_BTNH
-    heads = _Heads(q_rotated, k_rotated, v_BTGH, q_read, k_BTGH)
+    kv_heads = v_BTGH.shape[2]
+    sizes = [qk_BTXH.shape[2] - kv_heads, kv_heads]
+    q_raw, k_raw = qk_BTXH.split(sizes, dim=2)
+    q_rotated, k_rotated = rotary.rotate(qk_BTXH, cos_sin).split(sizes, dim=2)
+    q_read = q_rotated if settings.memory_query == "rotary" else q_raw
+    heads = _Heads(q_rotated, k_rotated, v_BTGH, q_read, k_raw)
     compute = _whole_segments if step.segments else _open_segment
-    return _mix(*compute(heads, state, step, settings), gates)
+    return compute(heads, gates, state, step, settings).to(v_BTGH.dtype)
 
 
-def _mix(local_BTNH: torch.Tensor, retrieved_BTNH: torch.Tensor | None, gates: Gates | None) -> torch.Tensor:
-    """O = g A + (1 - g) O_local; the gate scales the first segment too, although there is nothing to read yet."""
-    if gates is None:
-        return local_BTNH
-    memory_N1, local_N1 = gates
-    if retrieved_BTNH is None:
-        return (local_N1 * local_BTNH).to(local_BTNH.dtype)
-    return (memory_N1 * retrieved_BTNH + local_N1 * local_BTNH).to(local_BTNH.dtype)
+def _weighed(local_BTNH: torch.Tensor, gates: Gates | None) -> torch.Tensor:
+    """The local part of O = g A + (1 - g) O_local; the gate scales the first segment too, which has nothing to read."""
+    return local_BTNH if gates is None else gates[1] * local_BTNH
 
 
-def _whole_segments(heads: _Heads, state: LayerState, step: Step, settings: AttentionSettings) -> _Mixed:
-    """K segments at once for local attention, one after the other for the memory."""
-    batch, tokens, _, width = heads.q.shape
-    length, kv_heads = settings.segment_length, heads.k.shape[2]
+def _whole_segments(
+    heads: _Heads, gates: Gates | None, state: LayerState, step: Step, settings: AttentionSettings
+) -> torch.Tensor:
+    """K segments at once for local attention, one after the other for the memory, which adds its part in place."""
+    batch, _, kv_heads, width = heads.k.shape
+    length = settings.segment_length
     assert length is not None
     q, k, v = (x.reshape(batch * step.segments, length, -1, width) for x in (heads.q, heads.k, heads.v))
     local = causal_attention(q, k, v, settings.softmax_scale, settings.implementation).reshape(heads.q.shape)
+    mixed = _weighed(local, gates)
     if not settings.keeps_memory:
-        return local, None
-    q_BKGRLH = heads.q_read.view(batch, step.segments, length, kv_heads, -1, width).permute(0, 1, 3, 4, 2, 5)
-    k_BKGLH, v_BKGLH = (
-        x.view(batch, step.segments, length, kv_heads, width).transpose(2, 3) for x in (heads.k_raw, heads.v)
-    )
-    assert state.memory is not None and isinstance(step.has_memory, bool)
-    retrieved = compressive.scan_segments(state.memory, q_BKGRLH, k_BKGLH, v_BKGLH, step.has_memory)
-    return local, retrieved.permute(0, 1, 4, 2, 3, 5).reshape(batch, tokens, -1, width)
+        return mixed
+    mixed = mixed.contiguous()
+
+    def by_segment(x: torch.Tensor) -> torch.Tensor:
+        """[B, T, N or G, H] as [K, B, G, R or 1, L, H], a view."""
+        return x.view(batch, step.segments, length, kv_heads, -1, width).permute(1, 0, 3, 4, 2, 5)
+
+    q_read, k_raw, v = by_segment(heads.q_read), by_segment(heads.k_raw).squeeze(3), by_segment(heads.v).squeeze(3)
+    assert state.memory is not None and gates is not None and isinstance(step.has_memory, bool)
+    gate_GR11 = gates[0].view(kv_heads, -1, 1, 1)
+    compressive.scan_segments(state.memory, q_read, k_raw, v, step.has_memory, gate_GR11, by_segment(mixed))
+    return mixed
 
 
-def _open_segment(heads: _Heads, state: LayerState, step: Step, settings: AttentionSettings) -> _Mixed:
+def _open_segment(
+    heads: _Heads, gates: Gates | None, state: LayerState, step: Step, settings: AttentionSettings
+) -> torch.Tensor:
     """T tokens of the open segment; rows whose segment is full afterwards are folded into the memory."""
     state.open_segment()
     assert state.keys is not None and state.values is not None
@@ -112,16 +117,16 @@ def _open_segment(heads: _Heads, state: LayerState, step: Step, settings: Attent
         settings.softmax_scale,
         settings.implementation,
     )
+    mixed = _weighed(local, gates)
     if not settings.keeps_memory:
-        return local, None
-    assert state.memory is not None and state.raw_keys is not None
+        return mixed
+    assert state.memory is not None and state.raw_keys is not None and gates is not None
     _store(state.raw_keys, heads.k_raw, step)
-    retrieved = None
     if step.has_memory is not False:
-        retrieved = _read_open(state.memory, heads.q_read, step, heads.k.shape[2])
+        mixed.addcmul_(gates[0], _read_open(state.memory, heads.q_read, step, heads.k.shape[2]))
     if step.closing is not None:
         _fold_rows(state, step)
-    return local, retrieved
+    return mixed
 
 
 def _read_open(memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int) -> torch.Tensor:

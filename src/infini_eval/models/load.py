@@ -132,8 +132,8 @@ class _ShardReader:
         values = (keys[0] + kv_width, keys[1] + kv_width)
         rows = self._checkpoint.read(name, [queries, keys, values])
         if config.rope_interleaved:
-            queries_and_keys = rows[: rows.shape[0] - (values[1] - values[0])]
-            queries_and_keys.copy_(interleaved_to_halves(queries_and_keys, width))
+            qk, v = rows.tensor_split([rows.shape[0] - (stop - first) * width])
+            rows = torch.cat((interleaved_to_halves(qk, width), v))
         return self._place(rows)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:

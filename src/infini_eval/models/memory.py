@@ -3,12 +3,14 @@
 z is kept as an extra column of M, so that one matmul gives numerator and denominator of a read, and one gives both
 sums of a write: memory_BGHE with E = H + 1. Equations: Infini-attention (Munkhdalai et al. 2024), delta rule.
 
-Legend: B batch, G kv heads, R query heads of a kv head, H head width, K segments of a chunk; L is the segment length.
+Legend: B batch, G kv heads, R query heads of a kv head, H head width, K segments of a chunk, S = R * L + L rows that
+read the memory at once (queries, then keys); L is the segment length.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from infini_eval.models.naive import feature_map
 
@@ -35,42 +37,60 @@ def read(memory_BGHE: torch.Tensor, phi_BGTH: torch.Tensor, has_memory: HasMemor
     return both[..., :-1] / denominator
 
 
-def write(
-    memory_BGHE: torch.Tensor, phi_k_BGLH: torch.Tensor, v_BGLH: torch.Tensor, retrieved_BGLH: torch.Tensor | None
-) -> None:
-    """Add a segment in place: M += phi_k^T (v - retrieved), z += sum phi_k; `retrieved` is what the keys read (None: nothing)."""
-    target = v_BGLH if retrieved_BGLH is None else v_BGLH - retrieved_BGLH
-    ones = torch.ones_like(target[..., :1])
-    memory_BGHE += phi_k_BGLH.transpose(-2, -1) @ torch.cat((target, ones), dim=-1)
-
-
 def scan_segments(
-    memory_BGHE: torch.Tensor, q_BKGRLH: torch.Tensor, k_BKGLH: torch.Tensor, v_BKGLH: torch.Tensor, has_memory: bool
-) -> torch.Tensor:
-    """Read and write K whole segments in order; returns what their queries read, [B, K, G, R, L, H] in memory's dtype.
+    memory_BGHE: torch.Tensor,
+    q_KBGRLH: torch.Tensor,
+    k_KBGLH: torch.Tensor,
+    v_KBGLH: torch.Tensor,
+    has_memory: bool,
+    gate_GR11: torch.Tensor,
+    mixed_KBGRLH: torch.Tensor,
+) -> None:
+    """Read and write K whole segments in order; adds gate * what their queries read to `mixed`, in place.
 
     A segment's queries and keys read the same old memory, so they share one matmul. `k` is not rotated.
     """
-    dtype = memory_BGHE.dtype
-    shape = q_BKGRLH.shape
-    phi_q = feature_map(q_BKGRLH.to(dtype)).flatten(3, 4)
-    phi_k, v = feature_map(k_BKGLH.to(dtype)), v_BKGLH.to(dtype)
-    phi = torch.cat((phi_q, phi_k), dim=3)
-    queries = phi_q.shape[3]
-    retrieved = torch.empty_like(phi_q)
-    for index in range(shape[1]):
+    phi_KBGSH = _joined_features(q_KBGRLH, k_KBGLH, memory_BGHE.dtype)
+    target_KBGLE = _with_ones(v_KBGLH, memory_BGHE.dtype)
+    queries_shape = q_KBGRLH.shape[3:5]
+    queries = queries_shape.numel()
+    for index, (phi, target, mixed) in enumerate(zip(phi_KBGSH, target_KBGLE, mixed_KBGRLH, strict=True)):
         if has_memory or index > 0:
-            both = read(memory_BGHE, phi[:, index], True)
-            retrieved[:, index] = both[:, :, :queries]
-            write(memory_BGHE, phi_k[:, index], v[:, index], both[:, :, queries:])
-        else:
-            retrieved[:, index] = 0
-            write(memory_BGHE, phi_k[:, index], v[:, index], None)
-    return retrieved.view(shape)
+            both = phi @ memory_BGHE
+            numerator, denominator = both[..., :-1], both[..., -1:]
+            read_q = numerator[:, :, :queries].unflatten(2, queries_shape)
+            mixed.addcmul_(read_q, gate_GR11 / denominator[:, :, :queries].unflatten(2, queries_shape))
+            target[..., :-1].addcdiv_(numerator[:, :, queries:], denominator[:, :, queries:], value=-1)
+        _write(memory_BGHE, phi[:, :, queries:], target)
 
 
 def fold(memory_BGHE: torch.Tensor, k_BGLH: torch.Tensor, v_BGLH: torch.Tensor, has_memory: HasMemory) -> None:
     """Write one finished segment into the memory, in place."""
     phi_k = feature_map(k_BGLH.to(memory_BGHE.dtype))
-    retrieved = None if has_memory is False else read(memory_BGHE, phi_k, has_memory)
-    write(memory_BGHE, phi_k, v_BGLH.to(memory_BGHE.dtype), retrieved)
+    target = _with_ones(v_BGLH, memory_BGHE.dtype)
+    if has_memory is not False:
+        target[..., :-1] -= read(memory_BGHE, phi_k, has_memory)
+    _write(memory_BGHE, phi_k, target)
+
+
+def _write(memory_BGHE: torch.Tensor, phi_k_BGLH: torch.Tensor, target_BGLE: torch.Tensor) -> None:
+    """M += phi_k^T (v - what the keys read), z += sum of phi_k, in place; the target's last column is one."""
+    memory = memory_BGHE.flatten(0, 1)
+    memory.baddbmm_(phi_k_BGLH.flatten(0, 1).transpose(1, 2), target_BGLE.flatten(0, 1))
+
+
+def _joined_features(q_KBGRLH: torch.Tensor, k_KBGLH: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """elu(q) + 1 and elu(k) + 1 of each segment behind one another, contiguous in each segment."""
+    queries_shape = q_KBGRLH.shape[3:5]
+    queries, length = queries_shape.numel(), k_KBGLH.shape[3]
+    phi = torch.empty((*k_KBGLH.shape[:3], queries + length, k_KBGLH.shape[4]), dtype=dtype, device=k_KBGLH.device)
+    phi[..., :queries, :].unflatten(3, queries_shape).copy_(q_KBGRLH)
+    phi[..., queries:, :] = k_KBGLH
+    return F.elu(phi, inplace=True).add_(1)
+
+
+def _with_ones(v: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Values [..., H] with a column of ones, [..., E], which sums the keys' features into z."""
+    extended = torch.ones((*v.shape[:-1], v.shape[-1] + 1), dtype=dtype, device=v.device)
+    extended[..., :-1] = v
+    return extended

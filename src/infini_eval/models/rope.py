@@ -13,9 +13,7 @@ import torch
 class RotaryTable:
     """cos and sin for positions 0..size-1, grown on demand; positions restart in every segment of an Infini model."""
 
-    def __init__(
-        self, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device) -> None:
         self._frequency = theta ** (-torch.arange(0, head_dim, 2, device=device).float() / head_dim)
         self._dtype = dtype
         self._cos = self._sin = torch.empty(0, dtype=dtype, device=device)

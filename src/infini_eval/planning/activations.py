@@ -78,7 +78,9 @@ def _native(architecture: Architecture, step: StepShape) -> int:
     mlp = (held + d + q + max(d + 2 * inner, 4 * inner)) * b
     attention = (held + 2 * q + k) * b  # rotated queries and keys, local attention's result
     if architecture.keeps_memory:
-        attention += (4 * q + 3 * k) * m  # feature maps of q and k, joined, v, and what the memory returned
+        segments = max(1, step.tokens // (architecture.layers[0].window or step.tokens))
+        # the mixed result, feature maps of q and k, v as the write's target; what one segment reads
+        attention += (2 * q + 2 * k + (q + k) / segments) * m
     else:
         attention += _open_segment_scores(architecture, step, n)
     return round(n * max(mlp, attention))

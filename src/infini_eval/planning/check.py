@@ -26,7 +26,10 @@ def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: b
     """
     architecture = architecture_of(footprint)
     device = _device(footprint)
-    plans = [_plan(architecture, footprint, device, rows, tokens, len(batches)) for rows, tokens in set(batches)]
+    longest: dict[int, int] = {}
+    for rows, tokens in batches:
+        longest[rows] = max(tokens, longest.get(rows, 0))
+    plans = [_plan(architecture, footprint, device, rows, tokens, len(batches)) for rows, tokens in longest.items()]
     worst, settings, tokens = max(plans, key=lambda each: each[0].total)
     if not worst.fits and refuse:
         nearest = nearest_settings(architecture, tokens, device, footprint.mesh, settings, "run")

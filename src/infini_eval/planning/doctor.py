@@ -18,7 +18,18 @@ from infini_eval.planning.installed import bitsandbytes_libraries, is_importable
 
 Status = Literal["ok", "note", "missing", "wrong"]
 PYTHONS = ((3, 11), (3, 13))
-NEEDED = ("torch", "numpy", "pyarrow", "safetensors", "tokenizers", "transformers", "datasets", "scipy", "matplotlib", "rich")
+NEEDED = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "transformers",
+    "datasets",
+    "scipy",
+    "matplotlib",
+    "rich",
+)
 # distribution: (what needs it, how it is installed)
 OPTIONAL = {
     "accelerate": ("--device-map, --max-memory, --quantization", "pip install accelerate"),
@@ -97,13 +108,17 @@ def _needed() -> list[Finding]:
 def _quantizer(gpus: list[Gpu] | None) -> list[Finding]:
     found = version("bitsandbytes")
     if found is None:
-        return [Finding("missing", "bitsandbytes", "not installed; --quantization needs it", "pip install bitsandbytes")]
+        return [
+            Finding("missing", "bitsandbytes", "not installed; --quantization needs it", "pip install bitsandbytes")
+        ]
     findings = [Finding("ok", "bitsandbytes", found)]
     if gpus and not any("cuda" in name for name in bitsandbytes_libraries()):
         text = f"{found} has no CUDA library (a CPU-only build: there is none for every architecture, such as ARM64)"
         findings = [Finding("wrong", "bitsandbytes", text, "pip install --force-reinstall --no-cache-dir bitsandbytes")]
     if gpus and not is_importable("triton"):
-        findings.append(Finding("wrong", "triton", "not installed; kernels for quantised weights need it", "pip install triton"))
+        findings.append(
+            Finding("wrong", "triton", "not installed; kernels for quantised weights need it", "pip install triton")
+        )
     return findings
 
 
@@ -139,9 +154,13 @@ def hub_state_finding() -> Finding:
         return Finding("note", "hub", f"offline by {state.offline}: only folders and what is in the {cache}")
     if not state.reachable:
         mend = "export HF_HUB_OFFLINE=1, and pass folders instead of hub ids"
-        return Finding("missing", "hub", f"{state.endpoint} does not answer: only folders and what is in the {cache}", mend)
+        return Finding(
+            "missing", "hub", f"{state.endpoint} does not answer: only folders and what is in the {cache}", mend
+        )
     if not state.has_token:
-        return Finding("note", "hub", f"{state.endpoint} answers, no token (gated models need one); {cache}", "hf auth login")
+        return Finding(
+            "note", "hub", f"{state.endpoint} answers, no token (gated models need one); {cache}", "hf auth login"
+        )
     return Finding("ok", "hub", f"{state.endpoint} answers, a token is set; {cache}")
 
 

@@ -12,7 +12,7 @@ from infini_eval.planning.cache import StateBytes, state_bytes
 from infini_eval.planning.devices import Device
 from infini_eval.planning.weights import stage_weight_bytes
 
-CHUNK_TOKENS = {"cpu": 4096, "cuda": 16384}  # the native engine's, over all rows
+CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}  # the native engine's, over all rows
 TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
 
 
@@ -79,11 +79,11 @@ def stages_of(architecture: Architecture, stages: int) -> list[range]:
 
 def chunk_of(architecture: Architecture, device: Device, settings: Settings) -> int:
     """New tokens of each row in one prefill step."""
-    if settings.prefill_chunk is not None:
-        return settings.prefill_chunk
-    if architecture.engine == "native":
-        return max(1, CHUNK_TOKENS[device.kind] // settings.batch)
-    return TRANSFORMERS_CHUNK
+    if architecture.engine != "native":
+        return settings.prefill_chunk or TRANSFORMERS_CHUNK
+    chunk = settings.prefill_chunk or max(1, CHUNK_TOKENS[device.kind] // settings.batch)
+    segment = next((layer.window for layer in architecture.layers if layer.attention == "infini"), None)
+    return chunk if segment is None else max(1, chunk // segment) * segment  # whole segments, at least one
 
 
 def _plan_stage(

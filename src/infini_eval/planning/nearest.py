@@ -32,9 +32,11 @@ def nearest_settings(
     changes = _Changes(architecture, settings, command)
     tried = [*changes.batches(), *changes.steps(device), *changes.dtypes()]
     found = [words for words, changed in tried if fits(mesh, changed)]
-    wider = next((other for other in _wider(architecture, mesh) if fits(other, settings)), None)
-    if wider is not None:
-        found.append(f"{wider} ({wider.world_size} devices)")
+    for words, changed in [("", settings), *((f"{words} and ", changed) for words, changed in tried)]:
+        wider = next((other for other in _wider(architecture, mesh) if fits(other, changed)), None)
+        if wider is not None:
+            found.append(f"{words}{wider} ({wider.world_size} devices)")
+            break
     shorter = longest_context(architecture, device, mesh, settings)
     if shorter:
         found.append(f"contexts of up to {shorter:,} tokens")

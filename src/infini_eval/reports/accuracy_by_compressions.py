@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from infini_eval.reports.analyze import AnalysedRun
 
 HEADER = ("from", "to", "accuracy", "num_samples", "correct", "ci_low", "ci_high")
+_MAX_LEVEL = 8  # more labels than this would touch each other
 
 
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
@@ -45,7 +46,9 @@ def draw(summary: Mapping[str, Any]) -> Figure | None:
     values = [cell["accuracy"] for cell in cells]
     axes.errorbar(at, values, yerr=errors, fmt="o", color=COLOURS[0], capsize=2.5, elinewidth=1.2, label="measured")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(at, [_label(cell) for cell in cells])
+    crowded = len(cells) > _MAX_LEVEL
+    turned: Any = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(at, [_label(cell) for cell in cells], **turned)
     axes.minorticks_off()
     for x_at, cell in zip(at, cells, strict=True):
         axes.annotate(

@@ -15,7 +15,9 @@ from infini_eval.reports.statistics.scored import Scored, scored_samples
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.reader import RunRecords, read_run
 
-PAGE_REPORTS = ("html", "heatmap", "accuracy_by_depth", "accuracy_by_length", "accuracy_by_compressions")
+PAGE_REPORTS = (
+    "html", "heatmap", "accuracy_by_depth", "accuracy_by_length", "accuracy_by_compressions", "gate_heatmap",
+)  # fmt: skip
 KEPT_EXCERPTS = 200  # of right answers in each file; those of wrong ones are all kept
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,19 @@ _MAX_NUMBERED = 24
 
 
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
-    """Write the gates that the run's manifest records (`model.gates.values`, [layers][heads]); nothing without them."""
-    model = (run.records.manifest or {}).get("model") or {}
-    gates = model.get("gates")
-    values = gates.get("values") if isinstance(gates, dict) else None
+    """Write plots/gates.png and .csv from the gates that the run's manifest records; nothing without them."""
+    values = recorded_gates(run.summary["run"]["model"])
     return write_gates(values, folder) if values else []
+
+
+def recorded_gates(model: object) -> list[list[float]] | None:
+    """`gates.values` of a manifest's model, [layers][heads]; None where there are none or they are not such a table."""
+    gates = model.get("gates") if isinstance(model, Mapping) else None
+    values = gates.get("values") if isinstance(gates, Mapping) else None
+    if not isinstance(values, list) or not values or not all(isinstance(row, list) and row for row in values):
+        return None
+    numbers = all(isinstance(value, int | float) for row in values for value in row)
+    return values if numbers and len({len(row) for row in values}) == 1 else None
 
 
 def write_gates(gates: Sequence[Sequence[float]], folder: Path) -> list[Path]:

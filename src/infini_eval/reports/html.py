@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.reports import accuracy_by_compressions, accuracy_by_depth, accuracy_by_length, heatmap, sentences
+from infini_eval.reports import (
+    accuracy_by_compressions,
+    accuracy_by_depth,
+    accuracy_by_length,
+    gate_heatmap,
+    heatmap,
+    sentences,
+)
 from infini_eval.reports.ascii_bars import verdict_text
 from infini_eval.reports.html_page import tables
 from infini_eval.reports.html_page.cards import cards
@@ -17,15 +24,23 @@ from infini_eval.reports.plot_style import short_tokens, svg
 from infini_eval.results.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from infini_eval.reports.analyze import AnalysedRun
 
 NAME = "report.html"
+DIAGNOSIS = "diagnosis.txt"
+_LONGEST = 40_000  # characters of it
 _PLOTS = {
     heatmap: "Accuracy for each depth and context length.",
     accuracy_by_length: "Average over depths; the two bars define the effective context length.",
-    accuracy_by_depth: "Each depth is the share of right answers; bands are Wilson intervals.",
+    accuracy_by_depth: "Share of right answers at each depth; bands, with up to four lengths, are Wilson intervals.",
     accuracy_by_compressions: "The needle's token span says how many segment borders lie between it and the question.",
 }
+_GATES = (
+    "How much each head's output is memory rather than local attention. Open gates alone do not show a useful memory."
+)
+_FULL = ' class="full"'
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _TONE = {"EXCELLENT": "good", "VERY_GOOD": "good", "GOOD": "good", "FAIR": "fair", "POOR": "poor"}
 
@@ -40,7 +55,15 @@ def page(run: AnalysedRun) -> str:
     """The whole page."""
     summary = run.summary
     title = f"{text(summary['model'])}: {text(_task(summary))}"
-    sections = [_hero(summary), _tables(summary), _plots(summary), _why(summary), _samples(run), _provenance(summary)]
+    sections = [
+        _hero(summary),
+        _tables(summary),
+        _plots(summary),
+        _why(summary),
+        _diagnosis(run),
+        _samples(run),
+        _provenance(summary),
+    ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -123,13 +146,19 @@ def _tables(summary: Mapping[str, Any]) -> str:
 def _plots(summary: Mapping[str, Any]) -> str:
     figures = ""
     for module, caption in _PLOTS.items():
-        figure = module.draw(summary)
-        if figure is not None:
-            data = base64.b64encode(svg(figure)).decode()
-            image = f'<img alt="{text(caption)}" src="data:image/svg+xml;base64,{data}">'
-            wide = ' class="full"' if module is heatmap else ""
-            figures += f"<figure{wide}>{image}<figcaption>{text(caption)}</figcaption></figure>"
+        figures += _figure(module.draw(summary), caption, wide=module is heatmap)
+    gates = gate_heatmap.recorded_gates(summary["run"]["model"])
+    if gates:
+        figures += _figure(gate_heatmap.draw(gates), _GATES)
     return f'<section><h2>Plots</h2><div class="plots">{figures}</div></section>'
+
+
+def _figure(figure: Figure | None, caption: str, *, wide: bool = False) -> str:
+    if figure is None:
+        return ""
+    data = base64.b64encode(svg(figure)).decode()
+    image = f'<img alt="{text(caption)}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure{_FULL * wide}>{image}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def _why(summary: Mapping[str, Any]) -> str:
@@ -147,6 +176,17 @@ def _why(summary: Mapping[str, Any]) -> str:
     ]
     inner = "".join(f"<h3>{text(name)}</h3>{body}" for name, body in parts if body)
     return f"<section><h2>Why</h2>{inner}</section>"
+
+
+def _diagnosis(run: AnalysedRun) -> str:
+    """What `--diagnose` left in the run folder."""
+    path = run.folder / DIAGNOSIS
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        said = file.read(_LONGEST)
+    note = '<p class="note">Measured on a few prompts in one process; docs/diagnosis.md says how.</p>'
+    return f'<section><h2>Memory diagnosis</h2>{note}<pre class="wide">{text(said, _LONGEST)}</pre></section>'
 
 
 def _wrong_title(errors: Mapping[str, Any]) -> str:

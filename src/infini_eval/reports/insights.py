@@ -14,7 +14,7 @@ from infini_eval.reports.statistics.trends import Trend, logistic_trend
 from infini_eval.results.reader import RunRecords
 
 MAX_CLASSIFIED = 20_000
-_COLUMNS = ("answer", "generation_text", "excerpt", "finish_reason")
+_COLUMNS = ("answer", "generation_text", "excerpt", "finish_reason", "number_from")
 
 
 def errors_json(records: RunRecords, scored: Scored) -> dict[str, Any]:

@@ -50,6 +50,14 @@ def new_figure(width: float = 7.2, height: float = 3.8) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def stacked(rows: int, width: float = 8.2, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+    """A figure of plots one above the other that share their x axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 0.6 + height * rows), layout="constrained", facecolor="white")
+    return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+
+
 def percent_axis(axes: Axes, label: str = "accuracy") -> None:
     """The y axis from 0 to 100 %, with room for marks at the ends."""
     axes.set_ylim(-3, 103)

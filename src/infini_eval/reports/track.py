@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infini_eval.errors import DataError, InfiniEvalError
+from infini_eval.reports import track_plot
 from infini_eval.reports.analyze import AnalysedRun, analyze_run
-from infini_eval.reports.plot_style import new_figure, percent_axis, ramp, save, short_tokens, styled
+from infini_eval.reports.gate_heatmap import recorded_gates
+from infini_eval.reports.numbers import number
+from infini_eval.reports.plot_style import save, short_tokens
 from infini_eval.reports.summary import to_text
+from infini_eval.reports.track_plot import by_series
 from infini_eval.results.files import write_atomically
 from infini_eval.results.folders import find_runs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-HEADER = ("series", "step", "context_length", "accuracy", "ci_low", "ci_high", "num_samples", "gate_mean", "folder")
+HEADER = (
+    "series", "step", "context_length", "accuracy", "ci_low", "ci_high", "num_samples", "gate_mean", "gate_min",
+    "gate_max", "gates_by_layer", "folder",
+)  # fmt: skip
 
 
 def track_runs(root: str | Path) -> dict[str, Any]:
@@ -59,41 +63,33 @@ def write(found: Mapping[str, Any], folder: Path) -> list[Path]:
     write_atomically(folder / "track.json", to_text(found).encode())
     write_atomically(folder / "track.txt", (render(found) + "\n").encode("utf-8", "replace"))
     rows = [[row[key] for key in HEADER] for row in found["rows"]]
-    return [folder / "track.json", folder / "track.txt", *save(folder, "track", draw(found), HEADER, rows)]
+    return [folder / "track.json", folder / "track.txt", *save(folder, "track", track_plot.draw(found), HEADER, rows)]
 
 
 def render(found: Mapping[str, Any]) -> str:
     """The table as text, one block a series and context length."""
     lines = ["=" * 70, "ACCURACY OVER TRAINING", "=" * 70]
     gates = any(row["gate_mean"] is not None for row in found["rows"])
-    for series, length, rows in _series(found["rows"]):
+    for series, length, rows in by_series(found["rows"]):
         lines += ["", f"{series}, {short_tokens(length)} tokens"]
-        lines.append(f"{'step':>10}  {'average':>8}  {'95% interval':<15} {'n':>6}" + ("  mean gate" if gates else ""))
+        lines.append(
+            f"{'step':>10}  {'average':>8}  {'95% interval':<15} {'n':>6}"
+            + ("  gates: mean (smallest to largest)" if gates else "")
+        )
         for row in rows:
             interval = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
-            gate = f"  {row['gate_mean']:.4f}" if row["gate_mean"] is not None else ""
+            gate = _gate_text(row)
             lines.append(f"{row['step']:>10}  {row['accuracy']:>7.2f}%  {interval:<15} {row['num_samples']:>6}{gate}")
     if not gates:
         lines += ["", "No gates are recorded with these runs."]
     return "\n".join([*lines, *(f"skipped {text}" for text in found["skipped"])])
 
 
-@styled
-def draw(found: Mapping[str, Any]) -> Figure:
-    """Average accuracy with intervals over training steps, one line a series and context length."""
-    figure, axes = new_figure()
-    series = _series(found["rows"])
-    names = {name for name, _, _ in series}
-    for colour, (name, length, rows) in zip(ramp(len(series)), series, strict=True):
-        step, value, low, high = ([row[key] for row in rows] for key in ("step", "accuracy", "ci_low", "ci_high"))
-        label = f"{short_tokens(length)} tokens" + (f", {name}" if len(names) > 1 else "")
-        axes.plot(step, value, marker="o", color=colour, label=label)
-        axes.fill_between(step, low, high, color=colour, alpha=0.13, linewidth=0)
-    percent_axis(axes, "average accuracy")
-    axes.set_xlabel("training step of the checkpoint")
-    axes.set_title("Accuracy over training, with 95 % intervals")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
-    return figure
+def _gate_text(row: Mapping[str, Any]) -> str:
+    if row["gate_mean"] is None:
+        return ""
+    reach = "" if row["gate_min"] is None else f" ({row['gate_min']:.3f} to {row['gate_max']:.3f})"
+    return f"  {row['gate_mean']:.4f}{reach}"
 
 
 def _rows(run: AnalysedRun) -> list[dict[str, Any]]:
@@ -102,23 +98,29 @@ def _rows(run: AnalysedRun) -> list[dict[str, Any]]:
     if at is None:
         return []
     model = (run.records.manifest or {}).get("model") or {}
-    gates = model.get("gates")
-    gate = gates.get("mean") if isinstance(gates, Mapping) else None
+    gates = _gate_columns(model)
     series = Path(at[0]).name + (f", memory {model['memory']}" if model.get("memory") else "")
     return [
         {
             "series": series, "step": at[1], "context_length": block["context_length"],
             "accuracy": block["summary_stats"]["average_accuracy"], "ci_low": block["summary_stats"]["average_ci_low"],
             "ci_high": block["summary_stats"]["average_ci_high"], "num_samples": block["total_samples"],
-            "gate_mean": gate, "folder": str(run.folder),
+            **gates, "folder": str(run.folder),
         }
         for block in run.summary["by_context_length"]
     ]  # fmt: skip
 
 
-def _series(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int | None, list[dict[str, Any]]]]:
-    """Rows grouped by series and context length, in their order."""
-    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["series"], row["context_length"]), []).append(row)
-    return [(series, length, found) for (series, length), found in groups.items()]
+def _gate_columns(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean, smallest and largest gate and each layer's mean; None where the manifest does not record them."""
+    values = recorded_gates(model)
+    if values is None:
+        gates = model.get("gates")
+        mean = gates.get("mean") if isinstance(gates, Mapping) else None
+        return {"gate_mean": mean, "gate_min": None, "gate_max": None, "gates_by_layer": None}
+    layers = [number(sum(row) / len(row)) for row in values]
+    flat = [value for row in values for value in row]
+    return {
+        "gate_mean": number(sum(flat) / len(flat)), "gate_min": number(min(flat)), "gate_max": number(max(flat)),
+        "gates_by_layer": layers,
+    }  # fmt: skip

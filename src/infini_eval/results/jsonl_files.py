@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK_BYTES = 8 * 1024**2  # longer lines than this (a 10 MB answer) are read by the slow path
+_PIECE_BYTES = 64 * 1024**2
 
 
 def read_jsonl(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
@@ -28,7 +30,11 @@ def read_jsonl(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
         options = pj.ParseOptions(explicit_schema=_schema(first, wanted), unexpected_field_behavior="ignore")
         blocks = pj.ReadOptions(block_size=_BLOCK_BYTES)
         try:
-            table = pj.read_json(pa.PythonFile(_Head(file, whole), "r"), read_options=blocks, parse_options=options)
+            tables = [
+                pj.read_json(pa.BufferReader(piece), read_options=blocks, parse_options=options)
+                for piece in _pieces(file, whole)
+            ]
+            table = pa.concat_tables(tables)
             table.validate(full=True)  # the parser lets bytes pass that are not UTF-8
         except pa.ArrowInvalid:  # mixed types, a broken line, a huge line: Python's reader copes line by line
             return _read_jsonl_slowly(path, wanted)
@@ -44,20 +50,18 @@ def read_jsonl(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
     return pa.concat_tables([table, extra], promote_options="permissive"), []
 
 
-class _Head(io.RawIOBase):
-    """The first `size` bytes of an open file, streamed, so that a large file is never in memory as a whole."""
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The first `size` bytes, which end with a line, in pieces of whole lines.
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        file.seek(0)
-        self._file, self._left = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(data)
-        return data
+    The parser is given one piece at a time: on a whole file it reads ahead without bound where the processor is busy.
+    """
+    file.seek(0)
+    while size > 0:
+        piece = file.read(min(_PIECE_BYTES, size))
+        if len(piece) < size:
+            piece += file.readline()
+        size -= len(piece)
+        yield piece
 
 
 def _split_torn_tail(file: BinaryIO) -> tuple[int, bytes]:

@@ -94,13 +94,15 @@ def write_results_file(folder: str | Path, path: str | Path, *, failed_as_wrong:
     Accuracies are 0..1. Failed samples count as neither right nor wrong unless `failed_as_wrong`.
     """
     rows = unique_records(line.record for line in iter_samples(folder) if line.record is not None)
-    depths: dict[float, list[float]] = {}
+    depths: dict[float | None, list[float]] = {}
     for row in rows:
-        values = depths.setdefault(float(row["depth_percent"]), [])
+        depth = row["depth_percent"]
+        values = depths.setdefault(None if depth is None else float(depth), [])
         value = 0.0 if row.get("correct") is None and failed_as_wrong else row.get("correct")
         values += [] if value is None else [float(value)]
     summary = _evaluation_summary(folder, [value for values in depths.values() for value in values])
-    results = [{"depth": depth, **_totals(values)} for depth, values in sorted(depths.items())]
+    by_depth = sorted((depth, values) for depth, values in depths.items() if depth is not None)
+    results = [{"depth": depth, **_totals(values)} for depth, values in by_depth]
     write_json(Path(path), {"evaluation_summary": summary, "depth_results": results})
 
 

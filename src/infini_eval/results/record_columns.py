@@ -14,7 +14,7 @@ NUMBERS = (
 FLAGS = ("needle_straddles_border", "answer_crosses_border")
 TEXTS = (
     "sample_key", "id", "answer", "generation_text", "status", "finish_reason", "error", "extracted",
-    "haystack_id", "haystack_hash", "excerpt", "prompt_sha256",
+    "haystack_id", "haystack_hash", "excerpt", "prompt_sha256", "number_from",
 )  # fmt: skip
 
 

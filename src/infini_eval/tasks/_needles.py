@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from infini_eval.datasets.needle_position import Span
 from infini_eval.datasets.validate import Finding, duplicates, findings
+from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 
 
@@ -43,6 +44,19 @@ def validate(samples: Sequence[Sample]) -> list[Finding]:
             ids["repeated_needle"].append(sample.id)
     ids["duplicate_id"] = duplicates(sample.id for sample in samples)
     return findings(ids)
+
+
+def own_words(options: Mapping[str, str], usual: Mapping[str, str]) -> tuple[str, str, str]:
+    """Needle, question and expected answer. Who brings a needle brings the question; expected is then its words."""
+    needle, question, expected = (options[name] for name in ("needle", "question", "expected"))
+    own = needle != usual["needle"]
+    if own and question == usual["question"]:
+        raise ConfigError(
+            "--option needle=… needs a question of its own", next_step="pass --option question=… (and expected=…) too"
+        )
+    if own and expected == usual["expected"]:
+        expected = needle.strip().rstrip(".!?")
+    return sentence(needle), question, expected
 
 
 def sentence(text: str) -> str:

@@ -15,6 +15,7 @@ ESSAYS_NOTE = (
     "RULER's essays are not shipped: with generated English instead of --haystack_dir ESSAYS the scores are "
     "not comparable with published scores"
 )
+NEEDLES_NOTE = "the haystack's sentences are parted by spaces, where RULER has a line each"
 
 
 def fresh(kind: Kind, draw: Draw, used: set[str]) -> str:
@@ -100,6 +101,6 @@ def niah_task(name: str, haystack: str, **shape: object) -> Task:
     def question(draw: Draw) -> Question:
         return niah_question(draw, **shape)  # type: ignore[arg-type]
 
-    notes = (ESSAYS_NOTE,) if haystack == "english" else ()
+    notes = (ESSAYS_NOTE,) if haystack == "english" else (NEEDLES_NOTE,) if "needles" in haystack else ()
     generator = Generator(question, haystack, answer_budget=128, length_includes_answer=True, notes=notes)
     return ruler_task(name, generator, 128)

@@ -15,7 +15,7 @@ def longest_that_fits(
     if tokenizer.count(make(smallest)) > target:
         raise DataError(
             f"{target} tokens are too few: the smallest list takes {tokenizer.count(make(smallest))}",
-            next_step="ask for a longer context",
+            next_step="ask for a longer context; a task with a worked example is shorter with --option example=no",
         )
     low, high = smallest, smallest * 2 + 1
     while (largest is None or high <= largest) and tokenizer.count(make(high)) <= target:

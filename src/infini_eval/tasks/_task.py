@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from infini_eval.datasets.parquet import LoadedData, load_samples
+from infini_eval.datasets.parquet import LoadedData, load_samples, select_samples
 from infini_eval.datasets.question import Generator
 from infini_eval.datasets.validate import Finding
+from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 
 
@@ -18,7 +20,9 @@ class Task:
     `scorers`: names of the scorers recorded with every answer, the default judge first.
     `max_new_tokens`: the answer's usual budget. `load(path, *, num_shots, num_digits, context_length, depths)` reads
     a data set, `validate(samples)` names its defects, `locate(sample)` is the needle's half-open character span in
-    the prompt (None where there is none). `generator` makes its data, where they can be made.
+    the prompt (None where there is none). `generator` makes its data, where they can be made. A task with `options`
+    (names and defaults) gets them as a further keyword of `load`. `select(samples, number, seed)` draws samples.
+    `report`: by depths, by questions (answers wait for a judge), or none of its own (a judge's verdicts).
     """
 
     name: str
@@ -28,3 +32,14 @@ class Task:
     locate: Callable[[Sample], tuple[int, int] | None]
     load: Callable[..., LoadedData] = load_samples
     generator: Generator | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    select: Callable[[Sequence[Sample], int | None, int], tuple[list[Sample], list[str]]] = select_samples
+    report: Literal["depths", "questions", "none"] = "depths"
+
+    def with_defaults(self, given: Mapping[str, str]) -> dict[str, str]:
+        """All options, the given ones and the defaults; ConfigError for a name that the task does not have."""
+        unknown = [name for name in given if name not in self.options]
+        if unknown:
+            known = ", ".join(f"{name}={value}" for name, value in self.options.items())
+            raise ConfigError(f"--option {unknown[0]}: not an option of {self.name}", valid=known or "no options")
+        return {**self.options, **given}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from infini_eval.datasets.compose import Insert, Recipe
 from infini_eval.datasets.passkey_text import INTRO_SIMPLE
 from infini_eval.datasets.question import Draw, Generator, Question
-from infini_eval.tasks._needles import locate, sentence, validate
+from infini_eval.tasks._needles import locate, own_words, validate
 from infini_eval.tasks._task import Task
 
 OPTIONS = {
@@ -17,10 +17,10 @@ OPTIONS = {
 
 def question(draw: Draw) -> Question:
     """Intro, the haystack with one needle, the question."""
-    needle = sentence(draw.options["needle"])
+    needle, asked, expected = own_words(draw.options, OPTIONS)
     insert = Insert(f" {needle}", draw.depth, (1, 1 + len(needle)), after="sentence")
-    recipe = Recipe(INTRO_SIMPLE, (insert,), f" \n\n{draw.options['question']} ")
-    return Question(recipe, draw.options["expected"])
+    recipe = Recipe(INTRO_SIMPLE, (insert,), f" \n\n{asked} ")
+    return Question(recipe, expected)
 
 
 TASK = Task(

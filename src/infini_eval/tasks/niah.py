@@ -5,7 +5,7 @@ from __future__ import annotations
 from infini_eval.datasets.compose import Insert, Recipe
 from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.errors import ConfigError
-from infini_eval.tasks._needles import locate, sentence, validate
+from infini_eval.tasks._needles import locate, own_words, validate
 from infini_eval.tasks._task import Task
 
 START, END = "--- NEEDLE START ---", "--- NEEDLE END ---"
@@ -13,7 +13,7 @@ OPTIONS = {
     "needle": "The secret code of the northern archive is amber-falcon-{key}.",
     "question": "What is the secret code of the northern archive?",
     "expected": "amber-falcon-{key}",
-    "markers": "no",
+    "markers": "yes",
     "wrap": "document",
 }
 
@@ -26,13 +26,13 @@ def question(draw: Draw) -> Question:
     options = draw.options
     _check(options["markers"], "markers", ("yes", "no"))
     _check(options["wrap"], "wrap", ("document", "none"))
-    needle = sentence(options["needle"].replace("{key}", draw.key))
+    needle, asked, expected = (text.replace("{key}", draw.key) for text in own_words(options, OPTIONS))
     marked = f"\n{START}\n{needle}\n{END}\n" if options["markers"] == "yes" else f" {needle}"
     begin = marked.index(needle)
     insert = Insert(marked, draw.depth, (begin, begin + len(needle)), after="sentence")
     opening, closing = ("<document>\n", "\n</document>") if options["wrap"] == "document" else ("", "")
-    recipe = Recipe(opening.rstrip(" "), (insert,), f"{closing}\n\n{options['question']}")
-    return Question(recipe, options["expected"].replace("{key}", draw.key))
+    recipe = Recipe(opening.rstrip(" "), (insert,), f"{closing}\n\n{asked}")
+    return Question(recipe, expected)
 
 
 def _check(value: str, name: str, valid: tuple[str, ...]) -> None:

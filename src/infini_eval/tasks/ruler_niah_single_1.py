@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from infini_eval.tasks._ruler import niah_task
 
-TASK = niah_task("ruler_niah_single_1", haystack="filler")
+TASK = niah_task("ruler_niah_single_1", haystack="noise")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -74,6 +75,18 @@ class ScriptedServer:
         self._server.server_close()
         self._thread.join()
 
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count a question as being in hand."""
+        with self.lock:
+            self.in_hand += 1
+            self.most_at_once = max(self.most_at_once, self.in_hand)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.in_hand -= 1
+
     def next_step(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Step:
         """Note a question and say how to answer it."""
         with self.lock:
@@ -82,68 +95,58 @@ class ScriptedServer:
         return self.script[number] if number < len(self.script) else self.otherwise
 
 
-def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    """Serves one connection; `_handler` binds it to its server."""
 
-        def log_message(self, *arguments: object) -> None:
-            """Nothing is printed."""
+    protocol_version = "HTTP/1.1"
+    scripted: ScriptedServer
 
-        def do_GET(self) -> None:
-            listed = self.path.endswith("/models")
-            model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "us"}
-            self._send(
-                200, {"object": "list", "data": [model]} if listed else {"name": "models/x", "inputTokenLimit": 4096}
-            )
+    def log_message(self, *arguments: object) -> None:
+        """Nothing is printed."""
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            if ":countTokens" in self.path:
-                self._send(200, {"totalTokens": server.count(prompt_of(body))})
-                return
-            step = server.next_step(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
-            with server.lock:
-                server.in_hand += 1
-                server.most_at_once = max(server.most_at_once, server.in_hand)
-            try:
-                time.sleep(step.slow_s)
-                self._answer(step, body)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client has given up, as some tests want it to
-            finally:
-                with server.lock:
-                    server.in_hand -= 1
+    def do_GET(self) -> None:
+        model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "us"}
+        listing = {"object": "list", "data": [model]}
+        self._send(200, listing if self.path.endswith("/models") else {"name": "models/x", "inputTokenLimit": 4096})
 
-        def _answer(self, step: Step, body: dict[str, Any]) -> None:
-            if step.malformed is not None:
-                self._send(200, step.malformed)
-            elif step.status != 200:
-                error = {
-                    "message": step.message,
-                    "code": step.code or step.status,
-                    "status": "SCRIPTED",
-                    "type": "scripted",
-                }
-                self._send(step.status, {"error": error}, step.headers)
-            else:
-                self._send(200, answer(self.path, body, step, server.count), cut_off=step.cut_off)
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if ":countTokens" in self.path:
+            self._send(200, {"totalTokens": self.scripted.count(prompt_of(body))})
+            return
+        step = self.scripted.next_step(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+        with self.scripted.one_more():
+            time.sleep(step.slow_s)
+            self._answer(step, body)
 
-        def _send(
-            self, status: int, content: Any, headers: dict[str, str] | None = None, *, cut_off: bool = False
-        ) -> None:
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+    def _answer(self, step: Step, body: dict[str, Any]) -> None:
+        if step.malformed is not None:
+            self._send(200, step.malformed)
+        elif step.status != 200:
+            error = {
+                "message": step.message,
+                "code": step.code or step.status,
+                "status": "SCRIPTED",
+                "type": "scripted",
+            }
+            self._send(step.status, {"error": error}, step.headers)
+        else:
+            self._send(200, answer(self.path, body, step, self.scripted.count), cut_off=step.cut_off)
+
+    def _send(self, status: int, content: Any, headers: dict[str, str] | None = None, *, cut_off: bool = False) -> None:
+        data = (content if isinstance(content, str) else json.dumps(content)).encode()
+        all_headers = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # some tests have the client give up
             self.send_response(status)
-            for name, value in {
-                "content-type": "application/json",
-                "content-length": str(len(data)),
-                **(headers or {}),
-            }.items():
+            for name, value in all_headers.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut_off else data)
-            self.close_connection = self.close_connection or cut_off
+        self.close_connection = self.close_connection or cut_off
 
-    return Handler
+
+def _handler(server: ScriptedServer) -> type[_Handler]:
+    return type("Handler", (_Handler,), {"scripted": server})
 
 
 def prompt_of(body: dict[str, Any]) -> str:

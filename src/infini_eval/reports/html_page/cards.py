@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infini_eval.reports.analyze import AnalysedRun
 
 WRONG, RIGHT = 12, 4
-_TEXTS = ("answer", "generation_text", "excerpt")
+_TEXTS = ("answer", "generation_text", "excerpt", "number_from")
 
 
 def cards(run: AnalysedRun) -> tuple[str, str]:
@@ -39,12 +39,12 @@ def _cards(run: AnalysedRun, places: np.ndarray, right: bool) -> str:
     scored = run.scored
     columns = [run.records.texts(name, scored.row[places]) for name in _TEXTS]
     made = []
-    for place, answer, generation, excerpt in zip(places, *columns, strict=True):
+    for place, answer, generation, excerpt, source in zip(places, *columns, strict=True):
         length = scored.length[place]
         where = f"{scored.depth[place]:g} % deep in {short_tokens(None if length != length else float(length))} tokens"
         if scored.compressions[place] == scored.compressions[place]:
             where += f", {scored.compressions[place]:g} compressions"
-        kind = "right" if right else _kind(answer, generation, excerpt)
+        kind = "right" if right else _kind(answer, generation, excerpt, source)
         around = f'<p class="around">{marked(excerpt, (answer or "").strip())}</p>' if excerpt else ""
         made.append(
             f'<article class="{"right" if right else "wrong"}"><h4>{text(where)}</h4>'
@@ -55,6 +55,6 @@ def _cards(run: AnalysedRun, places: np.ndarray, right: bool) -> str:
     return f'<div class="cards">{"".join(made)}</div>' if made else ""
 
 
-def _kind(answer: str | None, generation: str | None, excerpt: str | None) -> str:
+def _kind(answer: str | None, generation: str | None, excerpt: str | None, source: str | None) -> str:
     """The kind of a wrong answer, without its explanation in brackets."""
-    return KINDS[error_kind(answer or "", generation or "", excerpt)[0]].split(" (")[0]
+    return KINDS[error_kind(answer or "", generation or "", excerpt, source)[0]].split(" (")[0]

@@ -43,6 +43,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 10px;margin:0;font
 dt{color:var(--soft)}
 dd{margin:0;min-width:0;overflow-wrap:anywhere}
 code{font:13px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;white-space:pre-wrap;overflow-wrap:anywhere}
+pre{font:12.5px/1.45 ui-monospace,"DejaVu Sans Mono",monospace;margin:0}
 .around{font-size:13px;color:var(--soft);background:var(--wash);border-radius:6px;padding:8px 10px;margin:8px 0 0;
 white-space:pre-wrap;overflow-wrap:anywhere;max-height:11em;overflow:auto}
 mark{background:#ffe8a3;color:var(--ink);padding:0 2px;border-radius:2px}

@@ -122,7 +122,8 @@ def settings(run: Cell) -> str:
     """Everything the manifest says, flat."""
     rows = []
     for part in ("model", "identity", "environment"):
-        rows += [[text(f"{part}.{key}"), text(value, 300)] for key, value in _flat(run.get(part) or {})]
+        found = _flat(run.get(part) or {})
+        rows += [[text(f"{part}.{key}"), text(value, 300)] for key, value in found if key != "gates.values"]
     return table(("setting", "value"), rows)
 
 

@@ -1,0 +1,79 @@
+"""One needle prompt of a given size in characters, made by `infini-eval generate` and kept for the next model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from infini_eval.errors import InfiniEvalError
+
+SAMPLE_TOKENS = 2048  # a prompt of this size tells how many characters a token has
+
+
+@dataclass(frozen=True)
+class NiahData:
+    """How the prompt is made. `needle`, `question`, `expected` None: the task's own. `depth` in percent.
+
+    `tokenizer` counts the tokens; servers count with their own, so their prompt may differ by a few percent.
+    """
+
+    tokenizer: str
+    needle: str | None = None
+    question: str | None = None
+    expected: str | None = None
+    depth: float = 50.0
+    haystack: str | None = None
+    seed: int = 42
+
+    def make(self, characters: int, folder: Path) -> tuple[Path, int]:
+        """The file with a prompt of about `characters` characters, and its number of tokens; made once."""
+        per_token = self._characters_a_token(folder)
+        tokens = max(256, round(characters / per_token))
+        return self._generate(tokens, folder), tokens
+
+    def _characters_a_token(self, folder: Path) -> float:
+        from infini_eval.datasets.parquet import load_samples
+
+        (sample,) = load_samples(str(self._generate(SAMPLE_TOKENS, folder))).samples
+        return len(sample.prompt) / SAMPLE_TOKENS
+
+    def _generate(self, tokens: int, folder: Path) -> Path:
+        settings = (self.tokenizer, self.needle, self.question, self.expected, self.depth, self.haystack, self.seed)
+        name = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+        place = folder / f"niah-{tokens}-{name}"
+        found = sorted(place.rglob("*.parquet"))
+        if not found:
+            _run_generate(self._arguments(tokens, place))
+            found = sorted(place.rglob("*.parquet"))
+        return found[0]
+
+    def _arguments(self, tokens: int, place: Path) -> list[str]:
+        given = ["--task", "niah", "--context_length", str(tokens), "--tokenizer_path", self.tokenizer]
+        given += [
+            "--num_prompts",
+            "1",
+            "--depths",
+            f"{self.depth:g}",
+            "--seed",
+            str(self.seed),
+            "--save_path",
+            str(place),
+        ]
+        given += ["--quiet", "--option", "markers=yes"]
+        expected = self.expected or (self.needle.strip() if self.needle else None)  # the document looks for the needle
+        for option, value in (("needle", self.needle), ("question", self.question), ("expected", expected)):
+            given += ["--option", f"{option}={value}"] if value else []
+        return given + (["--haystack_dir", self.haystack] if self.haystack else [])
+
+
+def _run_generate(arguments: list[str]) -> None:
+    from infini_eval.cli import generate
+    from infini_eval.cli.flags import make_parser
+
+    parser = make_parser(prog="infini-eval generate")
+    generate.add_arguments(parser)
+    try:
+        generate.run(parser.parse_args(arguments))
+    except InfiniEvalError as error:
+        raise type(error)(f"no needle data: {error.problem}", valid=error.valid, next_step=error.next_step) from None

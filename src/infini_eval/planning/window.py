@@ -1,0 +1,26 @@
+"""Which prompts are longer than what a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SHOWN = 8
+
+
+def beyond_window(tokens: Iterable[tuple[str, int | None]], answer_tokens: int, window: int | None) -> str | None:
+    """One sentence that lists the prompts which, with their answers, exceed `window` tokens; None where none does.
+
+    `tokens` are ids with the prompts' tokens (None or 0 where nobody has counted them).
+    """
+    if not window:
+        return None
+    longer = {name: count for name, count in tokens if count and count + answer_tokens > window}
+    if not longer:
+        return None
+    worst = sorted(longer.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{name} ({count:,})" for name, count in worst[:SHOWN])
+    more = f" and {len(worst) - SHOWN} more" if len(worst) > SHOWN else ""
+    return (
+        f"{len(worst)} prompt(s) exceed the model's window of {window:,} tokens with an answer of {answer_tokens:,}: "
+        f"{listed}{more}"
+    )

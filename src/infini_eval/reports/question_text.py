@@ -1,0 +1,141 @@
+"""The report of a judged run as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infini_eval.reports.model_facts import one_line
+
+WIDTH = 70
+BAR = 20
+SHOWN = 10
+Part = Mapping[str, Any]
+
+
+def render(summary: Part, *, ascii_only: bool) -> str:
+    """Head, what must be known before the numbers, one block a judge, agreement, wrong answers."""
+    lines = ["=" * WIDTH, f"AA-LCR: {summary['model']}", "=" * WIDTH, _data_line(summary), *warnings(summary)]
+    for judge in summary["judges"]:
+        lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
+    if not summary["judges"]:
+        lines += ["", "Not judged yet: infini-eval judge RUN --backend BACKEND --model JUDGE"]
+    if summary["agreement"]:
+        lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary["agreement"])]
+    if summary["judges"] and summary["wrong"]:
+        lines += ["", *_wrong_lines(summary["wrong"])]
+    return "\n".join(lines)
+
+
+def one_line_of(judge: Part) -> str:
+    """ "Accuracy: 26.0% ..." of one judge."""
+    if judge["accuracy"] is None:
+        return f"Accuracy: no verdict yet (judge {judge['model']}, protocol {judge['protocol']})"
+    return (
+        f"Accuracy: {judge['accuracy']:.1f}%  n={judge['n']} answers to {judge['questions']} questions, "
+        f"95% interval {judge['ci_low']:.1f} to {judge['ci_high']:.1f} (judge {judge['model']}, protocol {judge['protocol']})"
+    )
+
+
+def warnings(summary: Part) -> list[str]:
+    """What must be known beside any accuracy."""
+    found = []
+    if summary["complete"] is False:
+        found.append(f"INCOMPLETE: {summary['answers']} of {summary['planned']} planned answers")
+    if summary["failed"]:
+        found.append(f"{summary['failed']} answer(s) failed and are not counted: {'; '.join(summary['failures'])}")
+    if summary["left_out"]:
+        listed = ", ".join(summary["left_out"])
+        found.append(f"{len(summary['left_out'])} question(s) were left out for missing documents: {listed}")
+    if summary["cut_off"]:
+        found.append(f"{summary['cut_off']} answer(s) were cut off by --max-new-tokens, perhaps before their end")
+    if summary["deviation"]:
+        found.append("DEVIATION: not the official prompt or documents; do not compare with published scores")
+    if summary["repeats"] > 1 and summary["identical_repeats"]:
+        found.append(f"{summary['identical_repeats']} question(s) got the same words in every repeat")
+    if len({judge["protocol"] for judge in summary["judges"]}) > 1:
+        found.append("judged by several protocols: their accuracies are not comparable")
+    return [f"! {line}" for line in found]
+
+
+def agreement_line(found: Part) -> str:
+    """How far two judges agree, and who is milder."""
+    if not found["n"]:
+        return f"{found['a']} and {found['b']}: no answer was judged by both"
+    kappa = "not defined" if found["kappa"] is None else f"{found['kappa']:.2f}"
+    return (
+        f"{found['a']} and {found['b']} ({found['protocol']}): {found['share']:.1f}% of {found['n']} answers, 95% interval "
+        f"{found['ci_low']:.1f} to {found['ci_high']:.1f}, kappa {kappa}; CORRECT only by the first "
+        f"{found['only_a']}, only by the second {found['only_b']}"
+    )
+
+
+def _data_line(summary: Part) -> str:
+    prompt, revision = summary["prompt"] or "unknown", summary["data_revision"] or "unknown"
+    return (
+        f"{summary['questions']} questions, {summary['repeats']} repeat(s), {summary['answers']} answers; "
+        f"prompt {prompt}, data {revision}"
+    )
+
+
+def _judge_lines(judge: Part, block: str) -> list[str]:
+    counts = judge["counts"]
+    notes = "" if judge["protocol"] != "v1.1" else f", grading notes {judge['grading_notes'] or 'in our wording'}"
+    lines = [f"JUDGE {judge['name']}: {judge['model']}, protocol {judge['protocol']}{notes}", one_line_of(judge)]
+    if judge["ci_method"]:
+        lines.append(f"  interval: {judge['ci_method']}")
+    lines.append(
+        f"  right {counts['right']}, wrong {counts['wrong']}, empty {counts['empty']} (wrong without a call); not counted: "
+        f"unparsed {counts['unparsed']}, judge failed {counts['judge failed']}, pending {counts['pending']}"
+    )
+    if judge["bounds"]:
+        ends = judge["bounds"]
+        lines.append(f"  with those {ends['open']} all wrong {ends['low']:.1f}%, all right {ends['high']:.1f}%")
+    if len(judge["per_repeat"]) > 1:
+        values = [_percent(row["accuracy"]) for row in judge["per_repeat"]]
+        lines.append(f"  pass@1 is the mean over repeats: {', '.join(values)}")
+    lines += _table("category", judge["by_category"], block)
+    lines += _table("tokens", judge["by_length"], block)
+    for row in judge["unparsed"][:SHOWN]:
+        lines.append(
+            f"  unparsed, question {row['question_id']} repeat {row['repeat']}: {one_line(repr(row['raw']), 160)}"
+        )
+    return [*lines, *(f"  judge failed: {one_line(error)}" for error in judge["errors"])]
+
+
+def _table(title: str, rows: Sequence[Part], block: str) -> list[str]:
+    width = max(12, *(len(row["name"]) for row in rows))
+    lines = [f"  {title:<{width}} {'':<{BAR}} accuracy  95% interval    right / n"]
+    for row in rows:
+        if row["accuracy"] is None:
+            lines.append(f"  {row['name']:<{width}} {'':<{BAR}}        -  nothing judged")
+            continue
+        bar = block * round(BAR * row["accuracy"] / 100)
+        ends = f"{row['ci_low']:.1f} to {row['ci_high']:.1f}"
+        right = f"{row['correct']:g} / {row['n']}"
+        lines.append(f"  {row['name']:<{width}} {bar:<{BAR}} {row['accuracy']:>7.1f}%  {ends:<14}  {right}")
+    return lines
+
+
+def _wrong_lines(rows: Sequence[Part]) -> list[str]:
+    lines = [
+        f"NOT CALLED CORRECT BY EVERY JUDGE ({len(rows)}" + (f", the first {SHOWN})" if len(rows) > SHOWN else ")")
+    ]
+    for row in rows[:SHOWN]:
+        lines.append(f"question {row['question_id']}, repeat {row['repeat']} ({row['category'] or 'no category'})")
+        lines += [f"  {name:<9} {one_line(row[key], 300)}" for name, key in _SIDES]
+        lines += [f"  {'verdict':<9} {verdict['judge']}: {verdict_text(verdict)}" for verdict in row["verdicts"]]
+    return lines
+
+
+def verdict_text(verdict: Part) -> str:
+    """ "wrong (INCORRECT)": the state, and the judge's own words where it said any."""
+    raw = verdict["raw"]
+    return verdict["state"] if raw is None else f"{verdict['state']} ({one_line(raw.strip(), 120)})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}%"
+
+
+_SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))

@@ -1,0 +1,105 @@
+"""Judges' verdicts on the answers of a run: read from judges/*, joined with the very words that were judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infini_eval.reports.model_facts import model_facts
+from infini_eval.results.folders import natural_key
+from infini_eval.results.generations import Generation, Generations
+from infini_eval.results.manifest import MANIFEST, read_manifest
+from infini_eval.results.merge import unique_records
+from infini_eval.results.resume import iter_samples
+
+NOBODY = "nobody, for every answer is empty"
+COUNTED = ("right", "wrong", "empty")
+STATES = (*COUNTED, "unparsed", "judge failed", "pending", "failed")
+Key = tuple[str, str]  # the answer's key and the sha256 of its words
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One judge's verdicts. `records` are its replies by answer; `notes` is the sha256 of grading notes given to it."""
+
+    name: str
+    model: str
+    protocol: str
+    notes: str | None
+    records: Mapping[Key, Mapping[str, Any]]
+    failed_as_wrong: bool = False
+
+    def state(self, one: Generation) -> str:
+        """What is known of an answer, one of STATES; an empty one is wrong without a call."""
+        if one.status != "ok":
+            return "failed"
+        if not one.text.strip():
+            return "empty"
+        record = self.records.get((one.key, one.text_sha256))
+        if record is None:
+            return "pending"
+        if record["status"] != "ok":
+            return "judge failed"
+        if record["correct"] is None:
+            return "unparsed"
+        return "right" if record["correct"] > 0.5 else "wrong"
+
+    def value(self, one: Generation) -> float | None:
+        """1.0 right, 0.0 wrong, None not to be counted."""
+        state = self.state(one)
+        if state == "failed" and self.failed_as_wrong:
+            return 0.0
+        return float(state == "right") if state in COUNTED else None
+
+    def raw(self, one: Generation) -> str | None:
+        """The judge's own words."""
+        record = self.records.get((one.key, one.text_sha256))
+        return None if record is None else record["generation_text"]
+
+    def counts(self, items: Sequence[Generation]) -> dict[str, int]:
+        found = Counter(self.state(one) for one in items)
+        return {state: found[state] for state in STATES}
+
+    def unparsed(self, items: Sequence[Generation]) -> list[dict[str, Any]]:
+        """Replies that are no verdict, whole."""
+        ids = [(one, self.raw(one)) for one in items if self.state(one) == "unparsed"]
+        return [{"question_id": one.question_id, "repeat": one.repeat, "raw": raw} for one, raw in ids]
+
+    def errors(self) -> list[str]:
+        return sorted({str(record["error"]) for record in self.records.values() if record["status"] != "ok"})[:10]
+
+    @property
+    def said(self) -> dict[str, bool | None]:
+        """Verdicts by answer, None where the reply is none; for comparing judges."""
+        return {
+            "/".join(key): None if record["status"] != "ok" or record["correct"] is None else record["correct"] > 0.5
+            for key, record in self.records.items()
+        }
+
+
+def read_judges(generations: Generations, *, failed_as_wrong: bool = False) -> list[Judge]:
+    """Every judge that has verdicts on these answers, by name; verdicts on other words are left aside."""
+    folder = generations.judges_folder
+    places = sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=natural_key)
+    wanted = {(one.key, one.text_sha256) for one in generations.items}
+    if not places and all(not one.text.strip() for one in generations.items if one.status == "ok"):
+        return [Judge(NOBODY, NOBODY, "any", None, {}, failed_as_wrong)]
+    return [_judge(place, wanted, failed_as_wrong) for place in places]
+
+
+def _judge(folder: Path, wanted: set[Key], failed_as_wrong: bool) -> Judge:
+    manifest = read_manifest(folder)
+    settings = manifest.identity.get("data_settings") or {}
+    lines = (line.record for line in iter_samples(folder) if line.record is not None)
+    found = {(row["generation_key"], row["candidate_sha256"]): row for row in unique_records(lines)}
+    return Judge(
+        name=folder.name,
+        model=model_facts(manifest.to_json()).name,
+        protocol=str(settings.get("protocol")),
+        notes=settings.get("grading_notes"),
+        records={key: row for key, row in found.items() if key in wanted},
+        failed_as_wrong=failed_as_wrong,
+    )

@@ -1,0 +1,90 @@
+"""Statistics of judged answers: pass@1 over questions, by group, and how far two judges agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from infini_eval.reports.statistics.intervals import Average, average_over
+
+WIDTHS = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
+MOST_BANDS = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One judged answer: `value` 1 right, 0 wrong, None not judged."""
+
+    question: str
+    document_set: str | None
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two judges on the same `n` answers: the share they agree on, and Cohen's kappa (None where it is not defined)."""
+
+    n: int
+    same: int
+    both_right: int
+    only_a: int
+    only_b: int
+    share: float | None
+    kappa: float | None
+
+
+def pass_at_1(answers: Sequence[Answer]) -> Average | None:
+    """The mean over questions of each question's share of right repeats, with its 95 % interval; None without answers.
+
+    Repeats of a question count once in the interval (Wilson over questions), and questions on the same documents are
+    drawn together (bootstrap over document sets), for neither vary independently.
+    """
+    import numpy as np
+
+    values: dict[str, list[float]] = {}
+    sets: dict[str, str | None] = {}
+    for answer in answers:
+        if answer.value is not None:
+            values.setdefault(answer.question, []).append(answer.value)
+            sets[answer.question] = answer.document_set
+    if not values:
+        return None
+    means = np.array([sum(each) / len(each) for each in values.values()])
+    known = None not in sets.values()
+    cluster = np.unique([str(sets[name]) for name in values], return_inverse=True)[1] if known else None
+    found = average_over(np.zeros(len(means), np.int64), means, cluster)
+    method = found.method.replace("haystack", "document set").replace("every sample", "every question")
+    return Average(found.value, found.low, found.high, method, found.clusters)
+
+
+def agreement(a: Mapping[str, bool | None], b: Mapping[str, bool | None]) -> Agreement:
+    """Compare two judges' verdicts by answer; those that one of them did not give are left out."""
+    pairs = [(a[key], b[key]) for key in a if a[key] is not None and b.get(key) is not None]
+    n = len(pairs)
+    same = sum(x == y for x, y in pairs)
+    both = sum(bool(x and y) for x, y in pairs)
+    only_a, only_b = sum(bool(x and not y) for x, y in pairs), sum(bool(y and not x) for x, y in pairs)
+    if not n:
+        return Agreement(0, 0, 0, 0, 0, None, None)
+    right_a, right_b = (both + only_a) / n, (both + only_b) / n
+    chance = right_a * right_b + (1 - right_a) * (1 - right_b)
+    kappa = None if chance == 1 else (same / n - chance) / (1 - chance)
+    return Agreement(n, same, both, only_a, only_b, same / n, kappa)
+
+
+def band_width(tokens: Sequence[int]) -> int:
+    """The width of length bands that divides these prompts into at most six."""
+    for width in WIDTHS:
+        if max(tokens) // width - min(tokens) // width < MOST_BANDS:
+            return width
+    return max(tokens)
+
+
+def band(tokens: int, width: int) -> str:
+    """ "80k to 90k" for 83,000 tokens in bands of 10,000 (here k is 1,000)."""
+    low = tokens // width * width
+    return f"{_short(low)} to {_short(low + width)}"
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens / 1000:g}k" if tokens >= 1000 else str(tokens)

@@ -1,0 +1,147 @@
+"""The Llama 4 Scout scripts with models that need no download: results, test mode, plans, keys, wrong input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from infini_eval.cli import model_comparison, niah_comparison
+from infini_eval.cli.flags import make_parser
+from infini_eval.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "checkpoints/infini-demo"
+
+
+def compare(folder: Path, *arguments: str) -> tuple[int, list[dict]]:
+    status = main(["model-comparison", "--results-dir", str(folder), "--device", "cpu", *arguments])
+    return status, [json.loads(path.read_text()) for path in sorted(folder.glob("comparison_*.json"))]
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = make_parser()
+    model_comparison.add_arguments(parser)
+    return parser.parse_args(list(arguments))
+
+
+def test_a_sweep_leaves_one_json_a_size_and_a_plot(tmp_path: Path):
+    status, reports = compare(tmp_path, "--models", "fake:any", "--char-count", "4000,2_000")
+    assert status == 0
+    assert sorted(report["char_count"] for report in reports) == [2000, 4000]
+    for report in reports:
+        (entry,) = report["models"]
+        assert entry["success"] is True
+        assert "amber-falcon" in entry["reply"]
+        assert entry["prompt_tokens"] == pytest.approx(
+            report["context_tokens"], rel=0.5
+        )  # fake counts 4 characters a token
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+
+
+def test_the_prompt_has_the_size_and_the_needle(tmp_path: Path):
+    from infini_eval.cli.niah_data import NiahData
+    from infini_eval.datasets.parquet import load_samples
+
+    data = NiahData(str(DEMO), needle="The best thing is a sandwich.", question="What is the best thing?", depth=30)
+    path, tokens = data.make(6000, tmp_path)
+    (sample,) = load_samples(str(path)).samples
+    assert len(sample.prompt) == pytest.approx(6000, rel=0.02)
+    assert sample.context_length == tokens
+    assert sample.answer == "The best thing is a sandwich."
+    assert sample.prompt.index("--- NEEDLE START ---") / len(sample.prompt) == pytest.approx(0.3, abs=0.05)
+    assert data.make(6000, tmp_path)[0] == path  # made once
+
+
+def test_test_mode_loads_and_tokenises_only(tmp_path: Path):
+    status, (report,) = compare(tmp_path, "--models", f"nanotron:{DEMO}", "--char-count", "3000", "--test-mode")
+    (entry,) = report["models"]
+    assert status == 0, entry
+    loading = entry["loading"]
+    assert loading["prompt_tokens"] == report["context_tokens"]
+    assert loading["planned"]["weight_bytes"] > 0
+    assert loading["load_seconds"] > 0
+    assert entry["success"] is None
+    assert not list(tmp_path.glob("runs/*/samples"))
+
+
+def test_what_the_plan_refuses_is_not_started_and_ends_the_sweep(tmp_path: Path, monkeypatch, capsys):
+    def nothing_may_start(*arguments):
+        raise AssertionError("started")
+
+    monkeypatch.setattr(niah_comparison, "_process", nothing_may_start)
+    arguments = ("--models", "transformers:meta-llama/Llama-4-Scout-17B-16E-Instruct", "--char-count", "2000,4000")
+    status, reports = compare(tmp_path, *arguments, "--tokenizer", str(DEMO / "tokenizer"))
+    assert status == 0
+    (report,) = reports
+    (entry,) = report["models"]
+    assert entry["status"] == "does not fit"
+    assert entry["plan"]["weights_gb"] > 217
+    assert "stopping here" in capsys.readouterr().out
+
+
+def test_a_model_that_fails_is_recorded_with_its_reason(tmp_path: Path):
+    status, (report,) = compare(
+        tmp_path, "--models", "fake:any", "--char-count", "2000", "--tokenizer", str(DEMO), "--tp", "3"
+    )
+    assert status == 0  # tp is for local models
+    broken = niah_comparison.Contender("fake", "any", ("--fake-failure-rate", "1"))
+    comparison = niah_comparison.Comparison([broken], [2000], report_data(report), tmp_path / "broken")
+    (tmp_path / "broken").mkdir()
+    (again,) = niah_comparison.compare(comparison)
+    assert again["models"][0]["status"] == "failed"
+    assert "as it was told to" in again["models"][0]["error"]
+
+
+def report_data(report: dict):
+    from infini_eval.cli.niah_data import NiahData
+
+    return NiahData(**report["data"])
+
+
+def test_the_key_is_written_nowhere(tmp_path: Path, capsys, monkeypatch):
+    seen = {}
+
+    def remember(arguments, contender):
+        seen["arguments"], seen["environment"] = arguments, dict(contender.environment)
+        return argparse.Namespace(returncode=2, stderr="error: no network", stdout="")
+
+    monkeypatch.setattr(niah_comparison, "_process", remember)
+    status, (report,) = compare(tmp_path, "--gemini-only", "--gemini-api-key", "sekret-123", "--char-count", "2000")
+    assert status == 1
+    assert report["models"][0]["error"] == "no network"
+    assert seen["environment"] == {"GEMINI_API_KEY": "sekret-123"}
+    assert "sekret-123" not in " ".join(seen["arguments"])
+    output = capsys.readouterr()
+    assert "warning" in output.err
+    assert "sekret-123" not in output.out + output.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sekret-123" in path.read_bytes()]
+
+
+def test_the_documents_constants(monkeypatch):
+    monkeypatch.setenv("MODEL_ID", "some/model")
+    monkeypatch.setenv("USE_4BIT_QUANTIZATION", "True")
+    monkeypatch.setenv("ENABLE_CPU_OFFLOAD", "1")
+    monkeypatch.setenv("MAX_GPU_MEMORY", "75GiB")
+    args = parsed()
+    contender = model_comparison.local_contender(args, args.llama_model)
+    assert contender.model == "some/model"
+    assert (
+        " ".join(contender.flags)
+        == "--quantization 4bit --max-memory 75GiB --offload-folder offload_folder --device-map auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "nobody:x"], "transformers"),
+        (["--models", "fake"], "BACKEND:MODEL"),
+        (["--llama-only", "--gemini-only"], "exclude"),
+    ],
+)
+def test_wrong_input(tmp_path: Path, capsys, arguments: list[str], message: str):
+    assert main(["model-comparison", "--results-dir", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
