@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,5 +62,5 @@ def test_stages_are_contiguous_and_no_split_is_lighter(costs, data) -> None:
         else []
     )
     edges = [0, *cuts, len(costs)]
-    other = max(sum(costs[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    other = max(sum(costs[a:b]) for a, b in pairwise(edges))
     assert busiest <= other + 1e-9

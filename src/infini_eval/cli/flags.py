@@ -295,11 +295,3 @@ def sampling(args: argparse.Namespace) -> Sampling:
             valid="temperature of at least 0, top-p in (0, 1]",
         )
     return Sampling(args.temperature, args.top_k, args.top_p, args.seed)
-
-
-def option_pairs(pairs: list[str]) -> dict[str, str]:
-    """The values of a repeated --option NAME=VALUE."""
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)

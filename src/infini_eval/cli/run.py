@@ -125,13 +125,20 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
         task=task.name,
         backend=backend,
         backend_settings=backend_settings(args),
-        task_options=tuple(flags.option_pairs(args.option).items()),
+        task_options=tuple(_option_pairs(args.option).items()),
         context_window=args.context_window,
     )
     task.with_defaults(dict(config.task_options))  # an unknown option is said before torch is imported
     if backend in COMPUTING_HERE or config.model.device is not None:
         return config
     return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed in this process
+
+
+def _option_pairs(pairs: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _check_name(kind: str, name: str) -> None:

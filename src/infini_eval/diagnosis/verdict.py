@@ -84,8 +84,11 @@ def judge(evidence: Evidence | None, right: int, wrong: int) -> Verdict:
     if found.held.low > ENOUGH and found.read.high < ENOUGH:
         return Verdict("not read", f"the question's query gets {found.held}, the gates let through {found.read}")
     if found.reachable.low > ENOUGH and found.against_given.high < ENOUGH:
-        reason = f"the best query could get {found.reachable} from the memory at the question; what the question's own"
-        return Verdict("not read", f"{reason} gets favours the right token over the one given by {found.against_given}")
+        reason = (
+            f"of what the memory holds at the question the best query could get {found.reachable}, the question's own "
+            f"gets {found.held}, {found.read} through the gates, {found.against_given} above the token given instead"
+        )
+        return Verdict("not read", reason)
     if found.against_given.low > ENOUGH:
         reason = f"what memory returns favours the right token over the one given by {found.against_given}"
         return Verdict("read but not used", f"{reason}; the rest of the model overrules it")

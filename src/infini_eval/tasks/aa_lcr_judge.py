@@ -82,7 +82,7 @@ def _sample(one: Generation, protocol: Protocol, notes: str | None) -> Sample:
 
 TASK = Task(
     name="aa_lcr_judge",
-    scorers=("verdict",),
+    scorers=("judge_verdict",),
     max_new_tokens=64,
     validate=lambda samples: [],
     locate=lambda sample: None,

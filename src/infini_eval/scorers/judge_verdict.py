@@ -1,4 +1,4 @@
-"""verdict: a judge's reply, read strictly by the protocol that the sample names; what it does not say has no score."""
+"""judge_verdict: a judge's reply, read strictly by the protocol that the sample names; what it does not say has no score."""
 
 from __future__ import annotations
 
