@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from scripts.train_demo.saves import load_weights
-from scripts.train_demo_llama.model import PlainLlama, llama_config
+from scripts.train_demo_llama.model import ROPE_THETA, PlainLlama, llama_config
 from transformers import PreTrainedTokenizerFast
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -19,6 +20,10 @@ def export(weights: Path, tokenizer: Path, out: Path) -> Path:
     model = PlainLlama(llama_config(len(loaded), loaded.eos_token_id), seed=0)
     load_weights(model, weights)
     model.llama.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
+    # transformers before 5 and readers of its files know the base frequency by this name only.
+    config = json.loads((out / "config.json").read_text()) | {"rope_theta": ROPE_THETA}
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for name in TOKENIZER_FILES:
         shutil.copyfile(tokenizer / name, out / name)
     return out

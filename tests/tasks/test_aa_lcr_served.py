@@ -80,10 +80,10 @@ def test_transformers_serve_as_model_and_judge(tmp_path: Path, capsys: pytest.Ca
     model = SHIPPED if SHIPPED.is_dir() else write_tiny_hf_model(tmp_path / "tiny", TOKENIZER, chat=True)
     data, folder = write_tiny_aa_lcr(tmp_path / "data"), tmp_path / "run"
     with transformers_serve(model, tmp_path / "log") as url:
-        server = f"--backend openai --base-url {url} --model {model} --concurrency 1 --quiet"
+        # with its tokenizer it is known whether the model takes chats or plain text
+        server = f"--backend openai --base-url {url} --model {model} --tokenizer {model} --concurrency 1 --attempts 2 --quiet"
         given = ["--task", "aa_lcr", "--eval_dataset_path", str(data), "--save_path", str(folder), *server.split()]
-        budget = ["--max-new-tokens", "8", "--tokenizer", str(model)]
-        assert main(["run", *given, *budget, "--judge", f"{server} --max-new-tokens 4"]) == 0
+        assert main(["run", *given, "--max-new-tokens", "8", "--judge", f"{server} --max-new-tokens 4"]) == 0
     made = json.loads((folder / "summary.json").read_text())
     counts = made["judges"][0]["counts"]
     assert (made["answers"], made["failed"], counts["pending"], counts["judge failed"]) == (4, 0, 0, 0)

@@ -1,7 +1,8 @@
 """Why retrieval fails: never written, overwritten, not read, read but not used; only where the measurements say so.
 
 Each class needs a 95 % t-interval over the samples (numbers in logits) on the right side of a bound; otherwise the
-verdict is "undecided". Half a logit is taken as too little to carry an answer.
+verdict is "undecided". Half a logit is taken as too little to carry an answer; one logit where the number is the most
+that any query could get, which is never reached in all heads at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ENOUGH = 0.5  # logits
+REACHABLE = 1.0  # logits, for the best query
 FEWEST = 5  # samples; fewer decide nothing
 
 
@@ -76,14 +78,14 @@ def judge(evidence: Evidence | None, right: int, wrong: int) -> Verdict:
         n = 0 if evidence is None else evidence.written.n
         return Verdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
     found = evidence
-    if found.reachable_after_writing.high < ENOUGH and found.written.high < ENOUGH:
+    if found.reachable_after_writing.high < REACHABLE and found.written.high < ENOUGH:
         reason = f"right after the needle no query could get more of it than {found.reachable_after_writing}"
         return Verdict("never written", reason)
     if found.written.low > ENOUGH and found.held.high < ENOUGH and found.change.high < 0:
         return Verdict("overwritten", f"{found.written} after writing, {found.held} at the question")
     if found.held.low > ENOUGH and found.read.high < ENOUGH:
         return Verdict("not read", f"the question's query gets {found.held}, the gates let through {found.read}")
-    if found.reachable.low > ENOUGH and found.against_given.high < ENOUGH:
+    if found.reachable.low > REACHABLE and found.against_given.high < ENOUGH:
         reason = (
             f"of what the memory holds at the question the best query could get {found.reachable}, the question's own "
             f"gets {found.held}, {found.read} through the gates, {found.against_given} above the token given instead"
