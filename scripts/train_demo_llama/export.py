@@ -6,27 +6,33 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from scripts.train_demo.saves import load_weights
 from scripts.train_demo_llama.model import ROPE_THETA, PlainLlama, llama_config
 from transformers import PreTrainedTokenizerFast
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
 
 def export(weights: Path, tokenizer: Path, out: Path) -> Path:
-    """Fills `out` with the weights of a stage and a copy of the tokenizer; greedy decoding is its default."""
+    """Fills `out` with the weights and the tokenizer; greedy decoding is its default."""
     loaded = PreTrainedTokenizerFast.from_pretrained(tokenizer)
     model = PlainLlama(llama_config(len(loaded), loaded.eos_token_id), seed=0)
     load_weights(model, weights)
     model.llama.save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)
     # transformers before 5 and readers of its files know the base frequency by this name only.
-    config = json.loads((out / "config.json").read_text()) | {"rope_theta": ROPE_THETA}
-    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer / name, out / name)
+    update_json(out / "config.json", out / "config.json", {"rope_theta": ROPE_THETA})
+    shutil.copyfile(tokenizer / "tokenizer.json", out / "tokenizer.json")
+    # Without the list, transformers before 5 hands out token_type_ids too, and generate refuses them.
+    update_json(out / "tokenizer_config.json", tokenizer / "tokenizer_config.json",
+                {"model_input_names": ["input_ids", "attention_mask"]})  # fmt: skip
     return out
+
+
+def update_json(path: Path, source: Path, changes: dict[str, Any]) -> None:
+    """Writes the object in `source` with `changes` to `path`."""
+    content = json.loads(source.read_text()) | changes
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:

@@ -77,6 +77,13 @@ def test_pass_at_1_is_the_mean_over_questions_of_their_repeats(source: Path) -> 
     assert [row["accuracy"] for row in judge["per_repeat"]] == [pytest.approx(200 / 3), 50]
 
 
+def test_every_repeat_of_a_question_counts() -> None:
+    answers = [Answer("1", None, value) for value in (1.0, 0.0)] + [Answer("2", None, value) for value in (1.0, 1.0)]
+    found = pass_at_1([*answers, Answer("2", None, None)])
+    assert found is not None
+    assert found.value == 0.75
+
+
 def test_repeats_do_not_narrow_the_interval() -> None:
     once = [Answer(str(q), None, float(q < 3)) for q in range(10)]
     found, repeated = pass_at_1(once), pass_at_1(once * 5)

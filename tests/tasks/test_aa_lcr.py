@@ -152,6 +152,7 @@ def test_a_list_of_another_tool_can_be_judged(tmp_path: Path, capsys) -> None:
     assert judged(path) == 0
     judge = summary(path.with_suffix(".judges"))["judges"][0]
     assert (judge["counts"]["right"], judge["counts"]["empty"], judge["accuracy"]) == (1, 1, 50)
+    assert len(records(path.with_suffix(".judges") / judge["name"])) == 1, "an empty answer is not asked about"
 
 
 def test_only_empty_answers_need_no_judge(tmp_path: Path, capsys) -> None:
