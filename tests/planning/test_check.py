@@ -45,10 +45,8 @@ def test_refusal_has_numbers_and_a_setting_that_fits():
 
 def test_steps_are_those_of_the_engines():
     from infini_eval.backends import _hf_generate
-    from infini_eval.engine import native_model
     from infini_eval.planning import memory
 
-    assert native_model.CHUNK_TOKENS == memory.CHUNK_TOKENS
     assert memory.TRANSFORMERS_CHUNK == _hf_generate.PREFILL_CHUNK
 
 

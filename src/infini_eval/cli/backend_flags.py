@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from infini_eval.cli.flags import add_flag, positive_int, token_count
+from infini_eval.cli.flags import add_flag
+from infini_eval.cli.values import positive_int, token_count
 from infini_eval.config import BackendSettings, FakeSettings, LoadSettings, RequestSettings
 
 

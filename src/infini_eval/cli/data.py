@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from infini_eval.cli.flags import add_flag, depth_list, token_count
+from infini_eval.cli.flags import add_flag
+from infini_eval.cli.values import depth_list, token_count
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
 
 if TYPE_CHECKING:

@@ -7,13 +7,11 @@ Flags keep the spellings that users' documents have (`--ckpt-path`, `--context_l
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
+from infini_eval.cli.values import count, depth_list, positive_int, token_count
 from infini_eval.config import DTYPES, ModelSettings, Sampling, Topology
 from infini_eval.errors import ConfigError
-
-TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
 
 
 def make_parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:
@@ -30,57 +28,6 @@ def add_flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> N
     options.setdefault("dest", stem.replace("-", "_"))
     action = parser.add_argument(*dict.fromkeys(spellings), **options)
     action.option_strings = [name]  # help and error messages show one spelling; parsing knows them all
-
-
-def token_count(text: str) -> int:
-    """ "4096", "128k" (x 1,024) or "1m" (x 1,048,576) as a number of tokens."""
-    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
-    if not match or int(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (valid: 4096, 128k, 1m)")
-    return int(match[1]) * TOKEN_SUFFIXES.get(match[2].lower(), 1)
-
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
-def depth_percent(text: str) -> float:
-    """A depth in percent, 0..100."""
-    depths = depth_list(text)
-    if len(depths) != 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not one depth (valid: 0 to 100; several are separated by blanks)"
-        )
-    return depths[0]
-
-
-def depth_list(text: str) -> tuple[float, ...]:
-    """ "50", "0,25,50" or "0:100:5" (start:stop:step, both ends included) as depths in percent."""
-    try:
-        if ":" in text:
-            start, stop, step = (float(part) for part in text.split(":"))
-            if step <= 0:
-                raise ValueError
-            depths = [start + step * i for i in range(int((stop - start) / step + 1e-9) + 1)]
-        else:
-            depths = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of depths (valid: 50 or 0,25,50 or 0:100:5)"
-        ) from None
-    if not depths or any(not 0 <= depth <= 100 for depth in depths):
-        raise argparse.ArgumentTypeError(f"{text!r} has depths outside 0..100 percent")
-    return tuple(depths)
 
 
 def add_checkpoint_flag(parser: argparse._ActionsContainer) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.cli.flags import depth_list
 from infini_eval.cli.generate_flags import DEFAULT_DEPTHS, add_arguments
 from infini_eval.cli.generate_output import check_place, push, write
+from infini_eval.cli.values import depth_list
 from infini_eval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from infini_eval.cli import flags, generate, generate_flags
 from infini_eval.cli.passkey import eval_config, evaluate_and_report
+from infini_eval.cli.values import depth_percent, positive_int, token_count
 from infini_eval.errors import EXIT_OK, ConfigError
 
 DEFAULT_ROOT = Path("results") / "run_evals"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         trials,
         "--context_length",
-        type=flags.token_count,
+        type=token_count,
         nargs="+",
         required=True,
         metavar="N",
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         trials,
         "--depth_percent",
-        type=flags.depth_percent,
+        type=depth_percent,
         nargs="+",
         required=True,
         metavar="D",
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         trials,
         "--num_shots",
-        type=flags.positive_int,
+        type=positive_int,
         required=True,
         metavar="N",
         help="trials of each length and depth",
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         trials,
         "--num_digits",
-        type=flags.positive_int,
+        type=positive_int,
         required=True,
         metavar="N",
         help="digits of the needle's number",

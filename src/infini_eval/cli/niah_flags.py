@@ -6,7 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from infini_eval.cli.flags import add_flag, positive_int
+from infini_eval.cli.flags import add_flag
+from infini_eval.cli.values import positive_int
 
 
 def add_niah_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ import argparse
 import json
 
 from infini_eval.cli import flags
+from infini_eval.cli.values import positive_int, token_count
 from infini_eval.config import Topology
 from infini_eval.errors import EXIT_OK
 
@@ -53,7 +54,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         add(
             parser,
             f"--{axis}",
-            type=flags.positive_int,
+            type=positive_int,
             metavar="N",
             help=f"size of the mesh axis {axis} (default: chosen)",
         )
@@ -87,7 +88,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add(
         parser,
         "--batch",
-        type=flags.positive_int,
+        type=positive_int,
         default=1,
         metavar="N",
         help="sequences at a time on each replica (default: %(default)s)",
@@ -95,7 +96,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add(
         parser,
         "--prefill-chunk",
-        type=flags.token_count,
+        type=token_count,
         metavar="N",
         help="tokens of a prefill step (default: as the engine chooses)",
     )
@@ -106,7 +107,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add(
         parser,
         "--samples",
-        type=flags.positive_int,
+        type=positive_int,
         default=1,
         metavar="N",
         help="samples that the GPU-hours are for (default: %(default)s)",
@@ -114,7 +115,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     add(
         parser,
         "--max-new-tokens",
-        type=flags.positive_int,
+        type=positive_int,
         default=15,
         metavar="N",
         help="tokens of an answer (default: %(default)s)",
@@ -163,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
 def context_list(text: str) -> list[int]:
     """ "128k,1m" as numbers of tokens."""
-    return [flags.token_count(part) for part in text.split(",")]
+    return [token_count(part) for part in text.split(",")]
 
 
 def share(text: str) -> float:

@@ -23,6 +23,7 @@ from infini_eval.cli.backend_flags import (
     backend_settings,
 )
 from infini_eval.cli.passkey import eval_config, evaluate_and_report
+from infini_eval.cli.values import token_count
 from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 
@@ -87,7 +88,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         what,
         "--context-window",
-        type=flags.token_count,
+        type=token_count,
         metavar="N",
         help="tokens that the model reads at most, answer included: longer prompts are named before anything runs",
     )

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOKENS_PER_BATCH = 1 << 15  # beyond this a larger batch gains little and costs memory
+# Tokens of one step over all rows, unless the user sets chunk_segments. On a CPU larger steps leave its caches, and
+# their temporaries come fresh from the system each time; on a GPU they keep the matrix units busy.
+CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 LARGEST_BATCH = 8  # more rows than this make units too large to balance over replicas
 
 

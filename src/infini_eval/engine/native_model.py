@@ -12,7 +12,7 @@ import torch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.batching import PrefillStep, plan_batches
+from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
@@ -20,10 +20,6 @@ from infini_eval.engine.sampling import Sampler
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
-
-# Tokens of one step over all rows, unless the user sets chunk_segments. On a CPU larger steps leave its caches, and
-# their temporaries come fresh from the system each time; on a GPU they keep the matrix units busy.
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 Key = TypeVar("Key")
 Tokens = Sequence[int] | np.ndarray | torch.Tensor

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
 from infini_eval.distributed.topology import MeshShape
+from infini_eval.engine.batching import CHUNK_TOKENS
 from infini_eval.planning.activations import AttentionKernel, StepShape, activation_bytes, logit_bytes
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.cache import StateBytes, state_bytes
 from infini_eval.planning.devices import Device
 from infini_eval.planning.weights import stage_weight_bytes
 
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}  # the native engine's, over all rows
 TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
 
 
