@@ -66,9 +66,13 @@ class Ending:
                 store.set(faults.SHOWN, "")
 
     def _is_shown(self, store: Store) -> bool:
+        """Whether rank 0 has shown the error; a store that is gone went with rank 0, which shows before it leaves."""
         deadline = time.monotonic() + SHOW_S
         while time.monotonic() < deadline:
-            if store.check([faults.SHOWN]):
+            try:
+                if store.check([faults.SHOWN]):
+                    return True
+            except (RuntimeError, OSError):
                 return True
             time.sleep(0.05)
         return False
