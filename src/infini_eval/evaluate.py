@@ -13,9 +13,11 @@ from infini_eval.distributed.launch import launch
 from infini_eval.distributed.logging import setup_logging
 from infini_eval.evaluation.answering import answer_batches, batch_sizes
 from infini_eval.evaluation.manifest import describe_run
+from infini_eval.evaluation.preparing import prepare_samples
 from infini_eval.evaluation.run_folder import largest_batch, merge_results, opened_run_folder, unfinished
 from infini_eval.evaluation.samples import choose_samples
 from infini_eval.evaluation.telling import say, say_lengths, say_window
+from infini_eval.evaluation.timing import Timing
 from infini_eval.planning.watch import MemoryWatch
 from infini_eval.tasks._task import Task
 
@@ -37,28 +39,36 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
     """
     setup_logging()
     with launch(config.model.device, timeout_s) as world:
+        timing = Timing(world)
         task: Task = registry.load("tasks", config.task)
         if make_data is not None:
-            world.at("making the data")
+            timing.begin("making the data")
             world.share("data", make_data)
+        timing.begin("reading the data")
         data, samples = choose_samples(config, task, world)
+        timing.begin("opening the model")
         backend: AnyBackend = registry.load("backends", config.backend)(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
         say(world, backend.notes)
-        prepared = [backend.prepare(sample, task.locate(sample)) for sample in samples]
+        timing.begin("tokenising")
+        prepared = prepare_samples(task, backend, samples, world)
         say_lengths(world, prepared)
         say_window(config, world, backend.model_facts(), prepared)
+        timing.begin("planning")
         manifest = describe_run(config, data, backend, prepared)
         with opened_run_folder(config, manifest, world) as state:
             left = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
             if left:
                 memory = MemoryWatch(config, backend, world, batch_sizes(config, left, prepared))
-                world.at("loading the model")
+                timing.begin("loading the model")
                 backend.load()
+                timing.begin("answering")
                 answer_batches(config, task, backend, world, left, prepared)
                 memory.conclude()
+            timing.begin("merging")
             world.raise_if_stopped()
             world.barrier("answered")
             if world.is_main:
                 merge_results(config)
+                timing.write(config)
         return Outcome(Path(config.save_path), world.is_main, len(prepared), len(state.finished_keys))

@@ -102,6 +102,7 @@ def opened() -> Callable[..., Any]:
             backend = registry.load("backends", config.backend)(config, world)
             samples = load_samples(DATA, depths=(0, 50, 100)).samples[:count]
             prepared = [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
+            backend.plan(prepared)
             yield SimpleNamespace(backend=backend, samples=samples, prepared=prepared, world=world)
 
     return context

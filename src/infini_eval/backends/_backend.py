@@ -12,12 +12,15 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch
 from infini_eval.records import NeedlePosition, Response, Sample
 
+NO_IDS = np.empty(0, dtype=np.int32)
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A sample as the backend will see it: token ids [T] int32 and where the needle stands among them.
 
-    Backends that send text have `ids` of length 0 and count `tokens` with the tokenizer they know (0: not known).
+    Backends that send text have `ids` of length 0 and count `tokens` with the tokenizer they know (0: not known). Until
+    a sample is computed `ids` may be empty elsewhere too: see evaluation/preparing.py.
     """
 
     sample: Sample
@@ -25,6 +28,9 @@ class Prepared:
     tokens: int
     position: NeedlePosition
     excerpt: str
+
+
+Rows = Mapping[int, Prepared] | Sequence[Prepared]
 
 
 class AnyBackend(Protocol):
@@ -43,7 +49,10 @@ class AnyBackend(Protocol):
         """For manifest.environment: topology, batch, device."""
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
-        """Tokenise a prompt; `needle` is its character span."""
+        """Tokenise a prompt; `needle` is its character span. Each rank does so for its share, on several threads."""
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        """The ids that `prepare` gave, made again: [T] int32, empty where `answer` needs none. Called by other threads."""
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         """Batches of at most `largest` samples, alike on every rank and whatever the world size."""
@@ -52,6 +61,6 @@ class AnyBackend(Protocol):
         """Load the weights; called once a run, after everything cheap was checked."""
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
-        """Responses to each batch, in the order of its rows (which index the list beside it)."""
+        """Responses to each batch, in the order of its rows, which have their `Prepared`, ids included, beside them."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from infini_eval.backends._backend import Prepared
 from infini_eval.backends._packages import require
 from infini_eval.datasets.needle_position import excerpt, needle_position
@@ -36,6 +38,10 @@ class HfPrompts:
         span = None if needle is None or shift is None else (needle[0] + shift, needle[1] + shift)
         position = needle_position(span, offsets, len(ids), None, 0)
         return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        """The ids alone [T]."""
+        return self.tokenizer.encode(self._rendered(sample.prompt)[0], add_special_tokens=not self.chat)
 
     def _rendered(self, prompt: str) -> tuple[str, int | None]:
         """The text in the model's format, and how far the prompt moved (None where the template rewrites it)."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import NO_IDS, Prepared, Rows
 from infini_eval.backends._data_parallel import data_parallel_mesh
 from infini_eval.backends._keys import hide_keys
 from infini_eval.backends._reply_cache import Reply, open_cache
@@ -83,12 +83,14 @@ class Remote(ABC):
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
-        no_ids = np.empty(0, np.int32)
         if self.tokenizer is None:
-            return Prepared(sample, no_ids, 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
+            return Prepared(sample, NO_IDS, 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
         ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
         position = needle_position(needle, offsets, len(ids), None, 0)
-        return Prepared(sample, no_ids, len(ids), position, excerpt(sample.prompt, needle))
+        return Prepared(sample, NO_IDS, len(ids), position, excerpt(sample.prompt, needle))
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        return NO_IDS
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         """One sample a batch, the longest first: the server batches as it likes."""
@@ -100,7 +102,7 @@ class Remote(ABC):
         """Make the client, and find out at once where no server answers."""
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[Answered]:
         """Batches as they are answered, `concurrency` in flight.
 

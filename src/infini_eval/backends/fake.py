@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import NO_IDS, Prepared, Rows
 from infini_eval.backends._data_parallel import data_parallel_mesh
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.needle_position import excerpt, needle_position
@@ -61,7 +61,10 @@ class Backend:
             return Prepared(sample, ids, len(ids), needle_position(needle, offsets, len(ids), None, 0), shown)
         start, end = needle or (None, None)
         position = NeedlePosition(_tokens(start), _tokens(end))
-        return Prepared(sample, np.empty(0, np.int32), -(-len(sample.prompt) // CHARS_PER_TOKEN), position, shown)
+        return Prepared(sample, NO_IDS, -(-len(sample.prompt) // CHARS_PER_TOKEN), position, shown)
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        return NO_IDS
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         return plan_batches([item.tokens for item in prepared], None, self._config.batch_size, largest)
@@ -70,7 +73,7 @@ class Backend:
         """There is nothing to load."""
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         for batch, prepared in work:
             responses = []

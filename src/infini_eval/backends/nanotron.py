@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import Prepared, Rows
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.checkpoint.reader import Checkpoint
@@ -100,6 +100,9 @@ class Backend:
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
         return prepare_sample(sample, needle, self.tokenizer, self.checkpoint.config.segment_length)
 
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        return self.tokenizer.encode(sample.prompt)
+
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         lengths = [item.tokens for item in prepared]
         self._warn_of_positions(max(lengths))
@@ -133,7 +136,7 @@ class Backend:
         )
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import Prepared, Rows
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.backends._hf_generate import Generator
@@ -92,6 +93,9 @@ class Backend:
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
         return self._prompts.prepare(sample, needle)
 
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        return self._prompts.token_ids(sample)
+
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         """Rows of a batch have exactly the same length, so that nothing is padded."""
         lengths = [item.tokens for item in prepared]
@@ -146,7 +150,7 @@ class Backend:
         self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
         for batch, prepared in work:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from infini_eval.backends._backend import Prepared
+import numpy as np
+
+from infini_eval.backends._backend import Prepared, Rows
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._packages import require, versions
 from infini_eval.config import EvalConfig, LoadSettings
@@ -63,12 +65,15 @@ class Backend:
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
-        prepared = self._prompts.prepare(sample, needle)
-        self._longest = max(self._longest, prepared.tokens)
-        return prepared
+        return self._prompts.prepare(sample, needle)
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        return self._prompts.token_ids(sample)
 
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        return plan_batches([item.tokens for item in prepared], None, self._config.batch_size or ROWS, largest)
+        lengths = [item.tokens for item in prepared]
+        self._longest = max(lengths)
+        return plan_batches(lengths, None, self._config.batch_size or ROWS, largest)
 
     def load(self) -> None:
         try:
@@ -90,7 +95,7 @@ class Backend:
         )
 
     def answer(
-        self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
+        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._llm is not None, "load() comes first"
         for batch, prepared in work:

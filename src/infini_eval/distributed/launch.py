@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,7 @@ from infini_eval.distributed.conclude import conclude
 from infini_eval.distributed.environment import LaunchEnvironment, cpu_threads
 from infini_eval.distributed.monitor import Monitor
 from infini_eval.distributed.signals import StopRequest
-from infini_eval.distributed.store import RunStore, get_json, join, put_json
+from infini_eval.distributed.store import POLL_S, RunStore, get_json, join, put_json
 from infini_eval.errors import ConfigError, TopologyError
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class World:
         """The main thread's connection to the common store, None for a single process."""
         return self.run_store.store if self.run_store else None
 
+    def connect_again(self) -> Store | None:
+        """A connection for another thread, None for a single process: a wait of one thread blocks all others."""
+        return self.run_store.connect_again(self.timeout_s) if self.run_store else None
+
     @property
     def is_main(self) -> bool:
         """Whether this is rank 0, which alone writes the run folder's common files and talks to the user."""
@@ -59,6 +64,21 @@ class World:
             put_json(self.store, f"share/{name}", value)
             return value
         return get_json(self.store, f"share/{name}")
+
+    def gather(self, name: str, value: Any) -> list[Any]:
+        """The JSON values of all ranks, by rank, on every rank; a stop ends the waiting. `name` is used once in a launch."""
+        if self.store is None:
+            return [value]
+        put_json(self.store, f"gather/{name}/{self.rank}", value)
+        return [self._arrived(f"gather/{name}/{rank}") for rank in range(self.world_size)]
+
+    def _arrived(self, key: str) -> Any:
+        assert self.store is not None
+        deadline = time.monotonic() + self.timeout_s
+        while not self.store.check([key]) and time.monotonic() < deadline:
+            self.raise_if_stopped()
+            time.sleep(POLL_S)
+        return get_json(self.store, key)
 
     def barrier(self, name: str) -> None:
         """Wait until every rank is here, within the time limit. `name` is used once in a launch."""
@@ -100,6 +120,7 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             yield _world(environment, _prepare_device(device, environment), timeout_s, monitor, None)
             return
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost store is reported by us, not by stack traces
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its pool would have all cores in every process
         run_store = join(environment, timeout_s)
         try:
             monitor.join(run_store)

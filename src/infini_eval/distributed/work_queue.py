@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 END = -1
+SPARE = 2  # batches a replica that are dealt only to replicas that are free
 
 
 class WorkQueue:
@@ -47,6 +48,11 @@ class WorkQueue:
         self._ended = index == END
         return None if self._ended else index
 
+    def has_plenty(self) -> bool:
+        """Whether a replica may draw before it is free: near the end that would leave another one without work."""
+        replicas = self._mesh.shape.dp
+        return replicas == 1 or self._taken() + SPARE * replicas < len(self.order)
+
     def __iter__(self) -> Iterator[int]:
         while (index := self.pull()) is not None:
             yield index
@@ -60,6 +66,10 @@ class WorkQueue:
     def _draw(self) -> int:
         number = self._drawn if self._store is None else self._store.add(f"{self._name}/next", 1) - 1
         return self.order[number] if number < len(self.order) else END
+
+    def _taken(self) -> int:
+        """Batches that all replicas together have drawn."""
+        return self._drawn if self._store is None else self._store.add(f"{self._name}/next", 0)
 
     def _follow(self) -> int:
         assert self._store is not None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from infini_eval import registry
-from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.backends._backend import AnyBackend, Prepared, Rows
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.number_source import number_source
 from infini_eval.distributed.launch import World
@@ -16,6 +16,7 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
+from infini_eval.evaluation.feed import Feed
 from infini_eval.records import Response, SampleRecord
 from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
@@ -30,19 +31,24 @@ def answer_batches(
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
-    queue = WorkQueue([batch.cost for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
+    store = world.connect_again()
+    queue = WorkQueue([batch.cost for batch in left], mesh, store, stopping=lambda: world.stop.requested)
     scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
     rows = [row for batch in left for row in batch.rows]
+    alone = mesh.shape.tp * mesh.shape.pp == 1
 
-    def work() -> Iterator[tuple[Batch, Sequence[Prepared]]]:
-        for index in queue:
+    def work() -> Iterator[tuple[Batch, Rows]]:
+        for index, items in feed:
+            if alone and world.stop.requested:  # peers would wait for a batch that is dropped here
+                return
             world.at(f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}")
-            yield left[index], prepared
+            yield left[index], items
 
     with (
         SampleWriter(config.save_path, replica_name(mesh.dp_rank))
         if mesh.is_leader
         else contextlib.nullcontext() as writer,
+        Feed(queue, left, prepared, backend) as feed,
         Progress(world, len(rows), sum(prepared[row].tokens for row in rows)) as progress,
     ):
 

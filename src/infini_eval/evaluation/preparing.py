@@ -1,0 +1,69 @@
+"""Every prompt tokenised once by some rank: all ranks learn what planning needs of it; the ids are made again in time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from infini_eval.backends._backend import NO_IDS, AnyBackend, Prepared
+from infini_eval.distributed.launch import World
+from infini_eval.records import NeedlePosition, Sample
+from infini_eval.tasks._task import Task
+
+KEPT_BYTES = 16 << 20  # token ids (4 bytes each) that a rank keeps until they are computed; of the rest it keeps none
+HERE = ("sample", "ids")  # fields of Prepared that never travel
+
+
+def prepare_samples(task: Task, backend: AnyBackend, samples: Sequence[Sample], world: World) -> list[Prepared]:
+    """All samples as the backend will see them, without the ids of those that this rank does not keep.
+
+    Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts.
+    """
+    rows = range(world.rank, len(samples), world.world_size)
+    own = dict(zip(rows, _tokenised(task, backend, [samples[row] for row in rows], world), strict=True))
+    facts = world.gather("prepared", [_facts(item) for item in own.values()])
+    prepared = []
+    for row, sample in enumerate(samples):
+        rank, place = row % world.world_size, row // world.world_size
+        prepared.append(own[row] if row in own else _from_facts(sample, facts[rank][place]))
+    return prepared
+
+
+def with_ids(prepared: Prepared, backend: AnyBackend) -> Prepared:
+    """The same with its token ids, made now unless they were kept."""
+    return prepared if len(prepared.ids) else replace(prepared, ids=backend.token_ids(prepared.sample))
+
+
+def _tokenised(task: Task, backend: AnyBackend, samples: Sequence[Sample], world: World) -> Iterator[Prepared]:
+    """In order, on as many threads as this rank computes with."""
+    import torch
+
+    room, lock = KEPT_BYTES, threading.Lock()
+
+    def tokenise(sample: Sample) -> Prepared:
+        nonlocal room
+        world.raise_if_stopped()
+        item = backend.prepare(sample, task.locate(sample))
+        with lock:
+            keep = item.ids.nbytes <= room
+            room -= item.ids.nbytes if keep else 0
+        return item if keep else replace(item, ids=NO_IDS)
+
+    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="tokenise")
+    try:
+        yield from pool.map(tokenise, samples)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    """What travels to the other ranks, as JSON."""
+    facts = {field.name: getattr(prepared, field.name) for field in fields(prepared) if field.name not in HERE}
+    return facts | {"position": asdict(prepared.position)}
+
+
+def _from_facts(sample: Sample, facts: Mapping[str, Any]) -> Prepared:
+    return Prepared(sample=sample, ids=NO_IDS, **{**facts, "position": NeedlePosition(**facts["position"])})
