@@ -11,10 +11,11 @@ from infini_eval.backends._backend import AnyBackend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.logging import setup_logging
-from infini_eval.evaluation.answering import answer_batches, batch_sizes
+from infini_eval.evaluation.answering import answer_batches
+from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.evaluation.preparing import prepare_samples
-from infini_eval.evaluation.run_folder import largest_batch, merge_results, opened_run_folder, unfinished
+from infini_eval.evaluation.run_folder import merge_results, opened_run_folder
 from infini_eval.evaluation.samples import choose_samples
 from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.evaluation.timing import Timing
@@ -57,7 +58,7 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         timing.begin("planning")
         manifest = describe_run(config, data, backend, prepared)
         with opened_run_folder(config, manifest, world) as state:
-            left = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
+            left = batches_left(config, backend, world, prepared, state)
             if left:
                 memory = MemoryWatch(config, backend, world, batch_sizes(config, left, prepared))
                 timing.begin("loading the model")

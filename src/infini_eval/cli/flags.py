@@ -183,7 +183,7 @@ def add_run_flags(parser: argparse._ActionsContainer) -> None:
         "--batch_size",
         type=positive_int,
         metavar="N",
-        help="samples computed together (default: chosen by length)",
+        help="samples computed together (default: by their length, no more than fit into memory)",
     )
     add_flag(
         parser,

@@ -66,11 +66,6 @@ def answer_batches(
                 progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
 
 
-def batch_sizes(config: EvalConfig, left: Sequence[Batch], prepared: Sequence[Prepared]) -> list[tuple[int, int]]:
-    """Rows of each batch, and tokens of its longest row with the answer."""
-    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in left]
-
-
 def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:
     """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
     try:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
-from infini_eval.backends._backend import Prepared
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
-from infini_eval.engine.batching import Batch
 from infini_eval.errors import RunFolderError
 from infini_eval.evaluation.telling import say
 from infini_eval.records import RunManifest
@@ -48,21 +45,6 @@ class opened_run_folder:
 
     def _lost(self, reason: str) -> None:
         self._world.abort(RunFolderError(reason))
-
-
-def unfinished(batches: list[Batch], prepared: Sequence[Prepared], state: ResumeState) -> list[Batch]:
-    """Planned batches without the rows that are done: a row keeps its companions' plan however often a run resumes."""
-    left = []
-    for batch in batches:
-        rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
-        if rows:
-            left.append(Batch(rows, batch.cost * len(rows) // len(batch.rows)))
-    return left
-
-
-def largest_batch(state: ResumeState) -> int | None:
-    """What memory allowed in an earlier attempt; None where nothing is known."""
-    return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
 
 
 def merge_results(config: EvalConfig) -> None:

@@ -26,10 +26,7 @@ def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: b
     """
     architecture = architecture_of(footprint)
     device = _device(footprint)
-    longest: dict[int, int] = {}
-    for rows, tokens in batches:
-        longest[rows] = max(tokens, longest.get(rows, 0))
-    plans = [_plan(architecture, footprint, device, rows, tokens, len(batches)) for rows, tokens in longest.items()]
+    plans = [_plan(architecture, footprint, device, *each, len(batches)) for each in _longest(batches)]
     worst, settings, tokens = max(plans, key=lambda each: each[0].total)
     if not worst.fits and refuse:
         nearest = nearest_settings(architecture, tokens, device, footprint.mesh, settings, "run")
@@ -40,6 +37,24 @@ def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: b
             next_step="--no-plan tries it all the same",
         )
     return worst
+
+
+def rows_that_fit(footprint: Footprint, batches: Sequence[tuple[int, int]]) -> int:
+    """Those of the largest batch where all batches fit; else the most with which these lengths fit, at least 1.
+
+    What is left of a group of samples makes a smaller batch, and that may need more: its steps are longer. So every
+    smaller number has to fit too.
+    """
+    architecture, device, sizes = architecture_of(footprint), _device(footprint), _longest(batches)
+
+    def fits(most: int) -> bool:
+        plans = (_plan(architecture, footprint, device, min(most, n), tokens, len(batches)) for n, tokens in sizes)
+        return all(plan.fits for plan, _, _ in plans)
+
+    largest = max(rows for rows, _ in batches)
+    if fits(largest):
+        return largest
+    return max(1, next(rows for rows in range(1, largest + 1) if not fits(rows)) - 1)
 
 
 def architecture_of(footprint: Footprint) -> Architecture:
@@ -68,6 +83,14 @@ def as_json(plan: RankPlan) -> dict[str, Any]:
         "reserve_bytes": plan.reserve,
         "capacity_bytes": plan.capacity,
     }
+
+
+def _longest(batches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Each number of rows, with the most tokens that such a batch has."""
+    longest: dict[int, int] = {}
+    for rows, tokens in batches:
+        longest[rows] = max(tokens, longest.get(rows, 0))
+    return list(longest.items())
 
 
 def _device(footprint: Footprint) -> Device:
