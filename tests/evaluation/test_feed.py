@@ -125,3 +125,26 @@ def test_all_ranks_of_a_replica_get_the_same_batches():
     assert all(by_replica[replica] == given for replica, given in ranks)
     everything = sorted(pair for given in by_replica.values() for pair in given)
     assert everything == [(i, i * (i + 1)) for i in range(12)]
+
+
+def feed_that_fails_on_rank_1():
+    import torch
+    import torch.distributed as dist
+
+    from infini_eval.distributed.launch import launch
+    from infini_eval.distributed.topology import MeshShape
+
+    with launch("cpu", timeout_s=40) as world:
+        mesh = Mesh.build(MeshShape(1, 2, 1), world.rank)
+        prepared, batches = made_up(6)
+        queue = WorkQueue([batch.cost for batch in batches], mesh, world.connect_again())
+        with Feed(queue, batches, prepared, Tokens(bad="2" if world.rank == 1 else None)) as source:
+            for _ in source:
+                dist.all_reduce(torch.ones(1), group=mesh.tp_group)  # rank 0 waits here for ever
+    return "unreached"
+
+
+@pytest.mark.distributed
+def test_a_failing_thread_ends_the_peers_that_wait_in_a_collective():
+    with pytest.raises(AssertionError, match="ended with status 2"):
+        run_distributed_test(feed_that_fails_on_rank_1, 2, None, timeout_s=20)
