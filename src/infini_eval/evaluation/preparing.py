@@ -14,6 +14,7 @@ from infini_eval.records import NeedlePosition, Sample
 from infini_eval.tasks._task import Task
 
 KEPT_BYTES = 16 << 20  # token ids (4 bytes each) that a rank keeps until they are computed; of the rest it keeps none
+HEX = "hex"
 HERE = ("sample", "ids")  # fields of Prepared that never travel
 
 
@@ -60,10 +61,17 @@ def _tokenised(task: Task, backend: AnyBackend, samples: Sequence[Sample], world
 
 
 def _facts(prepared: Prepared) -> dict[str, Any]:
-    """What travels to the other ranks, as JSON."""
+    """What travels to the other ranks, as JSON; bytes as their hexadecimal digits."""
     facts = {field.name: getattr(prepared, field.name) for field in fields(prepared) if field.name not in HERE}
-    return facts | {"position": asdict(prepared.position)}
+    digits = {name: {HEX: value.hex()} for name, value in facts.items() if isinstance(value, bytes)}
+    return facts | digits | {"position": asdict(prepared.position)}
 
 
 def _from_facts(sample: Sample, facts: Mapping[str, Any]) -> Prepared:
-    return Prepared(sample=sample, ids=NO_IDS, **{**facts, "position": NeedlePosition(**facts["position"])})
+    of_bytes = {name: bytes.fromhex(value[HEX]) for name, value in facts.items() if _is_hex(value)}
+    position = NeedlePosition(**facts["position"])
+    return Prepared(sample=sample, ids=NO_IDS, **{**facts, **of_bytes, "position": position})
+
+
+def _is_hex(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == [HEX]
