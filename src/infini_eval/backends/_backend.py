@@ -18,6 +18,7 @@ class Prepared:
     """A sample as the backend will see it: token ids [T] int32 and where the needle stands among them.
 
     Backends that send text have `ids` of length 0 and count `tokens` with the tokenizer they know (0: not known).
+    `prefixes`: digests of what stands before each segment border (engine/prefixes.py); empty where none are needed.
     """
 
     sample: Sample
@@ -25,6 +26,7 @@ class Prepared:
     tokens: int
     position: NeedlePosition
     excerpt: str
+    prefixes: bytes = b""
 
 
 class AnyBackend(Protocol):

@@ -30,7 +30,7 @@ def answer_batches(
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
-    queue = WorkQueue([batch.cost for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
+    queue = WorkQueue([batch.priority for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
     scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
     rows = [row for batch in left for row in batch.rows]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from infini_eval.backends._backend import Prepared
@@ -56,7 +57,7 @@ def unfinished(batches: list[Batch], prepared: Sequence[Prepared], state: Resume
     for batch in batches:
         rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
         if rows:
-            left.append(Batch(rows, batch.cost * len(rows) // len(batch.rows)))
+            left.append(replace(batch, rows=rows, cost=batch.cost * len(rows) // len(batch.rows)))
     return left
 
 
