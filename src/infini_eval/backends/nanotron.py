@@ -51,7 +51,7 @@ class Backend:
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
         self._prefix_cache: PrefixCache | None = None
-        self._snapshots = 0  # states of shared prefixes that the plan wants kept
+        self._kept_prefixes: int | None = None  # by the plan; None where samples share nothing
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
@@ -113,7 +113,8 @@ class Backend:
         segment_length, size = self.checkpoint.config.segment_length, self._config.batch_size
         prefixes = [item.prefixes for item in prepared] if self._config.model.prefix_cache_gb else None
         batches = plan_batches(lengths, segment_length, size, largest, prefixes)
-        self._snapshots = len({digest for batch in batches for _, digest in batch.saves})
+        if any(batch.dealt_as is not None for batch in batches):
+            self._kept_prefixes = len({digest for batch in batches for _, digest in batch.saves})
         return batches
 
     def footprint(self) -> Footprint:
@@ -129,6 +130,8 @@ class Backend:
             dtype=str(self._resolved.dtype).removeprefix("torch."),
             memory_dtype=str(self._resolved.memory_dtype).removeprefix("torch."),
             prefill_chunk=chunk * config.segment_length if chunk and config.segment_length else None,
+            kept_prefixes=self._kept_prefixes,
+            kept_bytes=int(self._config.model.prefix_cache_gb * 10**9),
         )
 
     def load(self) -> None:

@@ -60,7 +60,8 @@ class Generation:
         lengths = [len(prompt) for prompt in prompts]
         length = llama.settings.segment_length
         self._shared = SharedPrefill(prefixes, lengths, length) if prefixes is not None and length else None
-        self._steps = plan_prefill(lengths, length, chunk_tokens, self._shared and self._shared.stretches)
+        shared = None if self._shared is None else self._shared.stretches
+        self._steps = plan_prefill(lengths, length, chunk_tokens, shared)
         self._next_step = 0
         self._state = llama.new_state(len(self._steps[0].rows), max(lengths) + limits.max_new_tokens)
         self._last_BD: torch.Tensor | None = None  # hidden state of each row's last prompt token (last stage)

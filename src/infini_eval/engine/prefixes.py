@@ -23,7 +23,7 @@ def border_digests(ids: np.ndarray, segment_length: int) -> bytes:
     running = hashlib.blake2b(digest_size=DIGEST_BYTES)
     parts = []
     for end in range(segment_length, len(tokens) + 1, segment_length):
-        running.update(tokens[end - segment_length : end])
+        running.update(tokens[end - segment_length : end].data)
         parts.append(running.digest())
     return b"".join(parts)
 

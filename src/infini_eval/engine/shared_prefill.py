@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from infini_eval.engine.batching import PrefillStep
 from infini_eval.engine.prefix_cache import PrefixCache, Snapshot
 from infini_eval.engine.prefixes import Stretch, digest_at, stretches
-from infini_eval.models.state import BatchState
+from infini_eval.models.state import BatchState, Memories
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SharedPrefill:
     def _branch(self, state: BatchState, prompts: Sequence[int], border: int) -> None:
         if border == 0:
             return  # fresh rows, which have no memory yet
-        sources = []
+        sources: list[int | Memories] = []
         for prompt in prompts:
             place, start = self._places[prompt], self._starts[prompt]
             if place is None:
@@ -79,7 +79,7 @@ class SharedPrefill:
                 sources.append(start.memories)
             else:
                 sources.append(place)
-        if sources != list(range(state.cursor.batch)):
+        if sources != [*range(state.cursor.batch)]:
             state.branch(sources, border)
 
 
