@@ -16,6 +16,7 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
+from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
 from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
@@ -33,6 +34,7 @@ def answer_batches(
     queue = WorkQueue([batch.priority for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
     scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
     rows = [row for batch in left for row in batch.rows]
+    tally = Tally()
 
     def work() -> Iterator[tuple[Batch, Sequence[Prepared]]]:
         for index in queue:
@@ -43,7 +45,7 @@ def answer_batches(
         SampleWriter(config.save_path, replica_name(mesh.dp_rank))
         if mesh.is_leader
         else contextlib.nullcontext() as writer,
-        Progress(world, len(rows), sum(prepared[row].tokens for row in rows)) as progress,
+        Progress(world, len(rows), computed_tokens(left, prepared)) as progress,
     ):
 
         def on_tokens(tokens: int) -> None:
@@ -54,10 +56,18 @@ def answer_batches(
             if writer is None:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
+                tally.add(response)
                 record = _record(config, scorers, prepared[row], response, mesh.dp_rank)
                 writer.write(record)
                 _log_sample(config, record)
                 progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
+    if (line := tally.line()) is not None:
+        logger.info("%s", line)
+
+
+def computed_tokens(left: Sequence[Batch], prepared: Sequence[Prepared]) -> int:
+    """Prompt tokens that the batches will compute: less than they have where samples share prefixes."""
+    return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
 
 
 def batch_sizes(config: EvalConfig, left: Sequence[Batch], prepared: Sequence[Prepared]) -> list[tuple[int, int]]:
