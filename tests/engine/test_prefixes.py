@@ -120,6 +120,18 @@ def test_steps_read_every_token_of_every_prompt_once(prompts, chunk, data) -> No
     assert read == lengths
 
 
+def test_a_family_is_cut_so_that_replicas_can_share_it() -> None:
+    length, segment = 1 << 19, 4096
+    haystack = np.arange(length, dtype=np.int32)
+    prompts = [np.concatenate([haystack[:start], -haystack[start:]]) for start in range(0, length, length // 10)]
+    digests = [border_digests(prompt, segment) for prompt in prompts]
+    batches = plan_batches([length] * len(prompts), segment, prefixes=digests)
+    assert max(batch.cost for batch in batches) <= 2 * length
+    assert len(batches) >= 5
+    related = [batch for batch in batches if batch.dealt_as is not None]
+    assert all(batch.saves for batch in related[:-1]) and not related[-1].saves
+
+
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_the_cost_is_what_is_computed(batch_size: int | None) -> None:
     haystack = list(range(400))

@@ -11,10 +11,10 @@ from infini_eval.engine.prefixes import DIGEST_BYTES, digest_at, shared_segments
 # A family has this share of its whole segments in common: below it there is little to gain.
 LEAST_SHARE = 1 / 32
 ROWS = 16  # more rows than this leave the caches in the last steps, when all have branched
-TOKENS = (
-    1 << 18
-)  # computed in one batch, or ROWS_AT_LEAST whole prompts: more would be too large to balance over replicas
-ROWS_AT_LEAST = 4
+# Computed in one batch at most, or what PROMPTS whole ones take: larger batches could not be balanced over replicas, and
+# one replica loses nothing, since it starts the next batch from kept states.
+TOKENS = 1 << 18
+PROMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def family_batches(
 ) -> list[SharedBatch]:
     """Cut a family into batches; the bounds on rows are those of `plan_batches`, and one on tokens where none is given."""
     most = min(batch_size or ROWS, largest or len(family))
-    tokens = None if batch_size else max(TOKENS, ROWS_AT_LEAST * max(lengths[row] for row in family))
+    tokens = None if batch_size else max(TOKENS, PROMPTS * max(lengths[row] for row in family))
     # what each row shares with the one before it, which is the most it shares with any before it
     shared = [0, *(shared_segments(prefixes[a], prefixes[b]) for a, b in pairwise(family))]
     starts, costs = [0], [lengths[family[0]]]
