@@ -25,6 +25,7 @@ NAMES = (
     "memory_flat",
     "memory_overhead",
     "decode_batch",
+    "prefix_reuse",
     "pp2_overlap",
     "tp2_manual",
     "dp_balance",

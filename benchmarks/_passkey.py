@@ -32,15 +32,19 @@ def tokenizer() -> Any:
 
 
 def prompt(tokens: int, depth: int = 50) -> Prompt:
+    return shared_haystack(tokens, (depth,))[0]
+
+
+def shared_haystack(tokens: int, depths: tuple[int, ...]) -> list[Prompt]:
+    """A prompt for each depth, all in one haystack."""
     from infini_eval import registry
     from infini_eval.datasets.generate import generate
     from infini_eval.datasets.plan import GenerateConfig
 
-    config = GenerateConfig(context_lengths=(tokens,), depths=(depth,), num_prompts=1)
+    config = GenerateConfig(context_lengths=(tokens,), depths=depths, num_prompts=1, haystack_per="run")
     tok = tokenizer()
     rows, _ = generate(config, tok, registry.load("tasks", "passkey").generator, verify=False)
-    row = next(iter(rows))
-    return Prompt(tok.encode(row["prompt"]), str(row["answer"]))
+    return [Prompt(tok.encode(row["prompt"]), str(row["answer"])) for row in rows]
 
 
 def prompt_elsewhere(tokens: int) -> Prompt:

@@ -133,6 +133,7 @@ BAD_INPUT = {
     "flash": (["--attn-implementation", "flash_attn"], "flash-attn"),
     "temperature": (["--temperature", "-1"], "temperature"),
     "tokenizer": (["--tokenizer", "./nowhere"], "./nowhere"),
+    "prefix cache": (["--prefix-cache-gb", "lots"], "'lots' is not a number of gigabytes"),
     "abbreviation": (["--num_samp", "3"], "--num_samp"),
 }
 
@@ -164,3 +165,53 @@ except SystemExit:
 def test_help_does_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip().endswith("False")
+
+
+REUSED = {"reused_tokens"}
+
+
+@pytest.fixture(scope="module")
+def shared_haystack(tmp_path_factory) -> tuple[Path, dict[str, dict]]:
+    """A data set whose prompts share one haystack, and its records where each prompt is read whole."""
+    from infini_eval.cli.main import run_command
+
+    folder = tmp_path_factory.mktemp("shared")
+    flags = ["--tokenizer", str(CHECKPOINT), "--context_length", "1020", "--depth_percent", "0", "50", "100"]
+    flags += ["--num_prompts", "4", "--num_digits", "4", "--haystack-per", "run", "--quiet"]
+    assert run_command("generate", [*flags, "--save_path", str(folder / "data")]) == 0
+    run(folder / "cold", "--prefix-cache-gb", "0", data=folder / "data")
+    cold = records(folder / "cold")
+    assert len(cold) == 12 and all(record["reused_tokens"] == 0 for record in cold.values())
+    return folder / "data", cold
+
+
+def answered(found: dict[str, dict]) -> dict[str, dict]:
+    return {key: {name: record[name] for name in record.keys() - REUSED} for key, record in found.items()}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("flags", ["--batch_size 4", "--dp 2", "--tp 2", "--pp 2"])
+def test_shared_prefixes_leave_the_records_of_whole_prompts(shared_haystack, tmp_path, flags: str) -> None:
+    data, cold = shared_haystack
+    done = run(tmp_path / "run", *flags.split(), processes=1 if "batch" in flags else 2, data=data)
+    warm = records(tmp_path / "run")
+    assert answered(warm) == answered(cold)
+    assert sum(record["reused_tokens"] for record in warm.values()) > 3000
+    assert "samples with shared prefixes at" in done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["timing"]
+    assert summary["warm"]["samples"] + summary["cold"]["samples"] == 12
+    assert summary["warm"]["reused_tokens"] == sum(record["reused_tokens"] for record in warm.values())
+
+
+@pytest.mark.distributed
+def test_a_run_continues_with_and_without_shared_prefixes(shared_haystack, tmp_path) -> None:
+    data, cold = shared_haystack
+    folder = tmp_path / "run"
+    run(folder, data=data)
+    kept = 5
+    for path in sorted((folder / "samples").glob("*.jsonl")):
+        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:kept]))
+    run(folder, "--prefix-cache-gb", "0", "--dp", "2", processes=2, data=data)
+    assert answered(records(folder)) == answered(cold)
+    environment = json.loads((folder / "manifest.json").read_text())["environment"]
+    assert environment["prefix_cache_gb"] == 0

@@ -77,6 +77,7 @@ class ModelSettings:
     rope_interleaved: bool | None = None
     attn_implementation: str = "sdpa"  # the native engine has sdpa and flash_attn
     chunk_segments: int | None = None
+    prefix_cache_gb: float = 1.0  # 10**9 bytes of states kept for shared prefixes; 0 reads every prompt whole
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@
     ├── RunFolderError     a results folder: in use, of another run, unwritable
     ├── BackendError       a backend that cannot start or that failed
     │   └── OutOfMemory    a batch did not fit; `rows` is its size
-    └── NumericsError      NaN or infinity where a number was due
+    ├── NumericsError      NaN or infinity where a number was due
+    └── CacheError         a kept state that is not what its place says
 
 A command turns any of them into one message and exit status 2, without a traceback.
 """
@@ -81,3 +82,7 @@ class OutOfMemory(BackendError):
 
 class NumericsError(InfiniEvalError):
     """A computation gave NaN or infinity."""
+
+
+class CacheError(InfiniEvalError):
+    """A state that was kept for a shared prefix belongs to another model, other settings or other tokens."""

@@ -21,6 +21,7 @@ class Prepared:
 
     Backends that send text have `ids` of length 0 and count `tokens` with the tokenizer they know (0: not known). Until
     a sample is computed `ids` may be empty elsewhere too: see evaluation/preparing.py.
+    `prefixes`: digests of what stands before each segment border (engine/prefixes.py); empty where none are needed.
     """
 
     sample: Sample
@@ -28,6 +29,7 @@ class Prepared:
     tokens: int
     position: NeedlePosition
     excerpt: str
+    prefixes: bytes = b""
 
 
 Rows = Mapping[int, Prepared] | Sequence[Prepared]

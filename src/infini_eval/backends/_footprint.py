@@ -16,7 +16,8 @@ class Footprint:
 
     `model`: nanotron's ModelConfig, or a Hugging Face config.json as a mapping. `stage` and `mesh`: this rank's place.
     `capacity`: bytes that this process may use on `device` ("cpu" or "cuda:N"). `prefill_chunk`: tokens of each row in
-    one step (None: as the engine chooses). `kernel`: sdpa, flash or eager.
+    one step (None: as the engine chooses). `kernel`: sdpa, flash or eager. `kept_prefixes`: how many states of shared
+    prefixes will be kept, of `kept_bytes` at most (None: nothing is shared).
     """
 
     model: ModelConfig | Mapping[str, Any]
@@ -31,3 +32,5 @@ class Footprint:
     quantization: str = "none"
     kernel: Literal["sdpa", "flash", "eager"] = "sdpa"
     prefill_chunk: int | None = None
+    kept_prefixes: int | None = None
+    kept_bytes: int = 0

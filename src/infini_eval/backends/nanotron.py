@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
 from infini_eval.engine.generation import Completion, Limits
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.engine.prefix_cache import PrefixCache
+from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
+from infini_eval.engine.shared_prefill import Prefixes
 from infini_eval.errors import DataError, OutOfMemory
 from infini_eval.models.gates import gates
 from infini_eval.models.load import resolve
@@ -46,6 +50,8 @@ class Backend:
         _check_vocabulary(self.tokenizer, self.checkpoint)
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
+        self._prefix_cache: PrefixCache | None = None
+        self._kept_prefixes: int | None = None  # by the plan; None where samples share nothing
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
@@ -95,6 +101,7 @@ class Backend:
             "device": self._world.device,
             "attn_implementation": self._resolved.attention.implementation,
             "batch_size": self._config.batch_size,
+            "prefix_cache_gb": self._config.model.prefix_cache_gb,
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
@@ -106,7 +113,12 @@ class Backend:
     def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
         lengths = [item.tokens for item in prepared]
         self._warn_of_positions(max(lengths))
-        return plan_batches(lengths, self.checkpoint.config.segment_length, self._config.batch_size, largest)
+        segment_length, size = self.checkpoint.config.segment_length, self._config.batch_size
+        prefixes = [item.prefixes for item in prepared] if self._config.model.prefix_cache_gb else None
+        batches = plan_batches(lengths, segment_length, size, largest, prefixes)
+        if any(batch.dealt_as is not None for batch in batches):
+            self._kept_prefixes = len({digest for batch in batches for _, digest in batch.saves})
+        return batches
 
     def footprint(self) -> Footprint:
         """What this rank will load and compute, for the plan that precedes it."""
@@ -121,11 +133,14 @@ class Backend:
             dtype=str(self._resolved.dtype).removeprefix("torch."),
             memory_dtype=str(self._resolved.memory_dtype).removeprefix("torch."),
             prefill_chunk=chunk * config.segment_length if chunk and config.segment_length else None,
+            kept_prefixes=self._kept_prefixes,
+            kept_bytes=int(self._config.model.prefix_cache_gb * 10**9),
         )
 
     def load(self) -> None:
         layers = my_layers(self.checkpoint.config, self.mesh)
         self._model = load_replica(self.checkpoint, self._config.model, self.mesh, self._world.device)
+        self._prefix_cache = self._model.new_prefix_cache()
         shape = self.mesh.shape
         logger.info(
             "mesh dp=%d tp=%d pp=%d; this rank: layers %d-%d of %d, %.1f MB of weights in %s on %s",
@@ -141,7 +156,8 @@ class Backend:
         requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
             for batch, rows, seeds in requests:
-                yield batch, answer_or_halve(rows, seeds, lambda r, s: self._answer_one(r, s, on_tokens))
+                answer = partial(self._answer_one, batch, on_tokens)
+                yield batch, answer_or_halve(rows, seeds, answer, self._forget_prefixes)
             return
         in_flight: dict[Batch, list[Prepared]] = {}
         try:
@@ -150,10 +166,19 @@ class Backend:
             raise self._out_of_memory(list(in_flight.values()), error) from None
 
     def _answer_one(
-        self, rows: list[Prepared], seeds: list[int], on_tokens: Callable[[int], None] | None
+        self, batch: Batch, on_tokens: Callable[[int], None] | None, rows: list[Prepared], seeds: list[int]
     ) -> list[Response]:
-        batch = Batch(tuple(seeds), 0)
-        return next(self._answer_batches(iter([(batch, rows, seeds)]), {}, on_tokens))[1]
+        """Answer some rows of a batch on their own."""
+        part = replace(batch, rows=tuple(seeds))
+        return next(self._answer_batches(iter([(part, rows, seeds)]), {}, on_tokens))[1]
+
+    def _forget_prefixes(self) -> bool:
+        """Free the states of shared prefixes; whether there were any."""
+        cache = self._prefix_cache
+        held = cache is not None and len(cache) > 0
+        if cache is not None:
+            cache.clear()
+        return held
 
     def _answer_batches(
         self,
@@ -165,17 +190,21 @@ class Backend:
         assert self._model is not None, "load() comes first"
         began: dict[Batch, float] = {}
 
-        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[int]]]:
+        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[int], Prefixes | None]]:
             for batch, rows, seeds in requests:
                 in_flight[batch], began[batch] = rows, time.perf_counter()
-                yield batch, [row.ids for row in rows], seeds
+                yield batch, [row.ids for row in rows], seeds, self._prefixes(batch, rows)
 
         limits = Limits(self._config.max_new_tokens, self._stop_ids())
         sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
         for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens):
             rows = in_flight.pop(batch)
-            seconds = (time.perf_counter() - began.pop(batch)) / len(rows)
-            yield batch, [self._response(*pair, seconds) for pair in zip(rows, completions, strict=True)]
+            seconds = shares(time.perf_counter() - began.pop(batch), rows, completions)
+            yield batch, [self._response(*each) for each in zip(rows, completions, seconds, strict=True)]
+
+    def _prefixes(self, batch: Batch, rows: list[Prepared]) -> Prefixes | None:
+        cache = self._prefix_cache
+        return None if cache is None else Prefixes([row.prefixes for row in rows], batch.saves, cache)
 
     def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
         rows = max(map(len, in_flight))
@@ -199,6 +228,7 @@ class Backend:
             finish_reason="error" if bad else "stop" if completion.finish == "stop" else "length",
             seconds=seconds,
             error=BAD_LOGITS if bad else None,
+            details={"reused_tokens": completion.reused_tokens},
         )
 
     def _stop_ids(self) -> frozenset[int]:
@@ -216,6 +246,13 @@ class Backend:
             )
 
 
+def shares(seconds: float, rows: Sequence[Prepared], completions: Sequence[Completion]) -> list[float]:
+    """A batch's time dealt to its rows by what was computed for each: a row pays for what other rows reuse."""
+    pairs = zip(rows, completions, strict=True)
+    computed = [row.tokens - done.reused_tokens + len(done.token_ids) for row, done in pairs]
+    return [seconds * tokens / sum(computed) for tokens in computed]
+
+
 def prepare_sample(
     sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
 ) -> Prepared:
@@ -227,7 +264,8 @@ def prepare_sample(
     else:
         answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
         position = position_from_tokens(start, end, len(ids), segment_length, answer_tokens)
-    return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+    prefixes = border_digests(ids, segment_length) if segment_length else b""
+    return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
 
 
 def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:

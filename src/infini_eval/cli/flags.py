@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from infini_eval.cli.values import count, depth_list, positive_int, token_count
+from infini_eval.cli.values import count, depth_list, gigabytes, positive_int, token_count
 from infini_eval.config import DTYPES, ModelSettings, Sampling, Topology
 from infini_eval.errors import ConfigError
 
@@ -106,6 +106,15 @@ def add_native_flags(parser: argparse._ActionsContainer) -> None:
         type=positive_int,
         metavar="K",
         help="whole segments computed in one step (default: chosen)",
+    )
+    add_flag(
+        parser,
+        "--prefix-cache-gb",
+        type=gigabytes,
+        default=ModelSettings.prefix_cache_gb,
+        metavar="GB",
+        help="samples of one haystack are read once up to where they part; GB bounds, on each rank, the states that later "
+        "batches start from; 0 reads every prompt whole (default: %(default)g; models without segments always do)",
     )
 
 
@@ -226,6 +235,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
         rope_interleaved=interleaved,
         attn_implementation=args.attn_implementation,
         chunk_segments=args.chunk_segments,
+        prefix_cache_gb=args.prefix_cache_gb,
     )
 
 

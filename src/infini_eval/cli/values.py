@@ -30,6 +30,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def gigabytes(text: str) -> float:
+    """Gigabytes (10**9 bytes), fractions allowed; at least 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes of at least 0 (valid: 0, 0.5, 4)")
+    return number
+
+
 def depth_percent(text: str) -> float:
     """A depth in percent, 0..100."""
     depths = depth_list(text)

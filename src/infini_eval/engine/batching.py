@@ -6,8 +6,11 @@ remains is padded on the right, which causality makes harmless. Nothing is ever 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from infini_eval.engine.prefixes import Stretch
+from infini_eval.engine.shared_batches import families, family_batches
 
 TOKENS_PER_BATCH = 1 << 15  # beyond this a larger batch gains little and costs memory
 # Tokens of one step over all rows, unless the user sets chunk_segments. On a CPU larger steps leave its caches, and
@@ -18,31 +21,64 @@ LARGEST_BATCH = 8  # more rows than this make units too large to balance over re
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples computed together. `rows` index the planned list; `cost` is in tokens, the longest row times the rows."""
+    """Samples computed together. `rows` index the planned list.
+
+    cost: tokens that are computed, the longest row times the rows where nothing is shared. saves: prefixes that
+    later batches start from, as (border, digest). dealt_as: the cost of the largest batch that shares a prefix with
+    this one, so that these follow one another; its own where none does.
+    """
 
     rows: tuple[int, ...]
     cost: int
+    saves: tuple[tuple[int, bytes], ...] = ()
+    dealt_as: int | None = None
+
+    @property
+    def priority(self) -> int:
+        """By which batches are dealt, the highest first."""
+        return self.cost if self.dealt_as is None else self.dealt_as
 
 
 def plan_batches(
-    lengths: Sequence[int], segment_length: int | None, batch_size: int | None = None, largest: int | None = None
+    lengths: Sequence[int],
+    segment_length: int | None,
+    batch_size: int | None = None,
+    largest: int | None = None,
+    prefixes: Sequence[bytes] | None = None,
 ) -> list[Batch]:
     """Deal prompts of `lengths` tokens into batches, the most expensive first (ties: in the order given).
 
-    batch_size: rows of a batch (None: by length). largest: what memory was found to allow.
+    batch_size: rows of a batch (None: by length). largest: what memory was found to allow. prefixes: the border
+    digests of each prompt; prompts that share a prefix then stand together. Rows that share nothing get the batches
+    that they have without.
     """
     groups: dict[int, list[int]] = {}
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         groups.setdefault(lengths[row] // segment_length if segment_length else 0, []).append(row)
-    batches = []
+    units: list[list[Batch]] = []  # what is dealt in a row
     for rows in groups.values():
-        start = 0
-        while start < len(rows):
-            size = min(batch_size or auto_batch_size(lengths[rows[start]]), largest or len(rows))
-            chosen = tuple(rows[start : start + size])
-            batches.append(Batch(chosen, lengths[chosen[0]] * len(chosen)))
-            start += size
-    return sorted(batches, key=lambda batch: (-batch.cost, batch.rows))
+        related = families(rows, prefixes) if prefixes and segment_length else []
+        for family in related:
+            assert prefixes is not None and segment_length is not None
+            parts = family_batches(family, lengths, prefixes, segment_length, batch_size, largest)
+            dealt_as = max(part.cost for part in parts)
+            units.append([Batch(part.rows, part.cost, part.saves, dealt_as) for part in parts])
+        shared = {row for family in related for row in family}
+        units += [[batch] for batch in _alone([row for row in rows if row not in shared], lengths, batch_size, largest)]
+    units.sort(key=lambda unit: (-unit[0].priority, unit[0].rows))
+    return [batch for unit in units for batch in unit]
+
+
+def _alone(rows: list[int], lengths: Sequence[int], batch_size: int | None, largest: int | None) -> list[Batch]:
+    """Batches of rows that share nothing, longest first."""
+    batches = []
+    start = 0
+    while start < len(rows):
+        size = min(batch_size or auto_batch_size(lengths[rows[start]]), largest or len(rows))
+        chosen = tuple(rows[start : start + size])
+        batches.append(Batch(chosen, lengths[chosen[0]] * len(chosen)))
+        start += size
+    return batches
 
 
 def auto_batch_size(longest: int) -> int:
@@ -55,7 +91,8 @@ class PrefillStep:
     """One step of a batch's prefill: tokens [start, start + tokens) of every row.
 
     segments: K whole segments, or 0 for tokens of the open segment. counts: real tokens of each row (the rest is
-    right padding). ending: rows whose prompt ends in this step.
+    right padding). ending: prompts that end in this step. rows: the prompt that each row of the step reads. places:
+    the row that stands for each prompt; None before the prompt joins.
     """
 
     start: int
@@ -63,31 +100,43 @@ class PrefillStep:
     segments: int
     counts: tuple[int, ...]
     ending: tuple[int, ...]
+    rows: tuple[int, ...]
+    places: tuple[int | None, ...]
 
 
-def plan_prefill(lengths: Sequence[int], segment_length: int | None, chunk_tokens: int) -> list[PrefillStep]:
+def plan_prefill(
+    lengths: Sequence[int],
+    segment_length: int | None,
+    chunk_tokens: int | Callable[[int], int],
+    shared: Sequence[Stretch] | None = None,
+) -> list[PrefillStep]:
     """The steps that read prompts of `lengths` tokens: chunks of whole segments, then what remains of each.
 
-    Every pipeline stage derives the same steps from the lengths, so no length is ever sent.
+    chunk_tokens: tokens of each row in a step, or what gives them for a number of rows. shared: how prompts with
+    common prefixes are read together (None: each for itself).
+    Every pipeline stage derives the same steps from the lengths and digests, so no length is ever sent.
     """
+    everyone = tuple(range(len(lengths)))
     steps: list[PrefillStep] = []
     start = 0
+    chunk = chunk_tokens if callable(chunk_tokens) else lambda rows: chunk_tokens
     if segment_length is not None:
         whole = min(lengths) // segment_length
-        per_step = max(1, chunk_tokens // segment_length)
-        for first in range(0, whole, per_step):
-            count = min(per_step, whole - first)
-            steps.append(_step(lengths, start, count * segment_length, count))
-            start += count * segment_length
-        chunk_tokens = segment_length
+        for stretch in [Stretch(0, whole, everyone, everyone)] if shared is None else shared:
+            per_step = max(1, chunk(len(stretch.rows)) // segment_length)
+            for first in range(stretch.first, stretch.last, per_step):
+                count = min(per_step, stretch.last - first)
+                steps.append(_step(lengths, first * segment_length, count * segment_length, count, stretch))
+        start = whole * segment_length
+    alone = Stretch(0, 0, everyone, everyone)
     while start < max(lengths):
-        tokens = min(chunk_tokens, max(lengths) - start)
-        steps.append(_step(lengths, start, tokens, 0))
+        tokens = min(segment_length or chunk(len(lengths)), max(lengths) - start)
+        steps.append(_step(lengths, start, tokens, 0, alone))
         start += tokens
     return steps
 
 
-def _step(lengths: Sequence[int], start: int, tokens: int, segments: int) -> PrefillStep:
-    counts = tuple(max(0, min(tokens, length - start)) for length in lengths)
+def _step(lengths: Sequence[int], start: int, tokens: int, segments: int, stretch: Stretch) -> PrefillStep:
+    counts = tuple(max(0, min(tokens, lengths[row] - start)) for row in stretch.rows)
     ending = tuple(row for row, length in enumerate(lengths) if start < length <= start + tokens)
-    return PrefillStep(start, tokens, segments, counts, ending)
+    return PrefillStep(start, tokens, segments, counts, ending, stretch.rows, stretch.places)

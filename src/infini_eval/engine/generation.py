@@ -14,6 +14,7 @@ import torch
 from infini_eval.engine.batching import PrefillStep, plan_prefill
 from infini_eval.engine.links import BAD_LOGITS, Links
 from infini_eval.engine.sampling import Sampler
+from infini_eval.engine.shared_prefill import Prefixes, SharedPrefill, reused_tokens
 from infini_eval.models.llama import Llama
 from infini_eval.models.state import Step
 
@@ -28,10 +29,14 @@ class Limits:
 
 @dataclass
 class Completion:
-    """The new tokens of one row (a stop token is not among them), and why they ended: stop, length or bad_logits."""
+    """The new tokens of one row (a stop token is not among them), and why they ended: stop, length or bad_logits.
+
+    reused_tokens: those of its prompt that were computed for another row.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     finish: str | None = None
+    reused_tokens: int = 0
 
 
 class Generation:
@@ -47,17 +52,21 @@ class Generation:
         sampler: Sampler,
         prompts: Sequence[np.ndarray],
         limits: Limits,
-        chunk_tokens: int,
+        chunk_tokens: int | Callable[[int], int],
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._llama, self._links, self._sampler, self._limits = llama, links, sampler, limits
         self._prompts = prompts
         lengths = [len(prompt) for prompt in prompts]
-        self._steps = plan_prefill(lengths, llama.settings.segment_length, chunk_tokens)
+        length = llama.settings.segment_length
+        self._shared = SharedPrefill(prefixes, lengths, length) if prefixes is not None and length else None
+        shared = None if self._shared is None else self._shared.stretches
+        self._steps = plan_prefill(lengths, length, chunk_tokens, shared)
         self._next_step = 0
-        self._state = llama.new_state(len(prompts), max(lengths) + limits.max_new_tokens)
+        self._state = llama.new_state(len(self._steps[0].rows), max(lengths) + limits.max_new_tokens)
         self._last_BD: torch.Tensor | None = None  # hidden state of each row's last prompt token (last stage)
         self._own_tokens: torch.Tensor | None = None  # drawn here (last stage), not yet absorbed
-        self.completions = [Completion() for _ in prompts]
+        self.completions = [Completion(reused_tokens=reused) for reused in reused_tokens(self._steps, lengths)]
         self.awaits_tokens = False
         self._current_B: torch.Tensor | None = None
 
@@ -95,15 +104,24 @@ class Generation:
                 completion.finish = "length"
 
     def _prefill(self, plan: PrefillStep) -> int:
+        if self._shared is not None:
+            self._shared.before(plan, self._state)
         cursor = self._state.cursor
         step = cursor.take_segments(plan.segments) if plan.segments else cursor.take_open(plan.tokens, plan.counts)
         x_BTD = self._through_layers(lambda: self._prompt_tokens(plan), plan.tokens, step)
         self._next_step += 1
         if self._links.last:
             self._keep_last(x_BTD, plan)
+        if self._shared is not None:
+            self._shared.after(plan, self._state)
         if self._next_step == len(self._steps):
-            self._draw(self._last_BD)
+            self._end_prefill()
         return sum(plan.counts)
+
+    def _end_prefill(self) -> None:
+        if self._shared is not None:
+            self._shared.part(self._state)
+        self._draw(self._last_BD)
 
     def _decode_one_token(self) -> int:
         assert self._current_B is not None
@@ -117,7 +135,7 @@ class Generation:
         if links.first:
             x_BTD = llama.embed(token_ids().to(llama.device))
         else:
-            shape = (len(self._prompts), tokens, llama.config.hidden_size)
+            shape = (self._state.cursor.batch, tokens, llama.config.hidden_size)
             x_BTD = links.receive_activation(shape, llama.dtype, llama.device)
         x_BTD = llama.run_layers(x_BTD, self._state, step)
         if not links.last:
@@ -126,16 +144,18 @@ class Generation:
 
     def _prompt_tokens(self, plan: PrefillStep) -> torch.Tensor:
         """The step's tokens of every row [B, T] int64, zeros on the right where a prompt has ended."""
-        ids = np.zeros((len(self._prompts), plan.tokens), dtype=np.int64)
-        for row, count in enumerate(plan.counts):
-            ids[row, :count] = self._prompts[row][plan.start : plan.start + count]
+        ids = np.zeros((len(plan.rows), plan.tokens), dtype=np.int64)
+        for row, (prompt, count) in enumerate(zip(plan.rows, plan.counts, strict=True)):
+            ids[row, :count] = self._prompts[prompt][plan.start : plan.start + count]
         return torch.from_numpy(ids)
 
     def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
         if self._last_BD is None:
-            self._last_BD = torch.zeros_like(x_BTD[:, 0])
-        for row in plan.ending:
-            self._last_BD[row] = x_BTD[row, plan.counts[row] - 1]
+            self._last_BD = x_BTD.new_zeros(len(self._prompts), x_BTD.shape[2])
+        for prompt in plan.ending:
+            row = plan.places[prompt]
+            assert row is not None
+            self._last_BD[prompt] = x_BTD[row, plan.counts[row] - 1]
 
     def _draw(self, hidden_BD: torch.Tensor | None) -> None:
         """Last stage: draw the next tokens and give them to the other stages; the others will wait for them."""

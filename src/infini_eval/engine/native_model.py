@@ -11,12 +11,16 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
+from infini_eval.distributed.stages import stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
+from infini_eval.engine.batching import CHUNK_TOKENS, Batch, PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
+from infini_eval.engine.prefix_cache import PrefixCache, SnapshotKind
+from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import Sampler
+from infini_eval.engine.shared_prefill import Prefixes
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
@@ -51,10 +55,20 @@ def load_model(
 class NativeModel:
     """A checkpoint ready to compute: this process's tensor-parallel shard of this process's pipeline stage."""
 
-    def __init__(self, llama: Llama, resolved: Resolved, links: Links, *, chunk_segments: int | None = None) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        resolved: Resolved,
+        links: Links,
+        *,
+        chunk_segments: int | None = None,
+        prefix_cache_gb: float = ModelSettings.prefix_cache_gb,
+        weights: str = "in memory",
+    ) -> None:
+        """weights: what tells these weights from others, for the states that are kept of shared prefixes."""
         self.llama, self.resolved, self.links = llama, resolved, links
         self.config = resolved.config
-        self._chunk_segments = chunk_segments
+        self._chunk_segments, self._prefix_cache_gb, self._weights = chunk_segments, prefix_cache_gb, weights
 
     @classmethod
     def load(
@@ -70,7 +84,14 @@ class NativeModel:
         """Load the part of a checkpoint that one rank computes; the defaults are the whole model in one process."""
         resolved = resolve(checkpoint.config, settings, device)
         llama = load_llama(checkpoint, resolved, tensor_parallel or TensorParallel(), layers)
-        return cls(llama, resolved, links or Links(), chunk_segments=settings.chunk_segments)
+        return cls(
+            llama,
+            resolved,
+            links or Links(),
+            chunk_segments=settings.chunk_segments,
+            prefix_cache_gb=settings.prefix_cache_gb,
+            weights=f"{checkpoint.fingerprint()} {layers}",
+        )
 
     @torch.inference_mode()
     def logits(self, input_ids: Any) -> torch.Tensor:
@@ -123,9 +144,15 @@ class NativeModel:
             self._check_ids(array)
         stop = self._stop_ids(stop_ids)
         sampling = Sampling(temperature, top_k, top_p, seed)
-        batches = plan_batches([len(array) for array in arrays], self.config.segment_length, batch_size)
+        cache = self.new_prefix_cache()
+        length = self.config.segment_length
+        digests = [border_digests(array, length) for array in arrays] if cache is not None and length else None
+        batches = plan_batches([len(array) for array in arrays], length, batch_size, prefixes=digests)
         answers: list[list[int]] = [[] for _ in arrays]
-        work = ((batch, [arrays[row] for row in batch.rows], list(batch.rows)) for batch in batches)
+        work = (
+            (batch, [arrays[row] for row in batch.rows], list(batch.rows), prefixes_of(batch, digests, cache))
+            for batch in batches
+        )
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
             for row, completion in zip(batch.rows, completions, strict=True):
                 if completion.finish == "bad_logits":
@@ -135,21 +162,42 @@ class NativeModel:
 
     def run(
         self,
-        work: Iterator[tuple[Key, Sequence[np.ndarray], list[int]]],
+        work: Iterator[tuple[Key, Sequence[np.ndarray], list[int], Prefixes | None]],
         limits: Limits,
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Key, list[Completion]]]:
-        """Answer batches as they come: (key, token ids of each row, a seed for each row). Every rank sees the same."""
+        """Answer batches as they come: (key, token ids of each row, a seed for each row, what rows may share).
+
+        Every rank sees the same.
+        """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
-            for key, rows, seeds in work:
+            for key, rows, seeds, prefixes in work:
                 sampler = self._sampler(seeds, sampling, vocabulary)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens, prefixes)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)
+
+    def new_prefix_cache(self) -> PrefixCache | None:
+        """An empty cache for `run`; None where prefixes are not shared: switched off, or a model without segments.
+
+        It holds for as long as the weights are not changed.
+        """
+        if self.config.segment_length is None or not self._prefix_cache_gb:
+            return None
+        llama = self.llama
+        kind = SnapshotKind(
+            identity=f"{self._weights} {self.resolved} {llama.tp.rank}/{llama.tp.size}",
+            layers=len(llama.layers) if llama.settings.keeps_memory else 0,
+            shape=(llama.kv_heads, self.config.head_dim, self.config.head_dim + 1),
+            dtype=llama.memory_dtype,
+            device=llama.device,
+            counted_layers=max(map(len, stage_layers(self.config, self.links.stages))),
+        )
+        return PrefixCache(kind, int(self._prefix_cache_gb * 10**9))
 
     def chunk_tokens(self, rows: int) -> int:
         """Tokens of each row that one step computes."""
@@ -175,6 +223,13 @@ class NativeModel:
                 f"token id {wrong} is outside the model's vocabulary of {self.config.vocab_size}",
                 next_step="use the tokenizer that the model was trained with",
             )
+
+
+def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCache | None) -> Prefixes | None:
+    """What a planned batch may share; `digests` of all planned prompts."""
+    if digests is None or cache is None:
+        return None
+    return Prefixes([digests[row] for row in batch.rows], batch.saves, cache)
 
 
 class _LogitsOfAll(Generation):

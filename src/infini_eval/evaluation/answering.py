@@ -17,6 +17,7 @@ from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
 from infini_eval.evaluation.feed import Feed
+from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
 from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
@@ -32,10 +33,11 @@ def answer_batches(
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
     store = world.connect_again()
-    queue = WorkQueue([batch.cost for batch in left], mesh, store, stopping=lambda: world.stop.requested)
+    queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
     scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
     rows = [row for batch in left for row in batch.rows]
     alone = mesh.shape.tp * mesh.shape.pp == 1
+    tally = Tally()
 
     def work() -> Iterator[tuple[Batch, Rows]]:
         for index, items in feed:
@@ -49,7 +51,7 @@ def answer_batches(
         if mesh.is_leader
         else contextlib.nullcontext() as writer,
         Feed(queue, left, prepared, backend) as feed,
-        Progress(world, len(rows), sum(prepared[row].tokens for row in rows)) as progress,
+        Progress(world, len(rows), computed_tokens(left, prepared)) as progress,
     ):
 
         def on_tokens(tokens: int) -> None:
@@ -60,10 +62,18 @@ def answer_batches(
             if writer is None:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
+                tally.add(response)
                 record = _record(config, scorers, prepared[row], response, mesh.dp_rank)
                 writer.write(record)
                 _log_sample(config, record)
                 progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
+    if (line := tally.line()) is not None:
+        logger.info("%s", line)
+
+
+def computed_tokens(left: Sequence[Batch], prepared: Sequence[Prepared]) -> int:
+    """Prompt tokens that the batches will compute: less than they have where samples share prefixes."""
+    return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
 
 
 def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:

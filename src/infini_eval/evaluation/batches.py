@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from infini_eval.backends._backend import AnyBackend, Prepared
 from infini_eval.config import EvalConfig
@@ -50,5 +51,5 @@ def unfinished(batches: list[Batch], prepared: Sequence[Prepared], state: Resume
     for batch in batches:
         rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
         if rows:
-            left.append(Batch(rows, batch.cost * len(rows) // len(batch.rows)))
+            left.append(replace(batch, rows=rows, cost=batch.cost * len(rows) // len(batch.rows)))
     return left

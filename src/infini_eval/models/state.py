@@ -9,11 +9,13 @@ Legend: B batch, T tokens of the step, S keys seen, G kv heads, H head width; L 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from infini_eval.models.memory import HasMemory, new_memory
+
+Memories = tuple[torch.Tensor, ...]  # one row's memory_GHE in each layer of a stage; empty where none is kept
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class LayerState:
         self.values = torch.zeros(size, dtype=self._dtype, device=self._device)
         if shape.keeps_memory:
             self.raw_keys = torch.empty(size, dtype=self._dtype, device=self._device)
+
+    def branch(self, sources: Sequence[int | Memories], layer: int) -> None:
+        """Become the state of other rows at the same border; `layer` is this one's place among the stage's layers."""
+        assert self.keys is None, "rows branch before their open segment is read"
+        self._shape = replace(self._shape, batch=len(sources))
+        if self.memory is None:
+            return
+        if all(isinstance(source, int) for source in sources):
+            self.memory = self.memory[torch.tensor(sources, device=self._device)]
+        else:
+            self.memory = torch.stack([self.memory[s] if isinstance(s, int) else s[layer] for s in sources])
 
     def nbytes(self) -> int:
         tensors = (self.memory, self.keys, self.raw_keys, self.values)
@@ -160,6 +173,22 @@ class BatchState:
     ) -> None:
         self.layers = [LayerState(shape, dtype, memory_dtype, device) for _ in range(layers)]
         self.cursor = Cursor(shape.batch, segment_length, device)
+        self._device = device
+
+    def branch(self, sources: Sequence[int | Memories], segments: int) -> None:
+        """Become the state of other rows after `segments` whole segments: each a copy of a row here, or a snapshot.
+
+        Allowed only before the open segment is read.
+        """
+        for index, layer in enumerate(self.layers):
+            layer.branch(sources, index)
+        self.cursor = Cursor(len(sources), self.cursor.segment_length, self._device)
+        self.cursor.segments = [segments] * len(sources)
+
+    def snapshot(self, row: int) -> Memories:
+        """A copy of a row's memories, independent of what the row reads next; allowed only at a border."""
+        assert not self.cursor.open_lengths[row], "snapshots are taken at borders"
+        return tuple(layer.memory[row].clone() for layer in self.layers if layer.memory is not None)
 
     def nbytes(self) -> int:
         return sum(layer.nbytes() for layer in self.layers)

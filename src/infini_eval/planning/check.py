@@ -68,7 +68,8 @@ def describe(plan: RankPlan) -> str:
     """The sum and its parts, in one clause."""
     return (
         f"{gigabytes(plan.total)} a rank (weights {gigabytes(plan.weights)}, state {gigabytes(plan.state.total)},"
-        f" activations {gigabytes(plan.activations)}, reserve {gigabytes(plan.reserve)})"
+        f" activations {gigabytes(plan.activations)}, reserve {gigabytes(plan.reserve)}"
+        + (f", kept prefixes {gigabytes(plan.prefix_cache)})" if plan.prefix_cache else ")")
     )
 
 
@@ -79,6 +80,7 @@ def as_json(plan: RankPlan) -> dict[str, Any]:
         "kv_cache_bytes": plan.state.total,
         "activation_bytes": plan.activations,
         "logit_bytes": plan.logits,
+        "prefix_cache_bytes": plan.prefix_cache,
         "planned_bytes": plan.planned,
         "reserve_bytes": plan.reserve,
         "capacity_bytes": plan.capacity,
@@ -111,5 +113,7 @@ def _plan(
         batch=rows,
         batches_in_flight=max(1, min(pipelined, batches)),
         prefill_chunk=footprint.prefill_chunk,
+        kept_prefixes=footprint.kept_prefixes,
+        kept_bytes=footprint.kept_bytes,
     )
     return plan_stages(architecture, tokens, device, footprint.mesh, settings)[footprint.stage], settings, tokens

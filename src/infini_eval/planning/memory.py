@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
 from infini_eval.distributed.topology import MeshShape
@@ -21,7 +21,8 @@ class Settings:
     """How a model is run. None means: as the model's configuration says, or as the engine chooses.
 
     `batch` sequences are computed together; `batches_in_flight` fills the stages of a pipeline (None: one a stage for
-    the native engine, else 1). `prefill_chunk` is in tokens of each row.
+    the native engine, else 1). `prefill_chunk` is in tokens of each row. `kept_prefixes`: states of shared prefixes that
+    each rank keeps, of `kept_bytes` at most (None: samples share nothing).
     """
 
     dtype: str | None = None
@@ -32,6 +33,8 @@ class Settings:
     batch: int = 1
     batches_in_flight: int | None = None
     prefill_chunk: int | None = None
+    kept_prefixes: int | None = None
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class RankPlan:
     logits: int
     reserve: int
     capacity: int
+    prefix_cache: int = 0
 
     @property
     def planned(self) -> int:
         """Without the reserve: what a measurement of the allocator should show."""
-        return self.weights + self.state.total + self.activations + self.logits
+        return self.weights + self.state.total + self.activations + self.logits + self.prefix_cache
 
     @property
     def total(self) -> int:
@@ -109,18 +113,24 @@ def _plan_stage(
         tp=mesh.tp,
         batch=settings.batch * in_flight,
     )
-    step = StepShape(
-        tokens=chunk_of(architecture, device, settings),
-        context=context,
-        rows=settings.batch,
-        tp=mesh.tp,
-        dtype=dtype,
-        kv_dtype=kv_dtype,
-        memory_dtype=settings.memory_dtype,
-        kernel=settings.kernel,
-    )
-    activations = activation_bytes(architecture, step)
+
+    def step_of(rows: int) -> StepShape:
+        return StepShape(
+            tokens=chunk_of(architecture, device, replace(settings, batch=rows)),
+            context=context,
+            rows=rows,
+            tp=mesh.tp,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            memory_dtype=settings.memory_dtype,
+            kernel=settings.kernel,
+        )
+
+    # samples that share a prefix are one row up to where they part
+    rows = [settings.batch] if settings.kept_prefixes is None else range(1, settings.batch + 1)
+    activations = max(activation_bytes(architecture, step_of(count)) for count in rows)
     last = index == len(stages) - 1
     logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
-    reserve = device.reserve(weights + state.total + activations + logits)
-    return RankPlan(index, layers, weights, state, activations, logits, reserve, device.capacity)
+    kept = min(settings.kept_bytes, (settings.kept_prefixes or 0) * state.memory // (settings.batch * in_flight))
+    reserve = device.reserve(weights + state.total + activations + logits + kept)
+    return RankPlan(index, layers, weights, state, activations, logits, reserve, device.capacity, kept)

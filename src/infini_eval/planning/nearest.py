@@ -30,7 +30,7 @@ def nearest_settings(
         return all(rank.fits for rank in plan_stages(architecture, context, device, mesh, settings))
 
     changes = _Changes(architecture, settings, command)
-    tried = [*changes.batches(), *changes.steps(device), *changes.dtypes()]
+    tried = [*changes.batches(), *changes.prefixes(), *changes.steps(device), *changes.dtypes()]
     found = [words for words, changed in tried if fits(mesh, changed)]
     for words, changed in [("", settings), *((f"{words} and ", changed) for words, changed in tried)]:
         wider = next((other for other in _wider(architecture, mesh) if fits(other, changed)), None)
@@ -58,6 +58,11 @@ class _Changes:
             flag = "--batch" if self.command == "plan" else "--batch_size"
             yield f"{flag} {batch}", replace(self.settings, batch=batch)
             batch //= 2
+
+    def prefixes(self) -> Iterator[tuple[str, Settings]]:
+        """No states of shared prefixes."""
+        if self.settings.kept_prefixes is not None:
+            yield "--prefix-cache-gb 0", replace(self.settings, kept_prefixes=None)
 
     def steps(self, device: Device) -> Iterator[tuple[str, Settings]]:
         """A shorter prefill step, and attention that keeps no scores and no mask."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infini_eval.reports import sentences
 from infini_eval.reports.model_facts import UNKNOWN
 from infini_eval.reports.terminal import plain_text
+from infini_eval.reports.timing import timing_line
 from infini_eval.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def _notes(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> l
     for name, value in summary["other_scores"].items():
         if value is not None and main is not None and abs(value - main) > 0.005:
             notes.append(f"scorer {name!r} gives {value:.2f}% over all samples, {summary['scorer']!r} {main:.2f}%")
+    shared = timing_line(summary["timing"])
+    notes += [shared] if shared else []
     return ["", "-" * WIDTH, "NOTES:", *(f"- {note}" for note in notes)] if notes else []
 
 

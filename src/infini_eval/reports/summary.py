@@ -14,6 +14,7 @@ from infini_eval.reports.numbers import number
 from infini_eval.reports.statistics.intervals import Average
 from infini_eval.reports.statistics.scored import Scored
 from infini_eval.reports.statistics.verdicts import consistency, long_context_verdict
+from infini_eval.reports.timing import timing
 from infini_eval.results.files import write_atomically
 from infini_eval.results.reader import RunRecords
 
@@ -54,6 +55,7 @@ def summarise(records: RunRecords, scored: Scored) -> dict[str, Any]:
         "segment_length": facts.segment_length,
         "scorer": facts.scorer,
         "other_scores": _other_scores(records, scored),
+        "timing": timing(records),
         "notes": list(records.notes),
         "run": _provenance(records),
     }

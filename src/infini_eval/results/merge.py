@@ -23,7 +23,7 @@ INT64 = range(-(2**63), 2**63)
 # Types of our own columns, so that a run in which a column is all null has the same schema as any other.
 STRINGS = "sample_key id answer generation_text finish_reason status error extracted prompt_sha256 excerpt"
 INTEGERS = "context_length num_shots num_digits generation_tokens prompt_tokens needle_token_start needle_token_end"
-INTEGERS += " needle_segment question_segment compressions phase replica"
+INTEGERS += " needle_segment question_segment compressions phase replica reused_tokens"
 FLOATS = "depth_percent correct seconds"
 BOOLEANS = "needle_straddles_border answer_crosses_border"
 KNOWN_TYPES = {
