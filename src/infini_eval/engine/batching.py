@@ -60,7 +60,7 @@ def plan_batches(
         related = families(rows, prefixes) if prefixes and segment_length else []
         for family in related:
             assert prefixes is not None and segment_length is not None
-            parts = family_batches(family, lengths, prefixes, segment_length, batch_size, largest)
+            parts = family_batches(family, lengths, prefixes, segment_length, batch_size, largest, TOKENS_PER_BATCH)
             dealt_as = max(part.cost for part in parts)
             units.append([Batch(part.rows, part.cost, part.saves, dealt_as) for part in parts])
         shared = {row for family in related for row in family}

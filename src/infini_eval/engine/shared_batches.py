@@ -11,9 +11,8 @@ from infini_eval.engine.prefixes import DIGEST_BYTES, digest_at, shared_segments
 # A family has this share of its whole segments in common: below it there is little to gain.
 LEAST_SHARE = 1 / 32
 ROWS = 16  # more rows than this leave the caches in the last steps, when all have branched
-# Computed in one batch at most, or what PROMPTS whole ones take: larger batches could not be balanced over replicas, and
-# one replica loses nothing, since it starts the next batch from kept states.
-TOKENS = 1 << 18
+# A batch may always cost what so many whole prompts do. Larger ones would leave replicas without work, and one replica
+# loses nothing by smaller ones, since it starts the next from kept states.
 PROMPTS = 2
 
 
@@ -46,10 +45,14 @@ def family_batches(
     segment_length: int,
     batch_size: int | None,
     largest: int | None,
+    most_tokens: int,
 ) -> list[SharedBatch]:
-    """Cut a family into batches; the bounds on rows are those of `plan_batches`, and one on tokens where none is given."""
+    """Cut a family into batches; the bounds on rows are those of `plan_batches`.
+
+    most_tokens: computed in one batch where no batch_size is given.
+    """
     most = min(batch_size or ROWS, largest or len(family))
-    tokens = None if batch_size else max(TOKENS, PROMPTS * max(lengths[row] for row in family))
+    tokens = None if batch_size else max(most_tokens, PROMPTS * max(lengths[row] for row in family))
     # what each row shares with the one before it, which is the most it shares with any before it
     shared = [0, *(shared_segments(prefixes[a], prefixes[b]) for a, b in pairwise(family))]
     starts, costs = [0], [lengths[family[0]]]
