@@ -72,6 +72,20 @@ def interleaved(
     return seconds
 
 
+def answered(
+    contenders: Mapping[str, Callable[[], Any]], repetitions: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """`interleaved`, and what each contender answered, alike each time: the runs that are checked are those that are timed."""
+    answers: dict[str, Any] = {}
+
+    def keeping(name: str, run: Callable[[], Any]) -> None:
+        answer = run()
+        gate(answers.setdefault(name, answer) == answer, f"{name} answers differently the second time")
+
+    timed = {name: lambda name=name, run=run: keeping(name, run) for name, run in contenders.items()}
+    return interleaved(timed, repetitions), answers
+
+
 def fastest(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """The least of each contender's times: what it costs when nothing else disturbs it."""
     return {name: min(times) for name, times in seconds.items()}
@@ -86,6 +100,14 @@ def children_cpu() -> float:
     """CPU seconds of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def peak_bytes() -> int:
+    """The highest resident size of this process so far (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("no VmHWM in /proc/self/status")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections import deque
-
+from benchmarks import _queue
 from benchmarks._harness import Metric, gate
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.work_queue import SPARE, WorkQueue
 from infini_eval.engine.batching import plan_batches
 
 USES_TORCH = False
@@ -35,27 +30,10 @@ def run(toy: bool) -> list[Metric]:
     ]
 
 
-def stretch(lengths: list[int]) -> float:
-    """Makespan / ideal when each free replica takes the next batch; a batch takes its cost, up to 10 % more or less.
-
-    As in a run, a replica draws its next batch while it computes, as long as the queue has plenty.
-    """
+def stretch(lengths: list[int], replicas: int = REPLICAS) -> float:
+    """Makespan / ideal when each free replica takes the next batch; a batch takes its cost, up to 10 % more or less."""
     batches = plan_batches(lengths, 1024)
-    order = WorkQueue([batch.cost for batch in batches], Mesh()).order
-    dealt = sorted(row for index in order for row in batches[index].rows)
+    costs = [batch.cost for batch in batches]
+    dealt = sorted(row for index in _queue.queue_order(costs) for row in batches[index].rows)
     gate(dealt == list(range(len(lengths))), "the queue loses or repeats samples")
-    draw = random.Random(0)
-    seconds = [batch.cost * draw.uniform(0.9, 1.1) for batch in batches]
-    queue, ends = deque(order), []
-    free = [(0.0, replica) for replica in range(REPLICAS)]
-    held: dict[int, int] = {}
-    while free:
-        time, replica = heapq.heappop(free)
-        if replica not in held and not queue:
-            ends.append(time)
-            continue
-        index = held.pop(replica) if replica in held else queue.popleft()
-        heapq.heappush(free, (time + seconds[index], replica))
-        if len(queue) > SPARE * REPLICAS:
-            held[replica] = queue.popleft()
-    return max(ends) / (sum(seconds) / REPLICAS)
+    return _queue.stretch(costs, replicas)

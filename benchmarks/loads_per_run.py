@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from shlex import quote, split
 from unittest import mock
 
 from benchmarks._harness import DEMO, Metric, gate, temporary_folder
@@ -16,12 +17,11 @@ def run(toy: bool) -> list[Metric]:
     lengths = "256 384" if toy else "512 1024 2048"
     with temporary_folder() as folder:
         quietly(
-            f"generate --context_length {lengths} --depths 0,50,100 --num_prompts 1 --tokenizer_path {DEMO / 'tokenizer'} "
-            f"--save_path {folder / 'data'}"
+            f"generate --context_length {lengths} --depths 0,50,100 --num_prompts 1 "
+            f"--tokenizer_path {quote(str(DEMO / 'tokenizer'))} --save_path {folder / 'data'}"
         )
-        command = (
-            f"passkey --ckpt-path {DEMO} --save_path {folder / 'run'} --eval_dataset_path {folder / 'data'} --quiet"
-        )
+        paths = f"--save_path {folder / 'run'} --eval_dataset_path {folder / 'data'}"
+        command = f"passkey --ckpt-path {quote(str(DEMO))} {paths} --quiet"
         first, again = loads_of(command), loads_of(command)
         answered = sum(len(file.read_text().splitlines()) for file in (folder / "run" / "samples").glob("*.jsonl"))
     gate(answered == 3 * len(lengths.split()), f"{answered} of {3 * len(lengths.split())} samples were answered")
@@ -42,7 +42,7 @@ def quietly(command: str) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            status = main(command.split())
+            status = main(split(command))
         except SystemExit as usage:  # argparse
             status = int(usage.code or 0)
     gate(status == 0, f"{Path(command).name} ended with {status}: {printed.getvalue()[-2000:]}")

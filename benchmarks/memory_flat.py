@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
-from benchmarks._harness import Metric, gate
+from benchmarks._harness import Metric, gate, peak_bytes
 from benchmarks._models import demo_model
 from benchmarks._passkey import Prompt, prompt_elsewhere, tokenizer
 
@@ -29,11 +28,3 @@ def run(toy: bool) -> list[Metric]:
     seconds = time.process_time() - began
     note = f"peak {peak_bytes() / 1e6:.0f} MB; {long:,} tokens in {seconds:.1f} s of CPU; the passkey was found"
     return [Metric("memory_flat", growth, "MB", "<=", 64, note)]
-
-
-def peak_bytes() -> int:
-    """The highest resident size of this process so far (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no VmHWM in /proc/self/status")

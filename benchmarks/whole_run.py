@@ -13,6 +13,7 @@ from benchmarks._harness import DEMO, ROOT, Metric, children_cpu, gate, temporar
 
 USES_TORCH = False
 EXAMPLE = ROOT / "examples" / "infinite-context-length"
+DEPTHS = "0:100:10"
 SMALL = 1  # samples a cell of the run that is subtracted, so that start-up and loading drop out
 
 
@@ -41,10 +42,9 @@ def evaluate(folder: Path, data: Path, samples: int, dp: int) -> dict:
     """Answers by sample, CPU and wall seconds of one command."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={dp}"] if dp > 1 else []
     script = str(EXAMPLE / "scripts" / "run_passkey_eval.py")
-    flags = (
-        f"--ckpt-path {DEMO} --save_path {folder} --eval_dataset_path {data} --num_samples {samples} --dp {dp} --quiet"
-    )
-    command = [sys.executable, *torchrun, script, *flags.split()]
+    paths = ["--ckpt-path", str(DEMO), "--save_path", str(folder), "--eval_dataset_path", str(data)]
+    flags = f"--num_samples {samples} --depths {DEPTHS} --dp {dp} --quiet"
+    command = [sys.executable, *torchrun, script, *paths, *flags.split()]
     cpu, wall = children_cpu(), time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
