@@ -76,7 +76,9 @@ class Backend(Remote):
             answer = endpoint.create(**request["body"], extra_body=request["extra_body"] or None)
         except (self._openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             raise self._translated(error) from None
-        return _reply(answer, chat=self._chat)
+        reply = _reply(answer, chat=self._chat)
+        _refuse_cut_answer(reply, {**request["body"], **request["extra_body"]})
+        return reply
 
     def _is_chat(self, asked: Literal["auto", "on", "off"]) -> bool:
         """auto: completions only for a model whose tokenizer is known to have no chat template."""
@@ -138,6 +140,16 @@ def _reply(answer: Any, *, chat: bool) -> Reply:
     finish: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
     said = {name: value for name, value in details.items() if value is not None}
     return Reply(text or "", finish, getattr(usage, "prompt_tokens", None), said)
+
+
+def _refuse_cut_answer(reply: Reply, body: Mapping[str, Any]) -> None:
+    """SampleFailed where the answer ended short of what was asked for: the prompt had filled the server's window."""
+    asked, said = body.get("max_completion_tokens") or body.get("max_tokens"), reply.details.get("completion_tokens")
+    if reply.finish_reason == "length" and asked and said is not None and said < asked:
+        raise SampleFailed(
+            f"truncated: the server ended the answer after {said:,} of {asked:,} tokens: prompt and answer do not fit "
+            "into its context"
+        )
 
 
 def _of_status(error: Any, model: str) -> Exception:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -56,7 +55,7 @@ class Backend:
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
         return {
-            "name": model_name(self._config.model_path),
+            "name": _hf_load.model_name(self._config.model_path),
             "kind": self._hf.model_type,
             "parameters": sum(parameter.numel() for parameter in self._skeleton.parameters()),
             "segment_length": None,
@@ -70,7 +69,7 @@ class Backend:
 
     def identity(self) -> Mapping[str, Any]:
         return {
-            "checkpoint": _hf_load.fingerprint(self._config.model_path, self._hf),
+            "checkpoint": _hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None)),
             "model": {"dtype": self._dtype, "quantization": self._loading.quantization},
             **self._prompts.identity,
             "sampling": asdict(self._config.sampling),
@@ -135,6 +134,7 @@ class Backend:
         )
         if self._loading.quantization:
             _hf_quantized.check_footprint(model, self._planned, self._loading.quantization)
+            _hf_quantized.use_plain_kernels_where_needed(model)
         logger.info(
             "%s: %s of weights in %s, loaded in %.1f s; prompts as %s",
             self._config.model_path,
@@ -205,8 +205,3 @@ class Backend:
                 longest,
                 limit,
             )
-
-
-def model_name(path: str) -> str:
-    """A hub id as it is, a folder by its last name."""
-    return Path(path).resolve().name if Path(path).is_dir() else path

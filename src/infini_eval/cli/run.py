@@ -20,6 +20,7 @@ from infini_eval.cli.backend_flags import (
     add_loading_flags,
     add_prompt_flags,
     add_request_flags,
+    add_vllm_flags,
     backend_settings,
 )
 from infini_eval.cli.passkey import eval_config, evaluate_and_report
@@ -29,7 +30,11 @@ from infini_eval.errors import EXIT_OK, ConfigError
 
 COMPUTING_HERE = ("nanotron", "transformers")  # vLLM's workers must find CUDA untouched
 COMPUTING = (*COMPUTING_HERE, "vllm")
-ATTENTION = {"nanotron": ("sdpa", "flash_attn"), "transformers": ("sdpa", "flash_attn", "eager", "flex")}
+ATTENTION = {
+    "nanotron": ("sdpa", "flash_attn"),
+    "transformers": ("sdpa", "flash_attn", "eager", "flex"),
+    "vllm": ("sdpa",),  # the flag's default: vLLM chooses its kernels itself (--vllm-extra has its own setting)
+}
 
 # Groups of flags and the backends that read them: a flag given to another backend is an error, not silently ignored.
 GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], None]]] = {
@@ -37,6 +42,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], 
     "nanotron": (("nanotron",), flags.add_native_flags),
     "prompts": (("transformers", "vllm", "openai", "gemini"), add_prompt_flags),
     "Hugging Face models": (("transformers", "vllm"), add_loading_flags),
+    "vllm": (("vllm",), add_vllm_flags),
     "servers": (("openai", "gemini"), add_request_flags),
     "fake": (("fake",), add_fake_flags),
 }
