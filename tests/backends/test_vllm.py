@@ -127,11 +127,11 @@ def test_an_engine_that_stops_ends_the_run_with_one_message(hf_model, tmp_path, 
                 raise error
 
             it.backend._llm.generate = stops
-            with pytest.raises(seen, match="worker 0 died|ours"):
+            with pytest.raises(seen, match=r"worker 0 died|ours"):
                 in_order(it.backend, it.prepared)
 
 
 def test_a_model_that_is_none_is_said_so(tmp_path, opened, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm([]))
-    with pytest.raises(CheckpointError, match="no config.json"), opened(config_of(tmp_path, tmp_path)):
+    with pytest.raises(CheckpointError, match=r"no config\.json"), opened(config_of(tmp_path, tmp_path)):
         pass

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,7 +14,6 @@ from infini_eval.backends import _hf_load, _hf_quantized
 from infini_eval.backends._backend import Prepared
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._hf_generate import Generator
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
@@ -25,6 +24,9 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
 from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
+
+if TYPE_CHECKING:
+    from infini_eval.backends._hf_generate import Generator
 
 logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
@@ -120,6 +122,8 @@ class Backend:
 
     def load(self) -> None:
         import transformers
+
+        from infini_eval.backends._hf_generate import Generator
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
