@@ -83,11 +83,12 @@ def use_plain_kernels_where_needed(model: torch.nn.Module) -> int:
     middle of the first forward where N or K is no multiple of them (read in bitsandbytes 0.50.2: Linear4bit.forward).
     """
     odd = 0
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            rows, columns = module.weight.quant_state.shape
-            if rows % PACKED_ROWS or columns % module.weight.quant_state.blocksize:
-                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    layer: Any  # a Linear4bit of bitsandbytes
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            rows, columns = layer.weight.quant_state.shape
+            if rows % PACKED_ROWS or columns % layer.weight.quant_state.blocksize:
+                layer.support_avx512bf16_for_cpu = False
                 odd += 1
     return odd
 

@@ -65,7 +65,7 @@ def dtype_of(config: Mapping[str, Any], asked: str | None) -> str:
 
 def start(vllm: Any, config: EvalConfig, *, dtype: str, longest: int, extra: Mapping[str, Any]) -> Any:
     """vLLM's LLM for prompts with answers of `longest` tokens; what it refuses is a BackendError."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "model": config.model_path,
         "tokenizer": config.tokenizer,
         "dtype": dtype,
@@ -76,7 +76,7 @@ def start(vllm: Any, config: EvalConfig, *, dtype: str, longest: int, extra: Map
         "enable_chunked_prefill": True,
     }
     try:
-        llm = vllm.LLM(**(arguments | extra))
+        llm = vllm.LLM(**{**arguments, **extra})
     except (ValueError, RuntimeError, OSError, TypeError) as error:  # TypeError: an argument that LLM does not have
         raise _refused(config.model_path, " ".join(str(error).split())) from None
     model = llm.llm_engine.vllm_config.model_config

@@ -131,7 +131,8 @@ class Backend:
 
 
 def _too_long(prepared: Prepared, budget: int, limit: int) -> Response:
-    problem = f"the prompt is too long: {prepared.tokens:,} tokens and an answer of {budget:,}, but vLLM's max_model_len is {limit:,}"
+    asked = f"{prepared.tokens:,} tokens and an answer of {budget:,}"
+    problem = f"the prompt is too long: {asked}, but vLLM's max_model_len is {limit:,}"
     return Response("", [], prepared.tokens, "error", 0.0, problem)
 
 
