@@ -33,6 +33,12 @@ compose() {
     fi
 }
 
+# scout COMMAND...: a command in the container. Folders that docker makes for a mount would belong to root.
+scout() {
+    [ -n "${DRY_RUN:-}" ] || mkdir -p comparison_results hf_cache offload_folder
+    compose run --rm scout "$@"
+}
+
 check_gpus() {
     [ -n "${DRY_RUN:-}" ] && return
     docker info 2>/dev/null | grep -qi nvidia ||
@@ -50,9 +56,8 @@ case ${1:-} in
     '' | -h | --help) usage ;;
     setup)
         check_gpus
-        mkdir -p comparison_results hf_cache offload_folder
         compose build
-        compose run --rm scout ./setup_and_run.sh "${@:2}"
+        scout ./setup_and_run.sh "${@:2}"
         ;;
     compare | compare-full)
         size "${2:-}"
@@ -60,13 +65,13 @@ case ${1:-} in
         flags=(--char-count "$2")
         [ "$1" = compare-full ] || flags+=(--test-mode)
         [ -n "${GEMINI_API_KEY:-}" ] || flags+=(--llama-only)
-        compose run --rm scout python model_comparison.py "${flags[@]}" "${@:3}"
+        scout python model_comparison.py "${flags[@]}" "${@:3}"
         ;;
     llama)
         check_gpus
-        compose run --rm scout python long_context_test.py "${@:2}"
+        scout python long_context_test.py "${@:2}"
         ;;
-    shell) compose run --rm scout bash ;;
+    shell) scout bash ;;
     *)
         usage >&2
         fail "unknown command '$1'" "./run-docker.sh setup | compare N | compare-full N | llama | shell"

@@ -122,6 +122,7 @@ class LoadSettings:
 
     device_map, offload_folder: as from_pretrained has them. max_memory: "80GiB" for every GPU, or "0=70GiB,cpu=200GiB".
     prefill_chunk: tokens of a prefill step, None for the backend's choice, 0 for the whole prompt at once.
+    vllm_extra: a JSON object of further arguments of vLLM's own LLM class.
     """
 
     device_map: str | None = None
@@ -130,6 +131,7 @@ class LoadSettings:
     quantization: Literal["4bit", "8bit"] | None = None
     prefill_chunk: int | None = None
     trust_remote_code: bool = False
+    vllm_extra: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.backends._keys import hide_keys, without_keys
+from infini_eval.backends._keys import VARIABLES, hide_keys, without_keys
+from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.errors import BackendError
 from infini_eval.evaluate import evaluate
+from infini_eval.testing.fake_vllm import fake_vllm
 from infini_eval.testing.scripted_server import Step
 
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 SECRET = "sk-secret-0123456789"
 
 
@@ -42,6 +46,24 @@ def test_a_whole_run_writes_and_logs_no_key(serve, remote_config, monkeypatch, c
     assert "[key]" in logged and len(files) > 3
     assert SECRET not in logged
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("backend", ["fake", "nanotron", "transformers", "vllm"])
+def test_keys_of_the_surroundings_stay_out_of_runs_that_need_none(
+    hf_model, monkeypatch, capfd, tmp_path, backend
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", fake_vllm([]))
+    for name in VARIABLES:
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setattr(sys, "argv", ["infini-eval", "--api-key", "a-short-one", f"--note={SECRET}"])
+    model = ROOT / "checkpoints/infini-demo" if backend == "nanotron" else hf_model
+    own = {"num_samples": 1, "depths": (50.0,), "model": ModelSettings(device="cpu"), "max_new_tokens": 3}
+    evaluate(EvalConfig(str(model), str(tmp_path / "run"), str(DATA), backend=backend, **own))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 2 and b"[key]" in (tmp_path / "run/manifest.json").read_bytes()
+    for secret in (SECRET, "a-short-one"):
+        assert secret not in "".join(capfd.readouterr())
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.mark.parametrize("backend", ["openai", "gemini"])

@@ -128,6 +128,15 @@ def test_truncation_is_an_error_not_an_answer(serve, remote_config, answers, tok
     assert not list(Path(config.save_path).rglob("*.json")), "a truncated reply must not be kept"
 
 
+def test_an_answer_that_the_servers_window_cuts_is_an_error(serve, remote_config, answers) -> None:
+    """Some servers lower max_tokens without a word; the scripted one says that it gave 4 tokens."""
+    server = serve(otherwise=Step(text="12", finish="length"))
+    (response,) = answers(remote_config(server), 1)
+    assert response.finish_reason == "error" and "after 4 of 15 tokens" in response.error
+    (response,) = answers(remote_config(server, max_new_tokens=4), 1)
+    assert response.error is None and response.finish_reason == "length", "the whole budget was used"
+
+
 def test_a_budget_spent_on_reasoning_is_an_error(serve, remote_config, answers) -> None:
     (response,) = answers(remote_config(serve(otherwise=Step(text="", finish="length", reasoning=15))), 1)
     assert "reasoning" in response.error and "--max-new-tokens" in response.error

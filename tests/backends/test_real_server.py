@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infini_eval.config import BackendSettings, EvalConfig, ModelSettings, RequestSettings
+from infini_eval.testing.model_servers import transformers_serve
 
 pytest.importorskip("openai")
 pytest.importorskip("fastapi", reason="pip install 'transformers[serving]'")
@@ -24,38 +17,11 @@ DATA = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/d
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answers_http(url: str) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        return opener.open(url, timeout=2).status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(hf_chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `transformers serve` with the tiny chat model."""
-    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(hf_chat_model)]
-    command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    try:
-        deadline = time.monotonic() + 90
-        while not answers_http(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.send_signal(signal.SIGKILL)  # it ignores SIGTERM while it generates
-        process.wait()
+    with transformers_serve(hf_chat_model, tmp_path_factory.mktemp("serve") / "log") as url:
+        yield url
 
 
 def config_of(backend: str, model: Path, save_path: Path, mode: str, url: str | None = None) -> EvalConfig:

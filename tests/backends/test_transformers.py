@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,9 +75,6 @@ def test_seeds_matter_when_sampling(config, answers) -> None:
 
 
 def test_the_checkpoints_own_sampling_habits_are_dropped(config, answers, hf_model, tmp_path) -> None:
-    import json
-    import shutil
-
     habits = tmp_path / "habits"
     shutil.copytree(hf_model, habits)
     own = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 3.0, "eos_token_id": [7, 8]}
@@ -86,9 +85,6 @@ def test_the_checkpoints_own_sampling_habits_are_dropped(config, answers, hf_mod
 
 
 def test_a_stop_token_ends_the_answer_and_is_no_part_of_it(config, answers, hf_model, tmp_path) -> None:
-    import json
-    import shutil
-
     ids = list(answers(config, 1)[0].token_ids)
     stopping = tmp_path / "stopping"
     shutil.copytree(hf_model, stopping)
@@ -174,8 +170,6 @@ def test_what_is_no_model_is_said_so(tmp_path, opened) -> None:
 
 
 def test_pickled_weights_are_not_opened(hf_model, tmp_path, opened) -> None:
-    import shutil
-
     pickled = tmp_path / "pickled"
     shutil.copytree(hf_model, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -214,27 +208,6 @@ def test_a_model_spread_by_device_map_answers_alike(config, answers, tmp_path) -
     assert [one.text for one in answers(spread, 1)] == [one.text for one in answers(config, 1)]
 
 
-def test_quantization_that_would_leave_the_experts_large_is_refused_before_loading(tmp_path, opened) -> None:
-    import shutil
-
-    import transformers
-
-    shape = {
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "intermediate_size_mlp": 64,
-        "num_hidden_layers": 2,
-        "head_dim": 16,
-    }
-    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1040, "num_local_experts": 4}
-    transformers.Llama4TextConfig(**shape).save_pretrained(tmp_path)
-    for file in TOKENIZER.glob("*.json"):
-        shutil.copy(file, tmp_path)
-    config = config_of(tmp_path, tmp_path, loading=LoadSettings(quantization="4bit"))
-    with pytest.raises(BackendError, match=r"converts only \d+ % .*experts"), opened(config):
-        pass
-
-
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
@@ -246,16 +219,58 @@ def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
         assert it.backend._planned.bytes == real == it.backend.model_facts()["weight_bytes"]
 
 
-def test_quantized_weights_take_what_was_planned(tmp_path, answers, opened, monkeypatch) -> None:
-    pytest.importorskip("bitsandbytes")
+def test_layers_on_disk_answer_alike(answers, opened, in_order, tmp_path) -> None:
+    """The shipped model in two megabytes of memory: all layers are read from disk as they are needed."""
     pytest.importorskip("accelerate")
-    model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, hidden_size=64, intermediate_size=64)
-    config = config_of(model, tmp_path / "run", loading=LoadSettings(quantization="4bit"))
-    with opened(config, 1) as it:
+    model = ROOT / "checkpoints/llama-demo"
+    loading = LoadSettings(device_map="auto", max_memory="cpu=2MB", offload_folder=str(tmp_path / "offload"))
+    with opened(config_of(model, tmp_path / "disk", loading=loading), 2) as it:
         it.backend.load()
-        real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
-        assert real == pytest.approx(it.backend._planned.bytes, rel=0.05)
-        assert it.backend._planned.bytes < it.backend.model_facts()["parameters"] * 4
-        monkeypatch.setattr(it.backend, "_planned", replace(it.backend._planned, bytes=real // 2))
-        with pytest.raises(BackendError, match="not everything was quantised"):
-            it.backend.load()
+        placed = it.backend._generator._model
+        assert placed.hf_device_map["model.layers"] == "disk"
+        assert sum(each.device.type == "meta" for each in placed.parameters()) > 30
+        got = [one.text for one in in_order(it.backend, it.prepared)]
+    assert got == [one.text for one in answers(config_of(model, tmp_path / "memory"), 2)]
+
+
+OWN_CODE = """
+import pathlib
+from transformers import LlamaConfig, LlamaForCausalLM
+pathlib.Path({mark!r}).touch()
+class OwnConfig(LlamaConfig):
+    model_type = "llama_of_its_own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_models_own_code_runs_only_when_asked_for(hf_model, tmp_path, answers, opened, monkeypatch) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model, mark = tmp_path / "own", tmp_path / "ran"
+    shutil.copytree(hf_model, model)
+    settings = json.loads((model / "config.json").read_text()) | {"model_type": "llama_of_its_own"}
+    settings["auto_map"] = {"AutoConfig": "code.OwnConfig", "AutoModelForCausalLM": "code.OwnModel"}
+    (model / "config.json").write_text(json.dumps(settings))
+    (model / "code.py").write_text(OWN_CODE.format(mark=str(mark)))
+    with pytest.raises(CheckpointError, match="--trust-remote-code"), opened(config_of(model, tmp_path / "run"), 1):
+        pass
+    assert not mark.exists()
+    trusting = answers(config_of(model, tmp_path / "run", loading=LoadSettings(trust_remote_code=True)), 1)
+    assert mark.exists()
+    assert [one.text for one in trusting] == [one.text for one in answers(config_of(hf_model, tmp_path / "plain"), 1)]
+
+
+def test_no_limit_of_the_tokenizer_cuts_a_prompt(hf_model, tmp_path, answers) -> None:
+    """Neither model_max_length nor a truncation that tokenizer.json was saved with."""
+    model = tmp_path / "limited"
+    shutil.copytree(hf_model, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text()) | {"model_max_length": 64}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    whole = json.loads((model / "tokenizer.json").read_text())
+    whole["truncation"] = {"max_length": 64, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    (model / "tokenizer.json").write_text(json.dumps(whole))
+    (response,) = answers(config_of(model, tmp_path / "run"), 1)
+    assert response.error is None and response.prompt_tokens == 1008
+    assert response.text == answers(config_of(hf_model, tmp_path / "plain"), 1)[0].text

@@ -11,6 +11,7 @@ import pytest
 from infini_eval.cli import model_comparison, niah_comparison
 from infini_eval.cli.flags import make_parser
 from infini_eval.cli.main import main
+from infini_eval.testing.scripted_server import ScriptedServer, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "checkpoints/infini-demo"
@@ -118,6 +119,48 @@ def test_the_key_is_written_nowhere(tmp_path: Path, capsys, monkeypatch):
     assert "warning" in output.err
     assert "sekret-123" not in output.out + output.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sekret-123" in path.read_bytes()]
+
+
+def test_a_key_given_as_a_flag_reaches_the_service_and_nothing_else(tmp_path: Path, capfd, monkeypatch):
+    """The whole path, child process included, with a service that quotes the key in its error and in its answer."""
+    pytest.importorskip("google.genai")
+    key = "AIza-flag-0123456789"
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ScriptedServer([Step(status=500, message=f"bad key {key}")], Step(text=f"amber-falcon, by {key}")) as server:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.address)
+        flags = (
+            "--gemini-only",
+            "--gemini-api-key",
+            key,
+            "--char-count",
+            "2000",
+            "--tokenizer",
+            str(DEMO / "tokenizer"),
+        )
+        status, (report,) = compare(tmp_path, *flags)
+    assert status == 0, report
+    assert report["models"][0]["reply"] == "amber-falcon, by [key]"
+    assert {headers["x-goog-api-key"] for _, headers, _ in server.asked} == {key}
+    assert key not in "".join(capfd.readouterr())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if key.encode() in path.read_bytes()]
+
+
+def test_flags_of_a_server_go_to_served_models_only():
+    args = parsed("--base-url", "http://127.0.0.1:1/v1", "--chat-template", "off", "--device", "cpu")
+    names = ("fake:any", "openai:m", "vllm:m", "transformers:m", "nanotron:m", "gemini:m")
+    found = {name: " ".join(model_comparison.named_contender(args, name).flags) for name in names}
+    assert found == {
+        "fake:any": "",
+        "openai:m": "--base-url http://127.0.0.1:1/v1 --chat-template off",
+        "vllm:m": "--chat-template off",
+        "transformers:m": "--device cpu --chat-template off",
+        "nanotron:m": "--device cpu",
+        "gemini:m": "",
+    }
 
 
 def test_the_documents_constants(monkeypatch):

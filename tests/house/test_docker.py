@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,10 +61,72 @@ def test_compose_file():
 
 
 def test_the_image_copies_what_exists():
-    text = (FOLDER / "Dockerfile").read_text()
-    sources = [name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    sources = copied()
     assert {"src", "pyproject.toml"} <= set(sources)
     assert not [name for name in sources if not (ROOT / name).exists()]
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies from the build context."""
+    text = (FOLDER / "Dockerfile").read_text()
+    return [name for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
+
+
+def test_the_build_context_has_what_is_copied_and_little_else():
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*", "nothing enters that is not named"
+    kept = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert kept == set(copied())
+    assert not [name for name in kept if name.split("/")[0] in (".git", ".venv", "results", "tests")]
+    later = rules[max(rules.index(f"!{name}") for name in kept) + 1 :]
+    assert {f"examples/llama4-scout/{place}" for place in ("comparison_results", "hf_cache", "offload_folder")} <= set(
+        later
+    )
+
+
+STAND_IN = """#!/usr/bin/env bash
+printf '%s\\n' "docker $*" >> "$DOCKER_LOG"
+[ "$1" != info ] || echo "Runtimes: nvidia runc"
+"""
+
+
+def test_a_docker_command_is_given_what_the_documents_say(tmp_path: Path):
+    """Without DRY_RUN, against a stand-in for docker in a copy of the folder."""
+    folder, commands = tmp_path / "scout", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    shutil.copy(FOLDER / "run-docker.sh", folder)
+    (commands / "docker").write_text(STAND_IN)
+    (commands / "docker").chmod(0o755)
+    key = "AIza-not-a-key-0123456789"
+    environment = {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "DOCKER_LOG": str(tmp_path / "log"),
+        "GEMINI_API_KEY": key,
+    }
+    for arguments in (
+        ["setup"],
+        ["compare", "1000"],
+        ["compare-full", "1000", "--models", "fake:any"],
+        ["llama"],
+        ["shell"],
+    ):
+        done = subprocess.run(
+            [folder / "run-docker.sh", *arguments], env=environment, capture_output=True, text=True, timeout=30
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    asked = [line for line in (tmp_path / "log").read_text().splitlines() if " run " in line or " build" in line]
+    run = "docker compose run --rm scout"
+    assert asked == [
+        "docker compose build",
+        f"{run} ./setup_and_run.sh",
+        f"{run} python model_comparison.py --char-count 1000 --test-mode",
+        f"{run} python model_comparison.py --char-count 1000 --models fake:any",
+        f"{run} python long_context_test.py",
+        f"{run} bash",
+    ]
+    assert key not in (tmp_path / "log").read_text(), "the key is handed in by name, not on a command line"
+    assert {path.name for path in folder.iterdir()} >= {"comparison_results", "hf_cache", "offload_folder"}
 
 
 @pytest.mark.parametrize("script", ["long_context_test.py", "model_comparison.py"])

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
+from infini_eval.testing.model_servers import transformers_serve
 from infini_eval.testing.scripted_server import ScriptedServer, Step
 from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
-from infini_eval.testing.transformers_serve import transformers_serve
 
 pytest.importorskip("openai")
 ROOT = Path(__file__).resolve().parents[2]

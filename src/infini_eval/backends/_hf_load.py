@@ -38,11 +38,16 @@ def read_config(path: str, trust_remote_code: bool) -> Any:
         ) from None
 
 
-def fingerprint(path: str, config: Any) -> str:
+def model_name(path: str) -> str:
+    """A hub id as it is, a folder by its last name."""
+    return Path(path).resolve().name if Path(path).is_dir() else path
+
+
+def fingerprint(path: str, commit: str | None) -> str:
     """The hub's commit, or sha256 over config.json and, for each weight file, its name, size and both ends (64 KiB)."""
     folder = Path(path)
     if not folder.is_dir():
-        return str(getattr(config, "_commit_hash", None) or path)
+        return commit or path
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size

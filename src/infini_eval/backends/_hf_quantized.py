@@ -13,6 +13,7 @@ BITS = {"4bit": 4, "8bit": 8}
 KEPT = ("lm_head", "embed_out", "output")  # bitsandbytes leaves the head as it is
 MOST_LEFT_OUT = 0.10  # of all weights that a matmul reads, beyond embeddings and head
 TOLERANCE = 0.10
+PACKED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,23 @@ def check_footprint(model: Any, planned: QuantizationPlan, quantization: str) ->
             f"{size(planned.bytes)}: not everything was quantised",
             next_step="leave --quantization out, or report the model and the versions of bitsandbytes and transformers",
         )
+
+
+def use_plain_kernels_where_needed(model: torch.nn.Module) -> int:
+    """Layers (their number) whose shape the packed 4-bit CPU kernel of bitsandbytes cannot take, set to its ordinary one.
+
+    On processors with AVX512-BF16 it packs a weight [N, K] in blocks of 32 rows and one block of absmax, and fails in the
+    middle of the first forward where N or K is no multiple of them (read in bitsandbytes 0.50.2: Linear4bit.forward).
+    """
+    odd = 0
+    layer: Any  # a Linear4bit of bitsandbytes
+    for layer in model.modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            rows, columns = layer.weight.quant_state.shape
+            if rows % PACKED_ROWS or columns % layer.weight.quant_state.blocksize:
+                layer.support_avx512bf16_for_cpu = False
+                odd += 1
+    return odd
 
 
 def size(count: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import threading
@@ -16,6 +15,7 @@ import numpy as np
 
 from infini_eval.backends._backend import NO_IDS, Prepared, Rows
 from infini_eval.backends._data_parallel import data_parallel_mesh
+from infini_eval.backends._json_flag import json_object
 from infini_eval.backends._keys import hide_keys
 from infini_eval.backends._reply_cache import Reply, open_cache
 from infini_eval.backends._retry import Retry, SampleFailed
@@ -24,12 +24,12 @@ from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
 from infini_eval.engine.batching import Batch
-from infini_eval.errors import ConfigError
 from infini_eval.records import NeedlePosition, Response, Sample
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]
 MOST_CHARS_PER_TOKEN = 10  # ordinary text has 2 to 5, boilerplate up to 7: beyond, something was cut
+EXAMPLE = '{"reasoning_effort": "low"}'
 NO_TOKENIZER = (
     "without --tokenizer the prompts' tokens are not known here: truncation by the server is noticed only where it cuts "
     "more than about half, and needle positions are not recorded in tokens"
@@ -46,7 +46,7 @@ class Remote(ABC):
         self._settings = config.backend_settings.requests
         self.mesh = data_parallel_mesh(config.topology, world, config.backend)
         self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
-        self.extra = _extra(self._settings.extra)
+        self.extra = json_object("--request-extra", self._settings.extra, EXAMPLE)
         self.notes = [] if self.tokenizer else [NO_TOKENIZER]
         self._cache = open_cache(self._settings.replies, config.save_path, config.overwrite)
         self._retry = Retry(self._settings.attempts, lambda: world.stop.requested)
@@ -177,18 +177,3 @@ class Remote(ABC):
             return None
         counted = f"{prepared.tokens:,} prompt tokens (as --tokenizer {self.tokenizer.name} counts them)"
         return f"truncated: the server read {read:,} of {counted}"
-
-
-def _extra(text: str | None) -> dict[str, Any]:
-    """The JSON object of --request-extra."""
-    if text is None:
-        return {}
-    try:
-        extra = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--request-extra {text!r} is not JSON: {error}", valid='{"reasoning_effort": "low"}'
-        ) from None
-    if not isinstance(extra, dict):
-        raise ConfigError(f"--request-extra {text!r} is not a JSON object", valid='{"reasoning_effort": "low"}')
-    return extra

@@ -24,6 +24,7 @@ CONNECT_S = 30.0
 TOO_LONG = ("context length", "context_length", "maximum context", "too long", "max_model_len", "input tokens")
 NO_CREDIT = "insufficient_quota"  # a 429 that does not pass
 PINNED = "pinned to"  # transformers serve: it serves another model
+NO_TEMPLATE = " (some servers answer so where the model has no chat template: --chat-template off)"
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
 
@@ -76,7 +77,9 @@ class Backend(Remote):
             answer = endpoint.create(**request["body"], extra_body=request["extra_body"] or None)
         except (self._openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
             raise self._translated(error) from None
-        return _reply(answer, chat=self._chat)
+        reply = _reply(answer, chat=self._chat)
+        _refuse_cut_answer(reply, {**request["body"], **request["extra_body"]})
+        return reply
 
     def _is_chat(self, asked: Literal["auto", "on", "off"]) -> bool:
         """auto: completions only for a model whose tokenizer is known to have no chat template."""
@@ -99,7 +102,7 @@ class Backend(Remote):
     def _translated(self, error: Exception) -> Exception:
         """What an error of the client means for the sample or the run."""
         if isinstance(error, self._openai.APIStatusError):
-            return _of_status(error, self._config.model_path)
+            return _of_status(error, self._config.model_path, NO_TEMPLATE if self._chat and self._base_url else "")
         if _unreachable(error):
             return self._cannot_connect(error)
         if isinstance(error, self._openai.APITimeoutError):
@@ -140,12 +143,23 @@ def _reply(answer: Any, *, chat: bool) -> Reply:
     return Reply(text or "", finish, getattr(usage, "prompt_tokens", None), said)
 
 
-def _of_status(error: Any, model: str) -> Exception:
+def _refuse_cut_answer(reply: Reply, body: Mapping[str, Any]) -> None:
+    """SampleFailed where the answer ended short of what was asked for: the prompt had filled the server's window."""
+    asked, said = body.get("max_completion_tokens") or body.get("max_tokens"), reply.details.get("completion_tokens")
+    if reply.finish_reason == "length" and asked and said is not None and said < asked:
+        raise SampleFailed(
+            f"truncated: the server ended the answer after {said:,} of {asked:,} tokens: prompt and answer do not fit "
+            "into its context"
+        )
+
+
+def _of_status(error: Any, model: str, hint: str) -> Exception:
     status, message = error.status_code, hide_keys(_message(error))
     if error.code == NO_CREDIT:
         return refused(status, message)
     if status in AGAIN:
-        return TryAgain(f"status {status}: {message}", _retry_after_s(error.response.headers))
+        text = f"status {status}: {message}{hint if status == 500 else ''}"
+        return TryAgain(text, _retry_after_s(error.response.headers))
     if status in (400, 413, 422) and any(words in message.lower() for words in TOO_LONG):
         return SampleFailed(f"the prompt is too long for this server: {message}")
     if status == 400 and "chat template" in message.lower():

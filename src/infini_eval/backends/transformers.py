@@ -6,8 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from infini_eval.backends import _hf_load, _hf_quantized
 from infini_eval.backends._backend import Prepared, Rows
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._hf_generate import Generator
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
@@ -27,6 +25,9 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
 from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
+
+if TYPE_CHECKING:
+    from infini_eval.backends._hf_generate import Generator
 
 logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
@@ -57,7 +58,7 @@ class Backend:
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
         return {
-            "name": model_name(self._config.model_path),
+            "name": _hf_load.model_name(self._config.model_path),
             "kind": self._hf.model_type,
             "parameters": sum(parameter.numel() for parameter in self._skeleton.parameters()),
             "segment_length": None,
@@ -71,7 +72,7 @@ class Backend:
 
     def identity(self) -> Mapping[str, Any]:
         return {
-            "checkpoint": _hf_load.fingerprint(self._config.model_path, self._hf),
+            "checkpoint": _hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None)),
             "model": {"dtype": self._dtype, "quantization": self._loading.quantization},
             **self._prompts.identity,
             "sampling": asdict(self._config.sampling),
@@ -126,6 +127,8 @@ class Backend:
     def load(self) -> None:
         import transformers
 
+        from infini_eval.backends._hf_generate import Generator
+
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         began = time.perf_counter()
@@ -139,6 +142,7 @@ class Backend:
         )
         if self._loading.quantization:
             _hf_quantized.check_footprint(model, self._planned, self._loading.quantization)
+            _hf_quantized.use_plain_kernels_where_needed(model)
         logger.info(
             "%s: %s of weights in %s, loaded in %.1f s; prompts as %s",
             self._config.model_path,
@@ -209,8 +213,3 @@ class Backend:
                 longest,
                 limit,
             )
-
-
-def model_name(path: str) -> str:
-    """A hub id as it is, a folder by its last name."""
-    return Path(path).resolve().name if Path(path).is_dir() else path

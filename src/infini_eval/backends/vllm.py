@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from infini_eval.backends import _hf_load, _vllm_engine
 from infini_eval.backends._backend import Prepared, Rows
 from infini_eval.backends._hf_prompts import HfPrompts
-from infini_eval.backends._packages import require, versions
+from infini_eval.backends._json_flag import json_object
+from infini_eval.backends._packages import versions
 from infini_eval.config import EvalConfig, LoadSettings
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
@@ -20,48 +22,48 @@ from infini_eval.errors import BackendError, ConfigError, TopologyError
 from infini_eval.records import Response, Sample
 
 ROWS = 64  # vLLM schedules them itself; answers are on disk after so many
-NOTE = "vLLM has an environment of its own: serve the model there with `vllm serve MODEL`, and use --backend openai --base-url"
 
 
 class Backend:
     """vLLM starts its own worker processes: --tp and --pp are its sizes, and this runs without torchrun."""
 
     def __init__(self, config: EvalConfig, world: World) -> None:
-        if world.world_size > 1 or (config.topology.dp or 1) > 1:
-            raise TopologyError(
-                f"{world.world_size} processes, --dp {config.topology.dp}: vLLM starts its own",
-                valid="one process; --tp and --pp are passed on to vLLM",
-                next_step="start it with python instead of torchrun",
-            )
-        loading = config.backend_settings.loading
-        if loading != LoadSettings(trust_remote_code=loading.trust_remote_code):
-            raise ConfigError(
-                "of the loading flags, vLLM takes --trust-remote-code only", valid="vllm serve with its own flags"
-            )
-        self._vllm = require("vllm", extra="vllm", purpose="the backend vllm", note=NOTE)
-        self._config, self._loading, self.mesh = config, loading, Mesh()
+        _refuse_what_it_does_not_take(config, world)
+        self._extra = json_object("--vllm-extra", config.backend_settings.loading.vllm_extra, _vllm_engine.EXAMPLE)
+        self._vllm = _vllm_engine.import_vllm()
+        self._config, self.mesh = config, Mesh()
+        self._hf = _vllm_engine.config_of(config.model_path)
+        self._dtype = _vllm_engine.dtype_of(self._hf, config.model.dtype)
         self._prompts = HfPrompts(
             config.tokenizer or config.model_path,
             chat_template=config.backend_settings.chat_template,
-            trust_remote_code=loading.trust_remote_code,
+            trust_remote_code=config.backend_settings.loading.trust_remote_code,
         )
         self.notes: list[str] = []
         self._llm: Any = None
-        self._longest = 0
+        self._longest = self._limit = 0
 
     def model_facts(self) -> Mapping[str, Any]:
         unknown = dict.fromkeys(("parameters", "segment_length", "memory", "memory_query"))
-        return {"name": self._config.model_path, "kind": "vllm", "dtype": self._config.model.dtype or "auto", **unknown}
+        name = _hf_load.model_name(self._config.model_path)
+        return {"name": name, "kind": self._hf.get("model_type", "vllm"), "dtype": self._dtype, **unknown}
 
     def identity(self) -> Mapping[str, Any]:
-        model = {"name": self._config.model_path, "dtype": self._config.model.dtype or "auto"}
-        return {"model": model, **self._prompts.identity, "sampling": asdict(self._config.sampling)}
+        extra = {name: value for name, value in self._extra.items() if name not in _vllm_engine.PLACEMENT}
+        return {
+            "checkpoint": _hf_load.fingerprint(self._config.model_path, self._hf.get("_commit_hash")),
+            "model": {"dtype": self._dtype, "vllm_extra": extra},
+            **self._prompts.identity,
+            "sampling": asdict(self._config.sampling),
+        }
 
     def environment(self) -> Mapping[str, Any]:
+        topology = self._config.topology
         return {
             "ckpt_path": self._config.model_path,
-            "topology": {"dp": 1, "tp": self._config.topology.tp or 1, "pp": self._config.topology.pp or 1},
-            "packages": versions("vllm", "torch", "transformers"),
+            "topology": {"dp": 1, "tp": topology.tp or 1, "pp": topology.pp or 1},
+            "vllm_extra": self._extra,
+            "packages": versions("torch", "transformers") | {"vllm": self._vllm.__version__},
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
@@ -76,36 +78,42 @@ class Backend:
         return plan_batches(lengths, None, self._config.batch_size or ROWS, largest)
 
     def load(self) -> None:
-        try:
-            self._llm = self._start()
-        except (ValueError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:500]
-            raise BackendError(f"vLLM could not start with {self._config.model_path!r}: {reason}") from None
-
-    def _start(self) -> Any:
-        return self._vllm.LLM(
-            model=self._config.model_path,
-            tokenizer=self._config.tokenizer,
-            dtype=self._config.model.dtype or "auto",
-            tensor_parallel_size=self._config.topology.tp or 1,
-            pipeline_parallel_size=self._config.topology.pp or 1,
-            max_model_len=self._longest + self._config.max_new_tokens,
-            trust_remote_code=self._loading.trust_remote_code,
-            enable_chunked_prefill=True,
-        )
+        longest = self._longest + self._config.max_new_tokens
+        self._llm = _vllm_engine.start(self._vllm, self._config, dtype=self._dtype, longest=longest, extra=self._extra)
+        self._limit = self._llm.llm_engine.vllm_config.model_config.max_model_len
 
     def answer(
         self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._llm is not None, "load() comes first"
         for batch, prepared in work:
-            rows, began = [prepared[row] for row in batch.rows], time.perf_counter()
-            prompts = [{"prompt_token_ids": row.ids.tolist()} for row in rows]
-            outputs = self._llm.generate(prompts, [self._sampling(row) for row in batch.rows], use_tqdm=False)
-            seconds = (time.perf_counter() - began) / len(rows)
-            yield batch, [_response(*pair, seconds) for pair in zip(rows, outputs, strict=True)]
+            yield batch, self._answered({row: prepared[row] for row in batch.rows})
             if on_tokens is not None:
-                on_tokens(sum(row.tokens for row in rows))
+                on_tokens(sum(prepared[row].tokens for row in batch.rows))
+
+    def _answered(self, rows: Mapping[int, Prepared]) -> list[Response]:
+        """One response a row, in their order; rows that vLLM would have to cut are not sent."""
+        budget = self._config.max_new_tokens
+        fits = {row: item for row, item in rows.items() if item.tokens + budget <= self._limit}
+        answered = dict(zip(fits, self._generated(fits), strict=True))
+        return [answered.get(row) or _too_long(item, budget, self._limit) for row, item in rows.items()]
+
+    def _generated(self, rows: Mapping[int, Prepared]) -> list[Response]:
+        if not rows:
+            return []
+        prompts = [{"prompt_token_ids": item.ids.tolist()} for item in rows.values()]
+        began = time.perf_counter()
+        try:
+            outputs = self._llm.generate(prompts, [self._sampling(row) for row in rows], use_tqdm=False)
+        except Exception as error:
+            if not type(error).__module__.startswith("vllm."):
+                raise  # a mistake of ours, not the engine's end
+            raise BackendError(
+                f"vLLM stopped: {' '.join(str(error).split())[:500]}",
+                next_step="mend this and run the same command again: it continues where it stopped",
+            ) from None
+        seconds = (time.perf_counter() - began) / len(rows)
+        return [self._response(*pair, seconds) for pair in zip(rows.values(), outputs, strict=True)]
 
     def _sampling(self, row: int) -> Any:
         sampling = self._config.sampling
@@ -117,13 +125,35 @@ class Backend:
             seed=sampling.seed + row if sampling.temperature > 0 else None,
         )
 
+    def _response(self, prepared: Prepared, output: Any, seconds: float) -> Response:
+        answer, read = output.outputs[0], len(output.prompt_token_ids)
+        if read < prepared.tokens:
+            problem = f"truncated: vLLM read {read:,} of {prepared.tokens:,} prompt tokens"
+            return Response("", [], read, "error", seconds, problem)
+        stopped = answer.finish_reason == "stop"
+        ids = list(answer.token_ids)[: -1 if stopped else None]  # the stop token is no part of the answer
+        return Response(self._prompts.tokenizer.decode(ids), ids, read, "stop" if stopped else "length", seconds)
 
-def _response(prepared: Prepared, output: Any, seconds: float) -> Response:
-    answer, read = output.outputs[0], len(output.prompt_token_ids)
-    if read < prepared.tokens:
-        return Response(
-            "", [], read, "error", seconds, f"truncated: vLLM read {read:,} of {prepared.tokens:,} prompt tokens"
+
+def _too_long(prepared: Prepared, budget: int, limit: int) -> Response:
+    asked = f"{prepared.tokens:,} tokens and an answer of {budget:,}"
+    problem = f"the prompt is too long: {asked}, but vLLM's max_model_len is {limit:,}"
+    return Response("", [], prepared.tokens, "error", 0.0, problem)
+
+
+def _refuse_what_it_does_not_take(config: EvalConfig, world: World) -> None:
+    if world.world_size > 1 or (config.topology.dp or 1) > 1:
+        asked = f"{world.world_size} processes" if world.world_size > 1 else f"--dp {config.topology.dp}"
+        raise TopologyError(
+            f"{asked}: vLLM starts its own processes",
+            valid="one process; --tp and --pp are passed on to vLLM",
+            next_step="start it with python instead of torchrun, without --dp",
         )
-    return Response(
-        answer.text, list(answer.token_ids), read, "stop" if answer.finish_reason == "stop" else "length", seconds
-    )
+    if config.model.device not in (None, "cpu"):  # "cpu" is what the command line fills in
+        raise ConfigError(f"--device {config.model.device}: vLLM finds its devices itself", valid="leave it out")
+    loading = config.backend_settings.loading
+    if replace(loading, trust_remote_code=False, vllm_extra=None) != LoadSettings():
+        raise ConfigError(
+            "of the loading flags, vLLM takes --trust-remote-code and --vllm-extra only",
+            valid="its own arguments in --vllm-extra, or vllm serve with its own flags",
+        )

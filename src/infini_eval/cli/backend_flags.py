@@ -51,6 +51,15 @@ def add_loading_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_vllm_flags(parser: argparse._ActionsContainer) -> None:
+    add_flag(
+        parser,
+        "--vllm-extra",
+        metavar="JSON",
+        help='further arguments of vLLM\'s LLM, as {"distributed_executor_backend": "ray", "max_model_len": 131072}',
+    )
+
+
 def add_request_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(
         parser,
@@ -144,6 +153,7 @@ def backend_settings(args: argparse.Namespace) -> BackendSettings:
         quantization=args.quantization,
         prefill_chunk=args.prefill_chunk,
         trust_remote_code=args.trust_remote_code,
+        vllm_extra=args.vllm_extra,
     )
     fake = FakeSettings(args.fake_horizon, args.fake_near_miss_rate, args.fake_failure_rate, args.fake_seconds)
     return BackendSettings(args.chat_template, requests, loading, fake)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli.generate_flags import DEFAULT_DEPTHS, add_arguments
 from infini_eval.cli.generate_output import check_place, push, write
-from infini_eval.cli.values import depth_list
+from infini_eval.cli.values import depth_list, option_pairs
 from infini_eval.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def config_of(args: argparse.Namespace, generator: Generator, tokenizer: Tokeniz
         seed=args.seed,
         id=args.id,
         task=args.task.replace("-", "_"),
-        options=_options(args.option),
+        options=option_pairs(args.option),
         control=args.control,
         haystack=args.haystack_dir or generator.haystack,
         haystack_per=args.haystack_per,
@@ -125,13 +125,6 @@ def _depths(args: argparse.Namespace, generator: Generator) -> tuple[float | Non
         raise ConfigError(f"--depth_percent {outside[0]:g} is outside 0..100", valid="percent of the haystack: 0..100")
     whole = all(depth is not None and float(depth).is_integer() for depth in chosen)
     return tuple(int(depth) for depth in chosen) if whole else chosen
-
-
-def _options(pairs: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def settings_of(config: GenerateConfig, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def local_contender(args: argparse.Namespace, model: str, backend: str = "transf
             flags += ["--offload-folder", "offload_folder"]
         if not args.tp and args.device != "cpu":
             flags += ["--device-map", "auto"]
+    flags += _chat(args, backend)
     return Contender(backend, model, tuple(flags), processes=args.tp or 1)
 
 
@@ -137,7 +138,13 @@ def named_contender(args: argparse.Namespace, name: str) -> Any:
         return local_contender(args, model, backend)
     if backend == "gemini":
         return Contender(backend, model, environment=_gemini_key(args))
-    return Contender(backend, model, tuple(_pair("--base-url", getattr(args, "base_url", None))))
+    served = _pair("--base-url", getattr(args, "base_url", None)) if backend == "openai" else []
+    return Contender(backend, model, (*served, *_chat(args, backend)))
+
+
+def _chat(args: argparse.Namespace, backend: str) -> list[str]:
+    asked = backend in ("transformers", "openai", "vllm") and args.chat_template != "auto"
+    return ["--chat-template", args.chat_template] if asked else []
 
 
 def _gemini_key(args: argparse.Namespace) -> dict[str, str]:

@@ -168,7 +168,10 @@ def _say(entry: dict[str, Any]) -> None:
     elif "loading" in entry:
         loading = entry["loading"]
         words = f"loaded in {loading['load_seconds']:.1f} s, tokenised in {loading['tokenise_seconds']:.1f} s"
-        words += f", {loading['loaded_bytes'] / 1e9:.2f} GB of weights, peak {loading['peak_bytes'] / 1e9:.2f} GB"
+        if loading["model"]["kind"] == "served":
+            words = f"the server was reached in {loading['load_seconds']:.1f} s; its memory is not known here"
+        elif loading["loaded_bytes"]:
+            words += f", {loading['loaded_bytes'] / 1e9:.2f} GB of weights, peak {loading['peak_bytes'] / 1e9:.2f} GB"
     else:
         verdict = "needle found" if entry["success"] else "needle NOT found"
         words = f"{verdict} in {entry['answer_seconds']:.1f} s; reply: {entry['reply'][:200]!r}"

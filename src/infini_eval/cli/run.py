@@ -20,16 +20,21 @@ from infini_eval.cli.backend_flags import (
     add_loading_flags,
     add_prompt_flags,
     add_request_flags,
+    add_vllm_flags,
     backend_settings,
 )
 from infini_eval.cli.passkey import eval_config, evaluate_and_report
-from infini_eval.cli.values import token_count
+from infini_eval.cli.values import option_pairs, token_count
 from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 
 COMPUTING_HERE = ("nanotron", "transformers")  # vLLM's workers must find CUDA untouched
 COMPUTING = (*COMPUTING_HERE, "vllm")
-ATTENTION = {"nanotron": ("sdpa", "flash_attn"), "transformers": ("sdpa", "flash_attn", "eager", "flex")}
+ATTENTION = {
+    "nanotron": ("sdpa", "flash_attn"),
+    "transformers": ("sdpa", "flash_attn", "eager", "flex"),
+    "vllm": ("sdpa",),  # the flag's default: vLLM chooses its kernels itself
+}
 
 # Groups of flags and the backends that read them: a flag given to another backend is an error, not silently ignored.
 GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], None]]] = {
@@ -37,6 +42,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], 
     "nanotron": (("nanotron",), flags.add_native_flags),
     "prompts": (("transformers", "vllm", "openai", "gemini"), add_prompt_flags),
     "Hugging Face models": (("transformers", "vllm"), add_loading_flags),
+    "vllm": (("vllm",), add_vllm_flags),
     "servers": (("openai", "gemini"), add_request_flags),
     "fake": (("fake",), add_fake_flags),
 }
@@ -126,20 +132,13 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
         task=task.name,
         backend=backend,
         backend_settings=backend_settings(args),
-        task_options=tuple(_option_pairs(args.option).items()),
+        task_options=tuple(option_pairs(args.option).items()),
         context_window=args.context_window,
     )
     task.with_defaults(dict(config.task_options))  # an unknown option is said before torch is imported
     if backend in COMPUTING_HERE or config.model.device is not None:
         return config
     return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed in this process
-
-
-def _option_pairs(pairs: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _check_name(kind: str, name: str) -> None:

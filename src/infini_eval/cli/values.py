@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
+from infini_eval.errors import ConfigError
+
 TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
 
 
@@ -39,6 +41,14 @@ def gigabytes(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes of at least 0 (valid: 0, 0.5, 4)")
     return number
+
+
+def option_pairs(words: list[str]) -> dict[str, str]:
+    """The values of a repeated --option NAME=VALUE by name; ConfigError for one that is no such pair."""
+    wrong = [word for word in words if "=" not in word]
+    if wrong:
+        raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
+    return dict(word.split("=", 1) for word in words)
 
 
 def depth_percent(text: str) -> float:
