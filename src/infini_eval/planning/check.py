@@ -14,7 +14,7 @@ from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
 from infini_eval.planning.native_shape import from_model_config
 from infini_eval.planning.nearest import nearest_settings
-from infini_eval.planning.text import gigabytes
+from infini_eval.planning.text import gigabytes, parts_in_words
 
 LISTED = 4
 
@@ -51,10 +51,7 @@ def architecture_of(footprint: Footprint) -> Architecture:
 
 def describe(plan: RankPlan) -> str:
     """The sum and its parts, in one clause."""
-    return (
-        f"{gigabytes(plan.total)} a rank (weights {gigabytes(plan.weights)}, state {gigabytes(plan.state.total)},"
-        f" activations {gigabytes(plan.activations)}, reserve {gigabytes(plan.reserve)})"
-    )
+    return f"{gigabytes(plan.total)} a rank ({parts_in_words(plan)})"
 
 
 def as_json(plan: RankPlan) -> dict[str, Any]:
@@ -64,6 +61,9 @@ def as_json(plan: RankPlan) -> dict[str, Any]:
         "kv_cache_bytes": plan.state.total,
         "activation_bytes": plan.activations,
         "logit_bytes": plan.logits,
+        "allocator_bytes": plan.allocator,
+        "library_bytes": plan.libraries,
+        "loading_bytes": plan.loading,
         "planned_bytes": plan.planned,
         "reserve_bytes": plan.reserve,
         "capacity_bytes": plan.capacity,

@@ -1,16 +1,17 @@
-"""Bytes on each rank at one context length and topology: weights, state, activations, logits, reserve."""
+"""Bytes on each rank at one context length and topology: weights, state, activations, logits, host, reserve."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
 from infini_eval.distributed.topology import MeshShape
 from infini_eval.engine.batching import CHUNK_TOKENS
-from infini_eval.planning.activations import AttentionKernel, StepShape, activation_bytes, logit_bytes
+from infini_eval.planning.activations import AttentionKernel, StepShape, heaviest_phase, logit_bytes
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.cache import StateBytes, state_bytes
+from infini_eval.planning.cache import StateBytes, state_blocks, state_bytes
 from infini_eval.planning.devices import Device
+from infini_eval.planning.host import LIBRARIES, allocator_bytes, loading_bytes
 from infini_eval.planning.weights import stage_weight_bytes
 
 TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
@@ -36,7 +37,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """Bytes on every rank of one pipeline stage (its tp shards and replicas are alike)."""
+    """Bytes on every rank of one pipeline stage (its tp shards and replicas are alike).
+
+    `allocator` (freed blocks that the host's allocator keeps), `libraries` (their code) and `loading` (beyond the weights,
+    while they are read, before anything else exists) are counted where the device is the host's own memory.
+    """
 
     stage: int
     layers: range
@@ -44,13 +49,21 @@ class RankPlan:
     state: StateBytes
     activations: int
     logits: int
+    allocator: int
+    libraries: int
+    loading: int
     reserve: int
     capacity: int
 
     @property
     def planned(self) -> int:
-        """Without the reserve: what a measurement of the allocator should show."""
-        return self.weights + self.state.total + self.activations + self.logits
+        """Without the reserve: the peak that a measurement should show."""
+        return self.weights + self.libraries + max(self.loading, self.working)
+
+    @property
+    def working(self) -> int:
+        """Tensors and freed blocks beside the weights, while a batch is answered."""
+        return self.state.total + self.activations + self.logits + self.allocator
 
     @property
     def total(self) -> int:
@@ -96,31 +109,50 @@ def _plan_stage(
     stages: list[range],
 ) -> RankPlan:
     dtype = settings.dtype or architecture.dtype
-    kv_dtype = settings.kv_dtype or dtype
-    layers = stages[index]
+    layers, last = stages[index], index == len(stages) - 1
     in_flight = settings.batches_in_flight or (mesh.pp if architecture.engine == "native" else 1)
     weights = stage_weight_bytes(architecture, layers, dtype, settings.quantization, mesh.tp)
     state = state_bytes(
         architecture,
         context,
-        kv_dtype=kv_dtype,
+        kv_dtype=settings.kv_dtype or dtype,
         memory_dtype=settings.memory_dtype,
         layers=layers,
         tp=mesh.tp,
         batch=settings.batch * in_flight,
     )
-    step = StepShape(
+    phase = heaviest_phase(architecture, _step(architecture, context, device, mesh, settings))
+    logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
+    allocator = libraries = loading = 0
+    if device.kind == "cpu":
+        blocks = state_blocks(state, len(layers), in_flight, architecture.keeps_memory)
+        allocator = allocator_bytes([*phase, *blocks])
+        libraries, loading = LIBRARIES, loading_bytes(architecture, layers, dtype, mesh.tp)
+    plan = RankPlan(
+        stage=index,
+        layers=layers,
+        weights=weights,
+        state=state,
+        activations=round(sum(phase)),
+        logits=logits,
+        allocator=allocator,
+        libraries=libraries,
+        loading=loading,
+        reserve=0,
+        capacity=device.capacity,
+    )
+    return replace(plan, reserve=device.reserve(plan.planned))
+
+
+def _step(architecture: Architecture, context: int, device: Device, mesh: MeshShape, settings: Settings) -> StepShape:
+    dtype = settings.dtype or architecture.dtype
+    return StepShape(
         tokens=chunk_of(architecture, device, settings),
         context=context,
         rows=settings.batch,
         tp=mesh.tp,
         dtype=dtype,
-        kv_dtype=kv_dtype,
+        kv_dtype=settings.kv_dtype or dtype,
         memory_dtype=settings.memory_dtype,
         kernel=settings.kernel,
     )
-    activations = activation_bytes(architecture, step)
-    last = index == len(stages) - 1
-    logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
-    reserve = device.reserve(weights + state.total + activations + logits)
-    return RankPlan(index, layers, weights, state, activations, logits, reserve, device.capacity)

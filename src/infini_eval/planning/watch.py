@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infini_eval.config import EvalConfig
-from infini_eval.distributed.device_memory import peak_bytes, used_bytes
+from infini_eval.distributed.device_memory import peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.planning.check import as_json, check, describe
 from infini_eval.planning.text import gigabytes
@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryWatch:
-    """Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
+    """The most that loading and answering use, beyond what is used before: planned, then measured.
+
+    Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
 
     batches: (rows, tokens of the longest row with its answer) of each batch to come. A backend without `footprint()`,
     or whose footprint is None, computes elsewhere: nothing is planned and nothing measured.
@@ -28,6 +30,7 @@ class MemoryWatch:
         footprint = backend.footprint() if hasattr(backend, "footprint") else None
         self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
         self._before = used_bytes(world.device)
+        restart_peak(world.device)
         if self._plan is None or not world.is_main:
             return
         logger.info("planned: %s of %s free", describe(self._plan), gigabytes(self._plan.capacity))
