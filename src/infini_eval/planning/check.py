@@ -19,12 +19,18 @@ from infini_eval.planning.text import gigabytes, parts_in_words
 LISTED = 4
 
 
-def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan:
-    """The plan of this rank for the batch that needs most; ConfigError where it does not fit and `refuse` is set.
+def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan | None:
+    """The plan of this rank for the batch that needs most; None where the planner does not know such a model.
 
-    batches: (rows, tokens of the longest row with its answer) of each batch.
+    batches: (rows, tokens of the longest row with its answer) of each batch. With `refuse` set, ConfigError where it does
+    not fit and where there is no plan.
     """
-    architecture = architecture_of(footprint)
+    try:
+        architecture = architecture_of(footprint)
+    except ConfigError as error:
+        if not refuse:
+            return None
+        raise _no_plan(footprint, error) from None
     device = _device(footprint)
     longest: dict[int, int] = {}
     for rows, tokens in batches:
@@ -47,6 +53,15 @@ def architecture_of(footprint: Footprint) -> Architecture:
     if isinstance(footprint.model, ModelConfig):
         return from_model_config(footprint.model, footprint.name)
     return from_hf_config(footprint.model, footprint.name)
+
+
+def _no_plan(footprint: Footprint, error: ConfigError) -> ConfigError:
+    kind = "" if isinstance(footprint.model, ModelConfig) else f" (model_type {footprint.model.get('model_type')!r})"
+    return ConfigError(
+        f"no memory plan can be made for {footprint.name}{kind}: {error.problem}",
+        valid="models whose config.json has the keys of a decoder with attention, such as Llama, Qwen, Gemma, DeepSeek",
+        next_step="--no-plan runs it without a plan",
+    )
 
 
 def describe(plan: RankPlan) -> str:
