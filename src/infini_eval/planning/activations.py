@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from infini_eval.planning.activations_native import native_phases
-from infini_eval.planning.activations_transformers import eager_softmax_bytes, expert_bytes, transformers_phases
+from infini_eval.planning.activations_transformers import (
+    eager_softmax_bytes,
+    expert_bytes,
+    transformers_phases,
+    transformers_steps,
+)
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.step_shape import AttentionKernel, Phase, StepShape
 
 __all__ = [
     "AttentionKernel",
     "StepShape",
-    "activation_bytes",
     "eager_softmax_bytes",
     "expert_bytes",
     "heaviest_phase",
     "logit_bytes",
+    "steps_of",
 ]
 
 
+def steps_of(architecture: Architecture, step: StepShape) -> list[StepShape]:
+    """The steps of a prefill among which the heaviest is."""
+    return [step] if architecture.engine == "native" else transformers_steps(step)
+
+
 def heaviest_phase(architecture: Architecture, step: StepShape) -> Phase:
-    """The tensors of the phase that needs most, over a prefill's steps and, in each, over a layer's phases."""
+    """The tensors of the phase of a layer that needs most in one step."""
     phases = (native_phases if architecture.engine == "native" else transformers_phases)(architecture, step)
     return max(phases, key=sum)
-
-
-def activation_bytes(architecture: Architecture, step: StepShape) -> int:
-    """The sum of the heaviest phase."""
-    return round(sum(heaviest_phase(architecture, step)))
 
 
 def logit_bytes(architecture: Architecture, positions: int = 1, rows: int = 1, tp: int = 1) -> int:

@@ -13,16 +13,15 @@ from infini_eval.planning.step_shape import Phase, StepShape, widths
 from infini_eval.planning.weights import kv_heads_of_a_shard
 
 
-def transformers_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
-    """The phases of one layer in the last whole step of a prefill, and in the shorter one that may follow it."""
+def transformers_steps(step: StepShape) -> list[StepShape]:
+    """The last whole step of a prefill, and the shorter one that may follow it."""
     whole = step.context // step.tokens * step.tokens
     rest = step.context - whole
     steps = [replace(step, context=whole)] if whole else []
-    steps += [replace(step, tokens=rest)] if rest else []
-    return [phase for each in steps for phase in _phases_of_a_step(architecture, each)]
+    return steps + ([replace(step, tokens=rest)] if rest else [])
 
 
-def _phases_of_a_step(architecture: Architecture, step: StepShape) -> list[Phase]:
+def transformers_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
     """Growing the cache, attention, MLP, experts; the embedded tokens, the mask and windows' last steps stay."""
     w = widths(architecture, step.tp)
     token = step.new_tokens * step.value_bytes
@@ -30,10 +29,10 @@ def _phases_of_a_step(architecture: Architecture, step: StepShape) -> list[Phase
     phases = [
         [value * token for value in (w.d, w.d, w.q, w.q, w.k, w.k, w.k)] + [_growth(architecture, step)],
         [value * token for value in (w.d, w.d, w.q, w.q)] + _kernel(architecture, step),
-        [value * token for value in (w.d, w.d, w.d, w.inner, w.inner, w.inner)],
+        [value * token for value in (w.d, w.d, w.inner, w.inner, w.inner)],
     ]
     if architecture.num_experts:
-        phases.append([w.d * token, w.d * token, *_experts(architecture, step)])
+        phases.append([w.d * token, *_experts(architecture, step)])
     return [stays + phase for phase in phases]
 
 

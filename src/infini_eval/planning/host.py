@@ -21,7 +21,13 @@ def allocator_bytes(blocks: Iterable[float]) -> int:
     Knuth's fifty-percent rule (The Art of Computer Programming, 2.5): where blocks of various sizes come and go and free
     neighbours are joined, as in glibc, there is one hole for every two live blocks.
     """
-    return round(sum(block for block in blocks if block <= HEAP_BLOCK) / 2)
+    return round(sum(block for block in blocks if block < HEAP_BLOCK) / 2)
+
+
+def unread_bytes(architecture: Architecture, dtype: str, quantizer: str, tp: int = 1) -> int:
+    """The head during the first step: transformers maps its files, and these pages come with the first logits."""
+    mapped = architecture.engine != "native" and architecture.dtype == dtype and quantizer == "none" and tp == 1
+    return architecture.head_parameters * bits_of(dtype) // 8 if mapped else 0
 
 
 def loading_bytes(architecture: Architecture, layers: range, dtype: str, tp: int = 1) -> int:

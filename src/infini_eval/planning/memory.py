@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
 from infini_eval.distributed.topology import MeshShape
 from infini_eval.engine.batching import CHUNK_TOKENS
-from infini_eval.planning.activations import AttentionKernel, StepShape, heaviest_phase, logit_bytes
+from infini_eval.planning.activations import AttentionKernel, StepShape, heaviest_phase, logit_bytes, steps_of
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.cache import StateBytes, state_blocks, state_bytes
 from infini_eval.planning.devices import Device
-from infini_eval.planning.host import LIBRARIES, allocator_bytes, loading_bytes
+from infini_eval.planning.host import LIBRARIES, allocator_bytes, loading_bytes, unread_bytes
+from infini_eval.planning.step_shape import Phase
 from infini_eval.planning.weights import stage_weight_bytes
 
 TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
@@ -112,16 +113,9 @@ def _plan_stage(
     layers, last = stages[index], index == len(stages) - 1
     in_flight = settings.batches_in_flight or (mesh.pp if architecture.engine == "native" else 1)
     weights = stage_weight_bytes(architecture, layers, dtype, settings.quantization, mesh.tp)
-    state = state_bytes(
-        architecture,
-        context,
-        kv_dtype=settings.kv_dtype or dtype,
-        memory_dtype=settings.memory_dtype,
-        layers=layers,
-        tp=mesh.tp,
-        batch=settings.batch * in_flight,
-    )
-    phase = heaviest_phase(architecture, _step(architecture, context, device, mesh, settings))
+    step = _step(architecture, context, device, mesh, settings)
+    state = _state(architecture, step, layers, in_flight)
+    activations, phase = _heaviest(architecture, step, layers, in_flight, _unread(architecture, device, step, settings))
     logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
     allocator = libraries = loading = 0
     if device.kind == "cpu":
@@ -133,7 +127,7 @@ def _plan_stage(
         layers=layers,
         weights=weights,
         state=state,
-        activations=round(sum(phase)),
+        activations=activations,
         logits=logits,
         allocator=allocator,
         libraries=libraries,
@@ -142,6 +136,42 @@ def _plan_stage(
         capacity=device.capacity,
     )
     return replace(plan, reserve=device.reserve(plan.planned))
+
+
+def _state(architecture: Architecture, step: StepShape, layers: range, in_flight: int) -> StateBytes:
+    return state_bytes(
+        architecture,
+        step.context,
+        kv_dtype=step.kv_dtype,
+        memory_dtype=step.memory_dtype,
+        layers=layers,
+        tp=step.tp,
+        batch=step.rows * in_flight,
+    )
+
+
+def _unread(architecture: Architecture, device: Device, step: StepShape, settings: Settings) -> int:
+    if device.kind != "cpu":
+        return 0
+    return unread_bytes(architecture, step.dtype, settings.quantization, step.tp)
+
+
+def _heaviest(
+    architecture: Architecture, step: StepShape, layers: range, in_flight: int, unread: int
+) -> tuple[int, Phase]:
+    """What the heaviest step needs beyond weights and the final state, and its tensors.
+
+    An earlier step finds a shorter cache; before the first logits, `unread` bytes of the weights are not there yet.
+    """
+    final = _state(architecture, step, layers, in_flight).total
+    found: list[tuple[float, Phase]] = []
+    for each in steps_of(architecture, step):
+        phase = heaviest_phase(architecture, each)
+        missing = final - _state(architecture, each, layers, in_flight).total
+        missing += unread if each.context <= each.tokens else 0
+        found.append((sum(phase) - missing, phase))
+    needed, phase = max(found, key=lambda pair: pair[0])
+    return max(0, round(needed)), phase
 
 
 def _step(architecture: Architecture, context: int, device: Device, mesh: MeshShape, settings: Settings) -> StepShape:
