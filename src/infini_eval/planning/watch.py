@@ -34,7 +34,7 @@ class MemoryWatch:
         self._before = used_bytes(world.device)
         restart_peak(world.device)
         if self._watches:
-            self._say(footprint.name)
+            self._say(config.model_path)
 
     def _say(self, name: str) -> None:
         if self._plan is None:
