@@ -39,7 +39,7 @@ def test_refusal_has_numbers_and_a_setting_that_fits():
     assert "some-8b" in text
     assert "16 x 8,000 tokens" in text
     assert "24.0 GB are free" in text
-    assert "--batch_size 1" in text
+    assert "--batch_size 2" in text
     assert "--no-plan" in text
 
 

@@ -10,7 +10,6 @@ from infini_eval.errors import ConfigError, TopologyError
 from infini_eval.planning.devices import Device, parse_gpus
 from infini_eval.planning.memory import Settings, plan_stages
 from infini_eval.planning.models import read_architecture
-from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.plan import longest_context, make_plan
 
 H100 = parse_gpus("1xH100-80GB")[1]
@@ -93,20 +92,6 @@ def test_stages_are_those_of_the_engine():
     for sizes in ({"num_hidden_layers": 7}, {"num_hidden_layers": 8, "vocab_size": 96000, "num_key_value_heads": 2}):
         with tempfile.TemporaryDirectory() as folder:
             check(Path(folder), **sizes)
-
-
-@pytest.mark.parametrize(
-    ("settings", "context", "expected"),
-    [
-        (Settings(batch=8), 100_000, "--batch 4"),
-        (Settings(), 450_000, "--attention flash"),
-        (Settings(dtype="float32"), 262_144, "--dtype bfloat16"),
-        (Settings(), 700_000, "--dp 1 --tp 2 --pp 1 (2 devices)"),
-    ],
-)
-def test_nearest_settings_fit(settings: Settings, context: int, expected: str):
-    assert not all(rank.fits for rank in plan_stages(LLAMA, context, H100, MeshShape(), settings))
-    assert expected in nearest_settings(LLAMA, context, H100, MeshShape(), settings)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
-_PLANNED_FROM = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 class Backend:
@@ -105,10 +104,9 @@ class Backend:
         return plan_batches(lengths, 1, self._config.batch_size, largest)
 
     def footprint(self) -> Footprint | None:
-        """What this rank will load and compute; None where that is spread over devices or cannot be read from the shape."""
-        loading, text = self._loading, self._hf.get_text_config()
-        spread = loading.device_map or loading.max_memory or loading.offload_folder
-        if spread or self._quantized_before or not all(hasattr(text, name) for name in _PLANNED_FROM):
+        """What this rank will load and compute; None where that is spread over devices, or the weights are packed."""
+        loading = self._loading
+        if loading.device_map or loading.max_memory or loading.offload_folder or self._quantized_before:
             return None
         return Footprint(
             model=self._hf.to_dict(),

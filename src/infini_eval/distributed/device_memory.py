@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import contextlib
 from pathlib import Path
 
 CGROUP_LIMITS = (
@@ -39,13 +39,24 @@ def used_bytes(device: str) -> int:
     return _status("/proc/self/status", "VmRSS")
 
 
+def restart_peak(device: str) -> None:
+    """Let the peak start anew from what is used now; where the kernel does not allow it, it stays the process's own."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_bytes(device: str) -> int:
-    """The most that this process has used."""
+    """The most that this process has used since `restart_peak`, or since it began."""
     if device != "cpu":
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return _status("/proc/self/status", "VmHWM")
 
 
 def _status(path: str, key: str) -> int:

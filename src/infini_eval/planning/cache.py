@@ -57,6 +57,15 @@ def state_bytes(
     return total
 
 
+def state_blocks(state: StateBytes, layers: int, batches: int, keeps_memory: bool) -> list[float]:
+    """The tensors that a state of `layers` alike layers and `batches` batches is made of, as bytes of each."""
+    buffers = 3 if keeps_memory else 2
+    parts = ((state.cache, 2), (state.open_segment, buffers), (state.memory, 1))
+    return [
+        total / (layers * batches * count) for total, count in parts if total for _ in range(layers * batches * count)
+    ]
+
+
 def bytes_a_token(architecture: Architecture, layer: Layer, kv_dtype: str, tp: int = 1) -> int:
     """Bytes that one more token adds to a layer's cache while its window is not full."""
     return _Widths(architecture, bits_of(kv_dtype) / 8, 4, tp).token(layer)

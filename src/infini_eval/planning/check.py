@@ -14,17 +14,23 @@ from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
 from infini_eval.planning.native_shape import from_model_config
 from infini_eval.planning.nearest import nearest_settings
-from infini_eval.planning.text import gigabytes
+from infini_eval.planning.text import gigabytes, parts_in_words
 
 LISTED = 4
 
 
-def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan:
-    """The plan of this rank for the batch that needs most; ConfigError where it does not fit and `refuse` is set.
+def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan | None:
+    """The plan of this rank for the batch that needs most; None where the planner does not know such a model.
 
-    batches: (rows, tokens of the longest row with its answer) of each batch.
+    batches: (rows, tokens of the longest row with its answer) of each batch. With `refuse` set, ConfigError where it does
+    not fit and where there is no plan.
     """
-    architecture = architecture_of(footprint)
+    try:
+        architecture = architecture_of(footprint)
+    except ConfigError:
+        if refuse:
+            raise
+        return None
     device = _device(footprint)
     plans = [_plan(architecture, footprint, device, *each, len(batches)) for each in _longest(batches)]
     worst, settings, tokens = max(plans, key=lambda each: each[0].total)
@@ -58,19 +64,27 @@ def rows_that_fit(footprint: Footprint, batches: Sequence[tuple[int, int]]) -> i
 
 
 def architecture_of(footprint: Footprint) -> Architecture:
-    """The shape that a backend named."""
-    if isinstance(footprint.model, ModelConfig):
-        return from_model_config(footprint.model, footprint.name)
-    return from_hf_config(footprint.model, footprint.name)
+    """The shape that a backend named; ConfigError where the planner does not know such a model."""
+    try:
+        if isinstance(footprint.model, ModelConfig):
+            return from_model_config(footprint.model, footprint.name)
+        return from_hf_config(footprint.model, footprint.name)
+    except ConfigError as error:
+        raise _no_plan(footprint, error) from None
+
+
+def _no_plan(footprint: Footprint, error: ConfigError) -> ConfigError:
+    kind = "" if isinstance(footprint.model, ModelConfig) else f" (model_type {footprint.model.get('model_type')!r})"
+    return ConfigError(
+        f"no memory plan can be made for {footprint.name}{kind}: {error.problem}",
+        valid="models whose config.json has the keys of a decoder with attention, such as Llama, Qwen, Gemma, DeepSeek",
+        next_step="--no-plan runs it without a plan",
+    )
 
 
 def describe(plan: RankPlan) -> str:
     """The sum and its parts, in one clause."""
-    return (
-        f"{gigabytes(plan.total)} a rank (weights {gigabytes(plan.weights)}, state {gigabytes(plan.state.total)},"
-        f" activations {gigabytes(plan.activations)}, reserve {gigabytes(plan.reserve)}"
-        + (f", kept prefixes {gigabytes(plan.prefix_cache)})" if plan.prefix_cache else ")")
-    )
+    return f"{gigabytes(plan.total)} a rank ({parts_in_words(plan)})"
 
 
 def as_json(plan: RankPlan) -> dict[str, Any]:
@@ -81,6 +95,9 @@ def as_json(plan: RankPlan) -> dict[str, Any]:
         "activation_bytes": plan.activations,
         "logit_bytes": plan.logits,
         "prefix_cache_bytes": plan.prefix_cache,
+        "allocator_bytes": plan.allocator,
+        "library_bytes": plan.libraries,
+        "loading_bytes": plan.loading,
         "planned_bytes": plan.planned,
         "reserve_bytes": plan.reserve,
         "capacity_bytes": plan.capacity,

@@ -31,7 +31,8 @@ class Device:
         return (GPU_RESERVE if self.kind == "cuda" else CPU_RESERVE) + round(planned * FRAGMENTATION)
 
 
-# What is sold as 80 GB shows 79.1 GiB to a process; vendors' data sheets for the dense bf16 peak and the bandwidth.
+# GiB that a process sees, dense bf16 peak, bytes a second. How each was checked stands in docs/planner.md: against pages
+# that repeat the vendors' data sheets, and capacities against torch's own messages; what could not be is marked there.
 _SHEETS = {
     "A100-40GB": (39.4, 312e12, 1.555e12),
     "A100-80GB": (79.1, 312e12, 2.039e12),
@@ -45,7 +46,7 @@ _SHEETS = {
     "L40S-48GB": (44.4, 362e12, 0.864e12),
     "MI300X-192GB": (191.9, 1307e12, 5.3e12),
     "RTX4090-24GB": (23.5, 165e12, 1.008e12),
-    "V100-32GB": (31.7, 125e12, 0.9e12),
+    "V100-32GB": (31.7, 125e12, 0.9e12),  # the peak is of fp16: this card has no bf16 units
 }
 CATALOGUE = {
     name: Device(name, "cuda", int(gib * GIB), flops, bandwidth) for name, (gib, flops, bandwidth) in _SHEETS.items()

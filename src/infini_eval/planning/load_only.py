@@ -28,7 +28,7 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
         tokenised = time.perf_counter()
         batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in backend.plan(prepared)]
         footprint = backend.footprint() if hasattr(backend, "footprint") else None
-        planned = None if footprint is None else as_json(check(footprint, batches, refuse=config.plan))
+        plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
         before = used_bytes(world.device)
         backend.load()
         loaded = time.perf_counter()
@@ -40,7 +40,7 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
             "prompt_tokens": max(item.tokens for item in prepared),
             "tokenise_seconds": tokenised - began,
             "load_seconds": loaded - tokenised,
-            "planned": planned,
+            "planned": None if plan is None else as_json(plan),
             "loaded_bytes": max(0, used_bytes(world.device) - before),
             "peak_bytes": peak_bytes(world.device),
         }

@@ -1,4 +1,4 @@
-"""Bytes on each rank at one context length and topology: weights, state, activations, logits, reserve."""
+"""Bytes on each rank at one context length and topology: weights, state, activations, logits, host, reserve."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
 from infini_eval.distributed.topology import MeshShape
 from infini_eval.engine.batching import CHUNK_TOKENS
-from infini_eval.planning.activations import AttentionKernel, StepShape, activation_bytes, logit_bytes
+from infini_eval.planning.activations import AttentionKernel, StepShape, heaviest_phase, logit_bytes, steps_of
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.cache import StateBytes, state_bytes
+from infini_eval.planning.cache import StateBytes, state_blocks, state_bytes
 from infini_eval.planning.devices import Device
+from infini_eval.planning.host import LIBRARIES, allocator_bytes, loading_bytes, unread_bytes
+from infini_eval.planning.step_shape import Phase
 from infini_eval.planning.weights import stage_weight_bytes
 
 TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
@@ -39,7 +41,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """Bytes on every rank of one pipeline stage (its tp shards and replicas are alike)."""
+    """Bytes on every rank of one pipeline stage (its tp shards and replicas are alike).
+
+    `allocator` (freed blocks that the host's allocator keeps), `libraries` (their code) and `loading` (beyond the weights,
+    while they are read, before anything else exists) are counted where the device is the host's own memory.
+    """
 
     stage: int
     layers: range
@@ -47,14 +53,22 @@ class RankPlan:
     state: StateBytes
     activations: int
     logits: int
+    prefix_cache: int
+    allocator: int
+    libraries: int
+    loading: int
     reserve: int
     capacity: int
-    prefix_cache: int = 0
 
     @property
     def planned(self) -> int:
-        """Without the reserve: what a measurement of the allocator should show."""
-        return self.weights + self.state.total + self.activations + self.logits + self.prefix_cache
+        """Without the reserve: the peak that a measurement should show."""
+        return self.weights + self.libraries + max(self.loading, self.working)
+
+    @property
+    def working(self) -> int:
+        """Tensors and freed blocks beside the weights, while a batch is answered."""
+        return self.state.total + self.activations + self.logits + self.prefix_cache + self.allocator
 
     @property
     def total(self) -> int:
@@ -100,37 +114,92 @@ def _plan_stage(
     stages: list[range],
 ) -> RankPlan:
     dtype = settings.dtype or architecture.dtype
-    kv_dtype = settings.kv_dtype or dtype
-    layers = stages[index]
+    layers, last = stages[index], index == len(stages) - 1
     in_flight = settings.batches_in_flight or (mesh.pp if architecture.engine == "native" else 1)
     weights = stage_weight_bytes(architecture, layers, dtype, settings.quantization, mesh.tp)
-    state = state_bytes(
-        architecture,
-        context,
-        kv_dtype=kv_dtype,
-        memory_dtype=settings.memory_dtype,
+    step = _step(architecture, context, device, mesh, settings)
+    state = _state(architecture, step, layers, in_flight)
+    steps = _steps(architecture, context, device, mesh, settings)
+    activations, phase = _heaviest(
+        architecture, steps, layers, in_flight, _unread(architecture, device, step, settings)
+    )
+    kept = min(settings.kept_bytes, (settings.kept_prefixes or 0) * state.memory // (settings.batch * in_flight))
+    logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
+    allocator = libraries = loading = 0
+    if device.kind == "cpu":
+        blocks = state_blocks(state, len(layers), in_flight, architecture.keeps_memory)
+        allocator = allocator_bytes([*phase, *blocks])
+        libraries, loading = LIBRARIES, loading_bytes(architecture, layers, dtype, mesh.tp)
+    plan = RankPlan(
+        stage=index,
         layers=layers,
-        tp=mesh.tp,
-        batch=settings.batch * in_flight,
+        weights=weights,
+        state=state,
+        activations=activations,
+        logits=logits,
+        prefix_cache=kept,
+        allocator=allocator,
+        libraries=libraries,
+        loading=loading,
+        reserve=0,
+        capacity=device.capacity,
+    )
+    return replace(plan, reserve=device.reserve(plan.planned))
+
+
+def _state(architecture: Architecture, step: StepShape, layers: range, in_flight: int) -> StateBytes:
+    return state_bytes(
+        architecture,
+        step.context,
+        kv_dtype=step.kv_dtype,
+        memory_dtype=step.memory_dtype,
+        layers=layers,
+        tp=step.tp,
+        batch=step.rows * in_flight,
     )
 
-    def step_of(rows: int) -> StepShape:
-        return StepShape(
-            tokens=chunk_of(architecture, device, replace(settings, batch=rows)),
-            context=context,
-            rows=rows,
-            tp=mesh.tp,
-            dtype=dtype,
-            kv_dtype=kv_dtype,
-            memory_dtype=settings.memory_dtype,
-            kernel=settings.kernel,
-        )
 
-    # samples that share a prefix are one row up to where they part
+def _unread(architecture: Architecture, device: Device, step: StepShape, settings: Settings) -> int:
+    if device.kind != "cpu":
+        return 0
+    return unread_bytes(architecture, step.dtype, settings.quantization, step.tp)
+
+
+def _heaviest(
+    architecture: Architecture, steps: list[StepShape], layers: range, in_flight: int, unread: int
+) -> tuple[int, Phase]:
+    """What the heaviest step needs beyond weights and the final state, and its tensors.
+
+    An earlier step finds a shorter cache; before the first logits, `unread` bytes of the weights are not there yet.
+    """
+    final = _state(architecture, steps[-1], layers, in_flight).total
+    found: list[tuple[float, Phase]] = []
+    for each in (each for step in steps for each in steps_of(architecture, step)):
+        phase = heaviest_phase(architecture, each)
+        missing = final - _state(architecture, each, layers, in_flight).total
+        missing += unread if each.context <= each.tokens else 0
+        found.append((sum(phase) - missing, phase))
+    needed, phase = max(found, key=lambda pair: pair[0])
+    return max(0, round(needed)), phase
+
+
+def _steps(
+    architecture: Architecture, context: int, device: Device, mesh: MeshShape, settings: Settings
+) -> list[StepShape]:
+    """Steps of one row up to all of them where samples share a prefix: they are one row until they part."""
     rows = [settings.batch] if settings.kept_prefixes is None else range(1, settings.batch + 1)
-    activations = max(activation_bytes(architecture, step_of(count)) for count in rows)
-    last = index == len(stages) - 1
-    logits = logit_bytes(architecture, rows=settings.batch, tp=mesh.tp) if last else 0
-    kept = min(settings.kept_bytes, (settings.kept_prefixes or 0) * state.memory // (settings.batch * in_flight))
-    reserve = device.reserve(weights + state.total + activations + logits + kept)
-    return RankPlan(index, layers, weights, state, activations, logits, reserve, device.capacity, kept)
+    return [_step(architecture, context, device, mesh, replace(settings, batch=count)) for count in rows]
+
+
+def _step(architecture: Architecture, context: int, device: Device, mesh: MeshShape, settings: Settings) -> StepShape:
+    dtype = settings.dtype or architecture.dtype
+    return StepShape(
+        tokens=chunk_of(architecture, device, settings),
+        context=context,
+        rows=settings.batch,
+        tp=mesh.tp,
+        dtype=dtype,
+        kv_dtype=settings.kv_dtype or dtype,
+        memory_dtype=settings.memory_dtype,
+        kernel=settings.kernel,
+    )

@@ -1,19 +1,23 @@
-"""What would make a plan fit: the smallest single changes, each tried with the same arithmetic."""
+"""What would make a plan fit: a small space of changes, searched completely, the fewest changes first."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from infini_eval.distributed.topology import MeshShape, fitting
 from infini_eval.planning.architecture import Architecture
+from infini_eval.planning.cache import state_bytes
 from infini_eval.planning.devices import Device
 from infini_eval.planning.memory import Settings, chunk_of, plan_stages
-from infini_eval.planning.plan import longest_context, model_shape
+from infini_eval.planning.plan import COUNTS, longest_context, model_shape
+from infini_eval.planning.weights import total_weight_bytes
 
-MOST_DEVICES = 128
+MOST_CHANGES = 3
 SMALLEST_CHUNK = 256
+Command = Literal["plan", "run"]
 
 
 def nearest_settings(
@@ -22,67 +26,148 @@ def nearest_settings(
     device: Device,
     mesh: MeshShape,
     settings: Settings,
-    command: Literal["plan", "run"] = "plan",
+    command: Command = "plan",
 ) -> list[str]:
-    """Changes that make `context` fit on such devices, each as the flag of `command`; empty where none of them does."""
+    """Changes that make `context` fit on such devices, as flags of `command`; empty where none of them does.
 
-    def fits(mesh: MeshShape, settings: Settings) -> bool:
-        return all(rank.fits for rank in plan_stages(architecture, context, device, mesh, settings))
-
-    changes = _Changes(architecture, settings, command)
-    tried = [*changes.batches(), *changes.prefixes(), *changes.steps(device), *changes.dtypes()]
-    found = [words for words, changed in tried if fits(mesh, changed)]
-    for words, changed in [("", settings), *((f"{words} and ", changed) for words, changed in tried)]:
-        wider = next((other for other in _wider(architecture, mesh) if fits(other, changed)), None)
-        if wider is not None:
-            found.append(f"{words}{wider} ({wider.world_size} devices)")
-            break
+    First everything that fits on as many devices as now with the fewest changes; then, for each smaller number of
+    changes, what needs the fewest devices; last the longest context that fits without any change.
+    """
+    search = _Search(architecture, context, device, mesh, settings, command)
     shorter = longest_context(architecture, device, mesh, settings)
-    if shorter:
-        found.append(f"contexts of up to {shorter:,} tokens")
-    return found
+    return [*search.run(), *([f"contexts of up to {shorter:,} tokens"] if shorter else [])]
 
 
 @dataclass(frozen=True)
-class _Changes:
-    """Single changes of the settings, in the words of a command's flags."""
+class _Choice:
+    """One change of one setting, in the words of a command's flags."""
 
+    words: str
+    changed: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Search:
     architecture: Architecture
+    context: int
+    device: Device
+    mesh: MeshShape
     settings: Settings
-    command: str
+    command: Command
 
-    def batches(self) -> Iterator[tuple[str, Settings]]:
-        """Smaller batches, the largest first."""
-        batch = self.settings.batch // 2
-        while batch >= 1:
-            flag = "--batch" if self.command == "plan" else "--batch_size"
-            yield f"{flag} {batch}", replace(self.settings, batch=batch)
-            batch //= 2
+    def run(self) -> list[str]:
+        """One line for each way, none of which does more than another that suffices."""
+        wider: list[str] = []
+        fewest = COUNTS[-1] + 1
+        for changes in range(MOST_CHANGES + 1):
+            here: list[tuple[dict[int, int], str]] = []
+            best: tuple[str, MeshShape] | None = None
+            for levels, words, settings in self._combinations(changes):
+                if any(_is_less(other, levels) for other, _ in here):
+                    continue
+                mesh = self._smallest_mesh(settings, fewest)
+                if mesh is None:
+                    continue
+                if mesh.world_size == self.mesh.world_size:
+                    here.append((levels, self._in_words(words, mesh)))
+                else:
+                    best, fewest = (words, mesh), mesh.world_size
+            if here:
+                return [line for _, line in here if line] + wider[::-1]
+            if best is not None:
+                wider.append(self._in_words(*best))
+        return wider[::-1]
 
-    def prefixes(self) -> Iterator[tuple[str, Settings]]:
-        """No states of shared prefixes."""
-        if self.settings.kept_prefixes is not None:
-            yield "--prefix-cache-gb 0", replace(self.settings, kept_prefixes=None)
+    def _combinations(self, changes: int) -> Iterator[tuple[dict[int, int], str, Settings]]:
+        """Every way to change that many settings: the level of each, its words, the result."""
+        dimensions = list(_dimensions(self.architecture, self.device, self.settings, self.command))
+        for chosen in itertools.combinations(range(len(dimensions)), changes):
+            for levels in itertools.product(*(range(len(dimensions[index])) for index in chosen)):
+                picked = [dimensions[index][level] for index, level in zip(chosen, levels, strict=True)]
+                settings = self.settings
+                for choice in picked:
+                    settings = replace(settings, **choice.changed)
+                yield dict(zip(chosen, levels, strict=True)), " ".join(choice.words for choice in picked), settings
 
-    def steps(self, device: Device) -> Iterator[tuple[str, Settings]]:
-        """A shorter prefill step, and attention that keeps no scores and no mask."""
-        chunk = chunk_of(self.architecture, device, self.settings) // 4
-        if chunk >= SMALLEST_CHUNK:
-            yield _chunk_words(self.architecture, chunk), replace(self.settings, prefill_chunk=chunk)
-        if self.architecture.engine != "native" and self.settings.kernel != "flash":
-            flag = "--attention flash" if self.command == "plan" else "--attn-implementation flash_attn"
-            yield flag, replace(self.settings, kernel="flash")
+    def _smallest_mesh(self, settings: Settings, below: int) -> MeshShape | None:
+        """The mesh on fewest devices, under `below` of them, that these settings fit; as it is, if that will do."""
+        if self._fits(self.mesh, settings):
+            return self.mesh
+        counts = [count for count in COUNTS if self.mesh.world_size <= count < below]
+        if self.command == "run" and self.device.kind == "cpu":
+            counts = [count for count in counts if count == self.mesh.world_size]  # processes share the host's memory
+        least = self._least_bytes(settings)
+        for count in counts:
+            if least > count * self.device.capacity:
+                continue
+            mesh = next((mesh for mesh in self._meshes(count) if self._fits(mesh, settings)), None)
+            if mesh is not None:
+                return mesh
+        return None
 
-    def dtypes(self) -> Iterator[tuple[str, Settings]]:
-        """Narrower numbers."""
-        if (self.settings.dtype or self.architecture.dtype) == "float32":
-            yield "--dtype bfloat16", replace(self.settings, dtype="bfloat16", kv_dtype=None)
-        if self.architecture.engine == "native" or self.command != "plan":
-            return
-        if self.settings.kv_dtype != "fp8":
-            yield "--kv-dtype fp8", replace(self.settings, kv_dtype="fp8")
-        if self.settings.quantization == "none":
-            yield "--quantization fp8", replace(self.settings, quantization="fp8")
+    def _least_bytes(self, settings: Settings) -> int:
+        """What all devices of one replica hold together at least: sharding divides, it never shrinks."""
+        dtype = settings.dtype or self.architecture.dtype
+        state = state_bytes(
+            self.architecture,
+            self.context,
+            kv_dtype=settings.kv_dtype or dtype,
+            memory_dtype=settings.memory_dtype,
+            batch=settings.batch,
+        )
+        return total_weight_bytes(self.architecture, dtype, settings.quantization) + state.total
+
+    def _meshes(self, count: int) -> list[MeshShape]:
+        """Most replicas first, then most shards; transformers runs a replica over tp only."""
+        meshes = fitting(count, model_shape(self.architecture))
+        if count > self.mesh.world_size:
+            meshes = [mesh for mesh in meshes if mesh.dp == 1]
+        if self.command == "run" and self.architecture.engine != "native":
+            meshes = [mesh for mesh in meshes if mesh.pp == 1]
+        return sorted(meshes, key=lambda mesh: (-mesh.dp, -mesh.tp))
+
+    def _fits(self, mesh: MeshShape, settings: Settings) -> bool:
+        return all(rank.fits for rank in plan_stages(self.architecture, self.context, self.device, mesh, settings))
+
+    def _in_words(self, words: str, mesh: MeshShape) -> str:
+        if mesh == self.mesh:
+            return words
+        count = f" ({mesh.world_size} devices)" if mesh.world_size != self.mesh.world_size else ""
+        return f"{words}{' ' if words else ''}{mesh}{count}"
+
+
+def _is_less(one: dict[int, int], other: dict[int, int]) -> bool:
+    """Whether `one` changes nothing that `other` leaves, and nothing further than it."""
+    return all(index in other and level <= other[index] for index, level in one.items())
+
+
+def _dimensions(
+    architecture: Architecture, device: Device, settings: Settings, command: Command
+) -> Iterator[list[_Choice]]:
+    """What may be changed, what costs nothing first; in each the smallest change first."""
+    plan = command == "plan"
+    if architecture.engine != "native" and device.kind == "cuda":
+        kernels = {"eager": ("sdpa", "flash"), "sdpa": ("flash",), "flash": ()}[settings.kernel]
+        names = {"sdpa": "sdpa", "flash": "flash" if plan else "flash_attn"}
+        flag = "--attention" if plan else "--attn-implementation"
+        yield [_Choice(f"{flag} {names[kernel]}", {"kernel": kernel}) for kernel in kernels]
+    if settings.kept_prefixes is not None:
+        yield [_Choice("--prefix-cache-gb 0", {"kept_prefixes": None})]
+    chunk = chunk_of(architecture, device, settings)
+    smaller = [size for size in (chunk // 4, chunk // 16) if size >= SMALLEST_CHUNK]
+    yield [_Choice(_chunk_words(architecture, size), {"prefill_chunk": size}) for size in smaller]
+    halves = [settings.batch >> shift for shift in range(1, settings.batch.bit_length())]
+    yield [_Choice(f"{'--batch' if plan else '--batch_size'} {size}", {"batch": size}) for size in halves]
+    if (settings.dtype or architecture.dtype) == "float32":
+        yield [_Choice("--dtype bfloat16", {"dtype": "bfloat16", "kv_dtype": None})]
+    if architecture.engine == "native":
+        return
+    if plan and settings.kv_dtype != "fp8":
+        yield [_Choice("--kv-dtype fp8", {"kv_dtype": "fp8"})]
+    if settings.quantization == "none":
+        names = {"fp8": "fp8"} if plan else {"8bit": "bnb-8bit", "4bit": "bnb-4bit"}
+        if plan or device.kind == "cuda":
+            yield [_Choice(f"--quantization {name}", {"quantization": value}) for name, value in names.items()]
 
 
 def _chunk_words(architecture: Architecture, chunk: int) -> str:
@@ -90,12 +175,3 @@ def _chunk_words(architecture: Architecture, chunk: int) -> str:
     if segment is not None:
         return f"--chunk-segments {max(1, chunk // segment)}"
     return f"--prefill-chunk {chunk}"
-
-
-def _wider(architecture: Architecture, mesh: MeshShape) -> Iterator[MeshShape]:
-    """Larger tp x pp with one replica, the fewest devices first."""
-    size = mesh.tp * mesh.pp * 2
-    while size <= MOST_DEVICES:
-        choices = [each for each in fitting(size, model_shape(architecture)) if each.dp == 1]
-        yield from sorted(choices, key=lambda each: -each.tp)
-        size *= 2

@@ -57,7 +57,7 @@ def _context_lines(plan: Plan, context: ContextPlan) -> list[str]:
     lines = [
         f"{context.context:,} tokens with {context.mesh}: {verdict}",
         f"  state      {_state_words(context)}",
-        *(_rank_line(plan, each) for each in context.ranks),
+        *(_rank_line(each) for each in context.ranks),
         f"  longest    {_longest_words(plan, context)}",
     ]
     if context.recommended is None:
@@ -90,13 +90,24 @@ def _state_words(context: ContextPlan) -> str:
     return words if state.cache == state.unbounded else f"{words} ({gigabytes(state.unbounded)} without windows)"
 
 
-def _rank_line(plan: Plan, rank: RankPlan) -> str:
+def _rank_line(rank: RankPlan) -> str:
     return (
-        f"  stage {rank.stage}    layers {rank.layers.start}-{rank.layers.stop - 1}; a rank: weights"
-        f" {gigabytes(rank.weights)}, state {gigabytes(rank.state.total)}, activations {gigabytes(rank.activations)},"
-        f" logits {gigabytes(rank.logits)}, reserve {gigabytes(rank.reserve)}; {gigabytes(rank.total)}"
-        f" of {gigabytes(rank.capacity)}"
+        f"  stage {rank.stage}    layers {rank.layers.start}-{rank.layers.stop - 1}; a rank: {parts_in_words(rank)};"
+        f" {gigabytes(rank.total)} of {gigabytes(rank.capacity)}"
     )
+
+
+def parts_in_words(plan: RankPlan) -> str:
+    """What the sum is made of; while loading, nothing but weights and transients exists."""
+    if plan.loading > plan.working:
+        rest = {"transients of loading": plan.loading}
+    else:
+        rest = {"state": plan.state.total, "activations": plan.activations, "logits": plan.logits}
+        rest |= {"kept prefixes": plan.prefix_cache} if plan.prefix_cache else {}
+        rest |= {"allocator": plan.allocator} if plan.allocator else {}
+    rest |= {"libraries": plan.libraries} if plan.libraries else {}
+    parts = {"weights": plan.weights, **rest, "reserve": plan.reserve}
+    return ", ".join(f"{name} {gigabytes(count)}" for name, count in parts.items())
 
 
 def _longest_words(plan: Plan, context: ContextPlan) -> str:
@@ -160,6 +171,9 @@ def _rank_json(rank: RankPlan) -> dict[str, Any]:
         "kv_cache_bytes": rank.state.total,
         "activation_bytes": rank.activations,
         "logit_bytes": rank.logits,
+        "allocator_bytes": rank.allocator,
+        "library_bytes": rank.libraries,
+        "loading_bytes": rank.loading,
         "reserve_bytes": rank.reserve,
         "total_bytes": rank.total,
         "capacity_bytes": rank.capacity,

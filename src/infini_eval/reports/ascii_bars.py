@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.reports import sentences
-from infini_eval.reports.model_facts import UNKNOWN
+from infini_eval.reports.model_facts import UNKNOWN, memory_words
 from infini_eval.reports.terminal import plain_text
 from infini_eval.reports.timing import timing_line
 from infini_eval.results.files import write_atomically
@@ -78,6 +78,8 @@ def _header(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> 
         facts = ["no manifest: name and segment length are not known"]
     facts += [_MEMORY[text] for text in [str(model.get("memory"))] if text in _MEMORY]
     lines = [f"Model: {summary['model']}" + (f" ({', '.join(facts)})" if facts else "")]
+    if (used := memory_words(summary)) is not None:
+        lines.append(f"Memory of One Rank: {used}")
     if len(blocks) > 1:
         lines.append(f"Context Lengths: {', '.join(_length(block) for block in blocks)}")
         lines.append(f"Total Samples: {summary['total_samples']}")

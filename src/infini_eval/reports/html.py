@@ -20,6 +20,7 @@ from infini_eval.reports.html_page import tables
 from infini_eval.reports.html_page.cards import cards
 from infini_eval.reports.html_page.escape import text
 from infini_eval.reports.html_page.style import CSS
+from infini_eval.reports.model_facts import memory_words
 from infini_eval.reports.plot_style import short_tokens, svg
 from infini_eval.results.files import write_atomically
 
@@ -83,6 +84,7 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
     facts += [f"segments of {summary['segment_length']} tokens"] if summary["segment_length"] else []
     facts += [f"memory {model['memory']}"] if model.get("memory") else []
     facts += [str(model["dtype"])] if model.get("dtype") else []
+    facts += [f"device memory {used}"] if (used := memory_words(summary)) else []
     facts += [f"judged by {summary['scorer']}"] if summary["scorer"] else []
     return " · ".join(text(fact) for fact in facts)
 

@@ -45,6 +45,16 @@ def model_facts(manifest: Mapping[str, Any] | None) -> ModelFacts:
     )
 
 
+def memory_words(summary: Mapping[str, Any]) -> str | None:
+    """Planned beside measured memory of one rank, where the run's manifest has them."""
+    memory = _mapping(_mapping(summary.get("run"), "environment"), "memory")
+    planned, measured = memory.get("planned_bytes"), memory.get("measured_bytes")
+    if not isinstance(measured, int):
+        return None
+    words = f"{planned / 1e6:,.1f} MB planned" if isinstance(planned, int) else "not planned"
+    return f"{words}, {measured / 1e6:,.1f} MB measured"
+
+
 def one_line(text: str, limit: int = 200) -> str:
     """Foreign text for a line of a report: control characters become spaces, long text is cut."""
     clean = "".join(c if c.isprintable() else " " for c in text[: limit + 1])
