@@ -12,6 +12,8 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch
 from infini_eval.records import NeedlePosition, Response, Sample
 
+Settled = Callable[[str, Sample], bool]  # whether what follows the text so far can still change a score of the sample
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -28,7 +30,11 @@ class Prepared:
 
 
 class AnyBackend(Protocol):
-    """A file under backends/ defines `Backend` with these; its constructor takes (EvalConfig, World) and loads no weights."""
+    """A file under backends/ defines `Backend` with these; its constructor takes (EvalConfig, World) and loads no weights.
+
+    One that draws token by token may also have `stop_when(settled)`: called before `answer`, it ends an answer, with
+    the finish reason "settled", at the first token after which `settled(text so far, sample)` is true.
+    """
 
     mesh: Mesh
     notes: list[str]

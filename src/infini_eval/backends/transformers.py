@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import Prepared, Settled
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.backends._hf_generate import Generator
@@ -51,6 +51,7 @@ class Backend:
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: Generator | None = None
+        self._settled: Settled | None = None
         self._longest = 0
 
     def model_facts(self) -> Mapping[str, Any]:
@@ -145,10 +146,14 @@ class Backend:
         )
         self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
 
+    def stop_when(self, settled: Settled) -> None:
+        self._settled = settled
+
     def answer(
         self, work: Iterator[tuple[Batch, Sequence[Prepared]]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
+        self._generator.settled = self._settled
         for batch, prepared in work:
             rows, seeds = [prepared[row] for row in batch.rows], list(batch.rows)
             if self.mesh.shape.tp == 1:

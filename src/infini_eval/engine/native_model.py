@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,13 +141,18 @@ class NativeModel:
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
+        settled: Callable[[Key, int, Sequence[int]], bool] | None = None,
     ) -> Iterator[tuple[Key, list[Completion]]]:
-        """Answer batches as they come: (key, token ids of each row, a seed for each row). Every rank sees the same."""
+        """Answer batches as they come: (key, token ids of each row, a seed for each row). Every rank sees the same.
+
+        settled: of a key, a row of its batch and the row's new tokens, whether the answer may end here.
+        """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
             for key, rows, seeds in work:
                 sampler = self._sampler(seeds, sampling, vocabulary)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens(len(rows)))
+                chunk, done = self.chunk_tokens(len(rows)), None if settled is None else partial(settled, key)
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, chunk, done)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)

@@ -16,6 +16,7 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
+from infini_eval.evaluation.early_stop import scorer_names, stop_early
 from infini_eval.records import Response, SampleRecord
 from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
@@ -31,7 +32,8 @@ def answer_batches(
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
     queue = WorkQueue([batch.cost for batch in left], mesh, world.store, stopping=lambda: world.stop.requested)
-    scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
+    scorers = {name: registry.load("scorers", name) for name in scorer_names(config, task)}
+    stop_early(config, backend)
     rows = [row for batch in left for row in batch.rows]
 
     def work() -> Iterator[tuple[Batch, Sequence[Prepared]]]:
