@@ -195,6 +195,7 @@ class EvalConfig:
     strict_data: bool = False
     log_prompts: bool = False
     quiet: bool = False
+    early_stop: bool = True  # generation ends where no further token can change a score
     plan: bool = True  # refuse, before loading, what cannot fit
     task_options: tuple[tuple[str, str], ...] = ()  # names and values, as the task lists them
     context_window: int | None = None  # tokens that the model reads at most, answer included; None: as it says itself

@@ -46,7 +46,8 @@ class Sample:
 class Response:
     """What a backend answered to one sample.
 
-    `finish_reason`: "stop" (the model ended its answer), "length" (max_new_tokens reached) or "error" (see `error`).
+    `finish_reason`: "stop" (the model ended its answer), "length" (max_new_tokens reached), "settled" (no further token
+    could change a score, so none was drawn) or "error" (see `error`).
     `seconds` is the sample's share of its batch's time. `details` are further columns of the record: what a server
     said about its model and its usage; "completion_tokens" stands for the number of `token_ids` where these are unknown.
     """
@@ -54,7 +55,7 @@ class Response:
     text: str
     token_ids: Sequence[int]
     prompt_tokens: int
-    finish_reason: Literal["stop", "length", "error"]
+    finish_reason: Literal["stop", "length", "settled", "error"]
     seconds: float
     error: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)

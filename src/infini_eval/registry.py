@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def load(kind: str, name: str) -> Any:
     if point is not None:
         return point.load()
     return getattr(importlib.import_module(f"infini_eval.{kind}.{name}"), ATTRIBUTE[kind])
+
+
+def companion(kind: str, name: str, attribute: str) -> Any:
+    """A further attribute of the file that implements a name, None where it has none."""
+    return getattr(sys.modules[load(kind, name).__module__], attribute, None)
 
 
 def _defines(path: Path, attribute: str) -> bool:

@@ -13,6 +13,7 @@ from infini_eval.engine.batching import Batch
 from infini_eval.records import NeedlePosition, Response, Sample
 
 NO_IDS = np.empty(0, dtype=np.int32)
+Settled = Callable[[str, Sample], bool]  # whether what follows the text so far can still change a score of the sample
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ Rows = Mapping[int, Prepared] | Sequence[Prepared]
 
 
 class AnyBackend(Protocol):
-    """A file under backends/ defines `Backend` with these; its constructor takes (EvalConfig, World) and loads no weights."""
+    """A file under backends/ defines `Backend` with these; its constructor takes (EvalConfig, World) and loads no weights.
+
+    One that draws token by token may also have `stop_when(settled)`: called before `answer`, it ends an answer, with
+    the finish reason "settled", at the first token after which `settled(text so far, sample)` is true.
+    """
 
     mesh: Mesh
     notes: list[str]

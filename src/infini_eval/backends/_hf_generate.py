@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.backends._backend import Prepared, Settled
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.distributed.tensor_parallel import TensorParallel
@@ -35,6 +36,25 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores_BV, float("-inf")).scatter_(1, tokens_B[:, None], 0.0)
 
 
+class Ending(StoppingCriteria):
+    """Ends a row at the first token after which its answer is settled. Legend: B batch, T tokens, the prompt's included.
+
+    `lengths`: new tokens of each settled row; what follows them in the output is padding or of no interest.
+    """
+
+    def __init__(self, settled: Callable[[int, list[int]], bool], prompt: int) -> None:
+        self._settled, self._prompt = settled, prompt
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **unused: Any) -> torch.Tensor:
+        new_BT = input_ids[:, self._prompt :].tolist()
+        for row, ids in enumerate(new_BT):
+            if row not in self.lengths and self._settled(row, ids):
+                self.lengths[row] = len(ids)
+        ended = [row in self.lengths for row in range(len(new_BT))]
+        return torch.tensor(ended, device=input_ids.device)
+
+
 class Generator:
     """Answers batches of prompts of one length each; the checkpoint's own sampling habits are dropped.
 
@@ -45,6 +65,7 @@ class Generator:
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._chunk = PREFILL_CHUNK if prefill_chunk is None else prefill_chunk
         self._stops = _stop_ids(model, tokenizer)
+        self.settled: Settled | None = None
         model.generation_config = GenerationConfig()  # published ones carry penalties and temperatures
 
     def answer(self, rows: list[Prepared], seeds: list[int]) -> list[Response]:
@@ -52,12 +73,21 @@ class Generator:
         began = time.perf_counter()
         ids_BT = torch.tensor([row.ids.tolist() for row in rows], device=self._model.device)
         draw = Draw(self._sampler(seeds), len(rows))
-        new_BT = self._generate(ids_BT, draw)
+        ending = Ending(lambda row, ids: self._is_settled(rows[row], ids), ids_BT.shape[1])
+        new_BT = self._generate(ids_BT, draw, ending)
         seconds = (time.perf_counter() - began) / len(rows)
         answers = zip(rows, new_BT.tolist(), draw.bad, strict=True)
-        return [self._response(row, ids, bad, seconds) for row, ids, bad in answers]
+        return [
+            self._response(row, ids, bad, ending.lengths.get(place), seconds)
+            for place, (row, ids, bad) in enumerate(answers)
+        ]
 
-    def _generate(self, ids_BT: torch.Tensor, draw: Draw) -> torch.Tensor:
+    def _is_settled(self, row: Prepared, ids: list[int]) -> bool:
+        if self.settled is None or self._stops.intersection(ids):
+            return False
+        return self.settled(self._tokenizer.decode(ids), row.sample)
+
+    def _generate(self, ids_BT: torch.Tensor, draw: Draw, ending: Ending) -> torch.Tensor:
         length = ids_BT.shape[1]
         settings = GenerationConfig(
             max_new_tokens=self._config.max_new_tokens,
@@ -73,6 +103,7 @@ class Generator:
                     attention_mask=torch.ones_like(ids_BT),
                     generation_config=settings,
                     logits_processor=LogitsProcessorList([draw]),
+                    stopping_criteria=StoppingCriteriaList([ending] if self.settled is not None else []),
                 )
         except ValueError as error:
             raise BackendError(
@@ -85,13 +116,13 @@ class Generator:
         vocabulary = self._model.config.get_text_config().vocab_size
         return Sampler(self._config.sampling, TensorParallel(), vocabulary, self._tokenizer.vocab_size, seeds)
 
-    def _response(self, row: Prepared, ids: list[int], bad: bool, seconds: float) -> Response:
+    def _response(self, row: Prepared, ids: list[int], bad: bool, settled: int | None, seconds: float) -> Response:
         end = next((place for place, token in enumerate(ids) if token in self._stops), None)
-        ids = ids[:end]
+        ids = ids[: settled or end]
         text = self._tokenizer.decode(ids)
         if bad:
             return Response(text, ids, row.tokens, "error", seconds, BAD_LOGITS)
-        return Response(text, ids, row.tokens, "length" if end is None else "stop", seconds)
+        return Response(text, ids, row.tokens, "settled" if settled else "length" if end is None else "stop", seconds)
 
 
 def _stop_ids(model: Any, tokenizer: Tokenizer) -> frozenset[int]:

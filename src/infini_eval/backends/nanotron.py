@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from infini_eval.backends._backend import Prepared, Rows
+from infini_eval.backends._backend import Prepared, Rows, Settled
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.checkpoint.reader import Checkpoint
@@ -23,7 +23,7 @@ from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import Batch, plan_batches
-from infini_eval.engine.generation import Completion, Limits
+from infini_eval.engine.generation import Completion, Finish, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.prefix_cache import PrefixCache
 from infini_eval.engine.prefixes import border_digests
@@ -36,6 +36,13 @@ from infini_eval.records import NeedlePosition, Response, Sample
 
 logger = logging.getLogger(__name__)
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
+
+FINISH: dict[Finish, Literal["stop", "length", "settled", "error"]] = {
+    "stop": "stop",
+    "length": "length",
+    "settled": "settled",
+    "bad_logits": "error",
+}
 
 
 class Backend:
@@ -52,6 +59,7 @@ class Backend:
         self._model: NativeModel | None = None
         self._prefix_cache: PrefixCache | None = None
         self._kept_prefixes: int | None = None  # by the plan; None where samples share nothing
+        self._settled: Settled | None = None
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
@@ -150,6 +158,9 @@ class Backend:
             self._world.device,
         )
 
+    def stop_when(self, settled: Settled) -> None:
+        self._settled = settled
+
     def answer(
         self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
@@ -195,9 +206,14 @@ class Backend:
                 in_flight[batch], began[batch] = rows, time.perf_counter()
                 yield batch, [row.ids for row in rows], seeds, self._prefixes(batch, rows)
 
+        def settled(batch: Batch, row: int, token_ids: Sequence[int]) -> bool:
+            assert self._settled is not None
+            return self._settled(self.tokenizer.decode(token_ids), in_flight[batch][row].sample)
+
         limits = Limits(self._config.max_new_tokens, self._stop_ids())
         sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
-        for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens):
+        done = None if self._settled is None else settled
+        for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens, done):
             rows = in_flight.pop(batch)
             seconds = shares(time.perf_counter() - began.pop(batch), rows, completions)
             yield batch, [self._response(*each) for each in zip(rows, completions, seconds, strict=True)]
@@ -220,14 +236,13 @@ class Backend:
         return problem
 
     def _response(self, prepared: Prepared, completion: Completion, seconds: float) -> Response:
-        bad = completion.finish == "bad_logits"
         return Response(
             text=self.tokenizer.decode(completion.token_ids),
             token_ids=completion.token_ids,
             prompt_tokens=prepared.tokens,
-            finish_reason="error" if bad else "stop" if completion.finish == "stop" else "length",
+            finish_reason=FINISH[completion.finish or "length"],
             seconds=seconds,
-            error=BAD_LOGITS if bad else None,
+            error=BAD_LOGITS if completion.finish == "bad_logits" else None,
             details={"reused_tokens": completion.reused_tokens},
         )
 

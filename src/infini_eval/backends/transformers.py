@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.backends._backend import Prepared, Rows
+from infini_eval.backends._backend import Prepared, Rows, Settled
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.backends._hf_prompts import HfPrompts
@@ -52,6 +52,7 @@ class Backend:
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: Generator | None = None
+        self._settled: Settled | None = None
         self._longest = 0
 
     def model_facts(self) -> Mapping[str, Any]:
@@ -151,10 +152,14 @@ class Backend:
         )
         self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
 
+    def stop_when(self, settled: Settled) -> None:
+        self._settled = settled
+
     def answer(
         self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
+        self._generator.settled = self._settled
         for batch, prepared in work:
             rows, seeds = [prepared[row] for row in batch.rows], list(batch.rows)
             if self.mesh.shape.tp == 1:

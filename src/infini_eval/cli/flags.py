@@ -189,6 +189,12 @@ def add_run_flags(parser: argparse._ActionsContainer) -> None:
     )
     add_flag(
         parser,
+        "--no-early-stop",
+        action="store_true",
+        help="go on to --max-new-tokens where no further token can change a score (nanotron and transformers stop there)",
+    )
+    add_flag(
+        parser,
         "--batch_size",
         type=positive_int,
         metavar="N",

@@ -90,5 +90,6 @@ def eval_config(args: argparse.Namespace, model_path: str, **more: Any) -> EvalC
         log_prompts=args.log_prompts,
         quiet=args.quiet,
         plan=not args.no_plan,
+        early_stop=not args.no_early_stop,
         **more,
     )

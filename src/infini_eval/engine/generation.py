@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,22 +28,27 @@ class Limits:
     stop_ids: frozenset[int] = frozenset()
 
 
+Finish = Literal["stop", "length", "settled", "bad_logits"]
+Settled = Callable[[int, Sequence[int]], bool]  # row of the batch, its new tokens: whether the answer may end here
+
+
 @dataclass
 class Completion:
-    """The new tokens of one row (a stop token is not among them), and why they ended: stop, length or bad_logits.
+    """The new tokens of one row (a stop token is not among them), and why they ended: stop, length, settled or bad_logits.
 
     reused_tokens: those of its prompt that were computed for another row.
     """
 
     token_ids: list[int] = field(default_factory=list)
-    finish: str | None = None
+    finish: Finish | None = None
     reused_tokens: int = 0
 
 
 class Generation:
     """A batch of prompts at one stage. `run_unit` does the next unit of work; `absorb` takes the tokens it led to.
 
-    All stages make the same units in the same order, since they know the same lengths and the same tokens.
+    All stages make the same units in the same order, since they know the same lengths and the same tokens; so `settled`
+    must depend on nothing else.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class Generation:
         limits: Limits,
         chunk_tokens: int | Callable[[int], int],
         prefixes: Prefixes | None = None,
+        settled: Settled | None = None,
     ) -> None:
         self._llama, self._links, self._sampler, self._limits = llama, links, sampler, limits
+        self._settled = settled
         self._prompts = prompts
         lengths = [len(prompt) for prompt in prompts]
         length = llama.settings.segment_length
@@ -88,10 +96,11 @@ class Generation:
             tokens_B = self._links.receive_tokens(len(self._prompts))
         self.awaits_tokens = False
         self._current_B = tokens_B
-        for completion, token in zip(self.completions, tokens_B.tolist(), strict=True):
-            self._append(completion, token)
+        for row, token in enumerate(tokens_B.tolist()):
+            self._append(row, token)
 
-    def _append(self, completion: Completion, token: int) -> None:
+    def _append(self, row: int, token: int) -> None:
+        completion = self.completions[row]
         if completion.finish is not None:
             return
         if token == BAD_LOGITS:
@@ -102,6 +111,8 @@ class Generation:
             completion.token_ids.append(token)
             if len(completion.token_ids) == self._limits.max_new_tokens:
                 completion.finish = "length"
+            elif self._settled is not None and self._settled(row, completion.token_ids):
+                completion.finish = "settled"
 
     def _prefill(self, plan: PrefillStep) -> int:
         if self._shared is not None:

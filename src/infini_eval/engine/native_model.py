@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,16 +168,19 @@ class NativeModel:
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
+        settled: Callable[[Key, int, Sequence[int]], bool] | None = None,
     ) -> Iterator[tuple[Key, list[Completion]]]:
         """Answer batches as they come: (key, token ids of each row, a seed for each row, what rows may share).
 
-        Every rank sees the same.
+        settled: of a key, a row of its batch and the row's new tokens, whether the answer may end here. Every rank sees
+        the same.
         """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
             for key, rows, seeds, prefixes in work:
                 sampler = self._sampler(seeds, sampling, vocabulary)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens, prefixes)
+                done = None if settled is None else partial(settled, key)
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens, prefixes, done)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)

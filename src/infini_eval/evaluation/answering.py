@@ -16,6 +16,7 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
+from infini_eval.evaluation.early_stop import scorer_names, stop_early
 from infini_eval.evaluation.feed import Feed
 from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
@@ -34,7 +35,8 @@ def answer_batches(
     mesh = backend.mesh
     store = world.connect_again()
     queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
-    scorers = {name: registry.load("scorers", name) for name in dict.fromkeys([config.scorer, *task.scorers])}
+    scorers = {name: registry.load("scorers", name) for name in scorer_names(config, task)}
+    stop_early(config, backend)
     rows = [row for batch in left for row in batch.rows]
     alone = mesh.shape.tp * mesh.shape.pp == 1
     tally = Tally()

@@ -13,6 +13,7 @@ from infini_eval.backends._backend import AnyBackend, Prepared
 from infini_eval.backends._keys import without_keys
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.parquet import LoadedData
+from infini_eval.evaluation.early_stop import settled_when
 from infini_eval.records import RunManifest
 
 
@@ -30,6 +31,8 @@ def describe_run(
         "seed": config.seed,
         "num_samples": config.num_samples,
         "max_new_tokens": config.max_new_tokens,
+        # it leaves every score as it is, but not the recorded text
+        **({"early_stop": True} if settled_when(config, backend) is not None else {}),
         **backend.identity(),
     }
     environment = {

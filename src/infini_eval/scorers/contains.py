@@ -10,3 +10,8 @@ def score(generation: str, sample: Sample) -> Score:
     answer = sample.answer.strip()
     found = bool(answer) and answer.casefold() in generation.casefold()
     return Score(value=float(found), extracted=answer if found else None)
+
+
+def settled(generation: str, sample: Sample) -> bool:
+    """What has been found stays found."""
+    return score(generation, sample).value == 1.0

@@ -7,6 +7,7 @@ import re
 from infini_eval.records import Sample, Score
 
 _FIRST_NUMBER = re.compile(r"\d+")
+_ENDED_NUMBER = re.compile(r"\d\D")
 
 
 def score(generation: str, sample: Sample) -> Score:
@@ -14,3 +15,8 @@ def score(generation: str, sample: Sample) -> Score:
     match = _FIRST_NUMBER.search(generation)
     extracted = match.group() if match else None
     return Score(value=float(extracted == sample.answer.strip()), extracted=extracted)
+
+
+def settled(generation: str, sample: Sample) -> bool:
+    """A character that is no digit follows the first number; until then the number may grow."""
+    return _ENDED_NUMBER.search(generation) is not None

@@ -17,5 +17,11 @@ def score(generation: str, sample: Sample) -> Score:
     return Score(value=float(matches), extracted=given or None)
 
 
+def settled(generation: str, sample: Sample) -> bool:
+    """The text has left every reference: it begins with something that none of them begins with."""
+    given = _plain(generation)
+    return not any(_plain(reference).startswith(given) for reference in references(sample))
+
+
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(_AROUND)

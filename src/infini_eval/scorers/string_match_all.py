@@ -12,3 +12,8 @@ def score(generation: str, sample: Sample) -> Score:
     wanted = references(sample)
     found = [reference for reference in wanted if reference.lower() in text]
     return Score(value=len(found) / len(wanted), extracted=", ".join(found) or None)
+
+
+def settled(generation: str, sample: Sample) -> bool:
+    """All references are there, and stay there."""
+    return score(generation, sample).value == 1.0

@@ -11,3 +11,8 @@ def score(generation: str, sample: Sample) -> Score:
     text = cleaned(generation).lower()
     found = next((reference for reference in references(sample) if reference.lower() in text), None)
     return Score(value=float(found is not None), extracted=found)
+
+
+def settled(generation: str, sample: Sample) -> bool:
+    """One reference is there, and stays there."""
+    return score(generation, sample).value == 1.0
