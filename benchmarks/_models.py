@@ -98,7 +98,8 @@ def random_model(config: ModelConfig, settings: ModelSettings) -> NativeModel:
         device=resolved.device,
         memory_dtype=resolved.memory_dtype,
     )
-    return NativeModel(llama, resolved, Links(), chunk_segments=settings.chunk_segments)
+    faster = {"compile": settings.compile, "cuda_graphs": settings.cuda_graphs}
+    return NativeModel(llama, resolved, Links(), chunk_segments=settings.chunk_segments, **faster)
 
 
 def _layer(named: dict[str, torch.Tensor], index: int, resolved: Any) -> LayerWeights:
@@ -146,7 +147,7 @@ def started(model: NativeModel, prompts: list[np.ndarray], new_tokens: int) -> G
     """A generation whose prompts have been read and whose first tokens are drawn."""
     sampler = Sampler(Sampling(), model.llama.tp, model.config.vocab_size, model.config.vocab_size, [0] * len(prompts))
     generation = Generation(
-        model.llama, model.links, sampler, prompts, Limits(new_tokens), model.chunk_tokens(len(prompts))
+        model.llama, model.links, sampler, prompts, Limits(new_tokens), model.chunk_tokens, decoders=model.decoders
     )
     while not generation.awaits_tokens:
         generation.run_unit()

@@ -78,18 +78,26 @@ def mfu(place: Place) -> list[Metric]:
 
 
 def decode(place: Place) -> list[Metric]:
-    """Milliseconds a new token, batch 1 and 16; there are no CUDA graphs yet, so eager stands alone."""
-    metrics = []
-    model = place.model("300m", "bfloat16")
-    prompt = random_prompts(model, place.tokens(4000))[0]
-    check_against_recompute(model, prompt, model.generate([prompt], 8, stop_ids=())[0], NEAR_BEST)
-    steps = 4 if place.toy else 64
+    """Milliseconds a new token at batch 1 and 16: operation by operation, and as a replayed CUDA graph."""
+    steps, metrics = 4 if place.toy else 64, []
     for rows in (1, 16):
-        prompts = random_prompts(model, place.tokens(4000), rows)
-        generation = started(model, prompts, 1 << 20)
-        seconds = place.seconds(lambda g=generation: decode_steps(g, steps))
-        metrics.append(Metric(f"decode_300m_batch{rows}", seconds / steps * 1e3, "ms", "<=", None, "a token, eager"))
+        eager = _decode_seconds(place, rows, steps)
+        metrics.append(Metric(f"decode_300m_batch{rows}", eager / steps * 1e3, "ms", "<=", None, "a token, eager"))
+        if place.device == "cuda":
+            graphs = _decode_seconds(place, rows, steps, cuda_graphs=True)
+            note = f"{graphs / steps * 1e3:.3f} ms a token with a graph"
+            limit = 5.0 if rows == 1 else None
+            metrics.append(Metric(f"eager_vs_graph_batch{rows}", eager / graphs, "x", ">=", limit, note))
     return metrics
+
+
+def _decode_seconds(place: Place, rows: int, steps: int, **settings: bool) -> float:
+    """Seconds of so many steps; the answers are checked against a recompute first."""
+    model = place.model("300m", "bfloat16", **settings)
+    prompts = random_prompts(model, place.tokens(4000), rows)
+    check_against_recompute(model, prompts[0], model.generate(prompts, 8, stop_ids=())[0], NEAR_BEST)
+    generation = started(model, prompts, 1 << 20)
+    return place.seconds(lambda: decode_steps(generation, steps))
 
 
 def prefill(place: Place) -> list[Metric]:

@@ -78,6 +78,8 @@ class ModelSettings:
     attn_implementation: str = "sdpa"  # the native engine has sdpa and flash_attn
     chunk_segments: int | None = None
     prefix_cache_gb: float = 1.0  # 10**9 bytes of states kept for shared prefixes; 0 reads every prompt whole
+    compile: bool = False  # torch.compile for the steps whose shapes recur
+    cuda_graphs: bool = False  # decoding replays one recorded step
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,23 @@ import torch
 from infini_eval.backends._backend import Prepared, Rows, Settled
 from infini_eval.backends._footprint import Footprint
 from infini_eval.backends._halving import answer_or_halve
+from infini_eval.backends._native_prompts import check_vocabulary, open_tokenizer, prepare_sample
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.needle_position import excerpt, position_from_tokens
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
+from infini_eval.engine.acceleration import check_acceleration
 from infini_eval.engine.batching import Batch, plan_batches
 from infini_eval.engine.generation import Completion, Finish, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.prefix_cache import PrefixCache
-from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
 from infini_eval.engine.shared_prefill import Prefixes
-from infini_eval.errors import DataError, OutOfMemory
+from infini_eval.errors import OutOfMemory
 from infini_eval.models.gates import gates
 from infini_eval.models.load import resolve
-from infini_eval.records import NeedlePosition, Response, Sample
+from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
@@ -53,8 +52,9 @@ class Backend:
         self.checkpoint = Checkpoint(config.model_path)
         self.mesh = Mesh.build(mesh_shape(self.checkpoint, config.topology, world.world_size), world.rank)
         self._resolved = resolve(self.checkpoint.config, config.model, torch.device(world.device))
+        check_acceleration(config.model, self._resolved.device, self.mesh.shape.tp, self.mesh.shape.pp)
         self.tokenizer = open_tokenizer(config.tokenizer, self.checkpoint)
-        _check_vocabulary(self.tokenizer, self.checkpoint)
+        check_vocabulary(self.tokenizer, self.checkpoint)
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
         self._prefix_cache: PrefixCache | None = None
@@ -110,6 +110,8 @@ class Backend:
             "attn_implementation": self._resolved.attention.implementation,
             "batch_size": self._config.batch_size,
             "prefix_cache_gb": self._config.model.prefix_cache_gb,
+            "compile": self._config.model.compile,
+            "cuda_graphs": self._config.model.cuda_graphs,
         }
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
@@ -266,37 +268,6 @@ def shares(seconds: float, rows: Sequence[Prepared], completions: Sequence[Compl
     pairs = zip(rows, completions, strict=True)
     computed = [row.tokens - done.reused_tokens + len(done.token_ids) for row, done in pairs]
     return [seconds * tokens / sum(computed) for tokens in computed]
-
-
-def prepare_sample(
-    sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
-) -> Prepared:
-    """Tokenise a prompt as the model was trained on it, and find its needle (a character span) among the tokens."""
-    ids, span = tokenizer.encode_with_span(sample.prompt, needle)
-    start, end = span or (None, None)
-    if segment_length is None:
-        position = NeedlePosition(start, end)
-    else:
-        answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
-        position = position_from_tokens(start, end, len(ids), segment_length, answer_tokens)
-    prefixes = border_digests(ids, segment_length) if segment_length else b""
-    return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
-
-
-def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
-    """The one that was asked for and no other; else the configuration's, or the one beside the checkpoint."""
-    if asked is not None:
-        return load_tokenizer(asked)
-    return load_tokenizer(checkpoint.config.tokenizer, checkpoint.folder)
-
-
-def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
-    if tokenizer.vocab_size > checkpoint.config.vocab_size:
-        raise DataError(
-            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, "
-            f"the model's vocabulary {checkpoint.config.vocab_size}",
-            next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
-        )
 
 
 def short_count(number: int) -> str:

@@ -116,6 +116,19 @@ def add_native_flags(parser: argparse._ActionsContainer) -> None:
         help="samples of one haystack are read once up to where they part; GB bounds, on each rank, the states that later "
         "batches start from; 0 reads every prompt whole (default: %(default)g; models without segments always do)",
     )
+    add_flag(
+        parser,
+        "--compile",
+        action="store_true",
+        help="torch.compile for chunks of whole segments and new tokens (nanotron): minutes of compiling, then a gain on "
+        "small models",
+    )
+    add_flag(
+        parser,
+        "--cuda-graphs",
+        action="store_true",
+        help="new tokens replay one recorded CUDA graph for each batch size (nanotron, --tp 1 --pp 1)",
+    )
 
 
 def add_failed_flag(parser: argparse._ActionsContainer) -> None:
@@ -242,6 +255,8 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
         attn_implementation=args.attn_implementation,
         chunk_segments=args.chunk_segments,
         prefix_cache_gb=args.prefix_cache_gb,
+        compile=args.compile,
+        cuda_graphs=args.cuda_graphs,
     )
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from infini_eval.engine.batching import PrefillStep, plan_prefill
+from infini_eval.engine.drawn import ON_DEVICES, DrawnTokens
+from infini_eval.engine.fixed_decode import FixedDecode, FixedDecoders
 from infini_eval.engine.links import BAD_LOGITS, Links
 from infini_eval.engine.sampling import Sampler
 from infini_eval.engine.shared_prefill import Prefixes, SharedPrefill, reused_tokens
@@ -61,9 +63,13 @@ class Generation:
         chunk_tokens: int | Callable[[int], int],
         prefixes: Prefixes | None = None,
         settled: Settled | None = None,
+        decoders: FixedDecoders | None = None,
     ) -> None:
+        """decoders: steps of fixed shapes to decode with, which one generation at a time may use."""
         self._llama, self._links, self._sampler, self._limits = llama, links, sampler, limits
         self._settled = settled
+        self._decoders = decoders
+        self._fixed: FixedDecode | None = None
         self._prompts = prompts
         lengths = [len(prompt) for prompt in prompts]
         length = llama.settings.segment_length
@@ -74,6 +80,9 @@ class Generation:
         self._state = llama.new_state(len(self._steps[0].rows), max(lengths) + limits.max_new_tokens)
         self._last_BD: torch.Tensor | None = None  # hidden state of each row's last prompt token (last stage)
         self._own_tokens: torch.Tensor | None = None  # drawn here (last stage), not yet absorbed
+        # other stages wait for the host to send them the tokens, so that it cannot be late there
+        self._drawn = DrawnTokens(ON_DEVICES if llama.device.type == "cuda" and links.stages == 1 else 0)
+        self._steps_drawn = 0
         self.completions = [Completion(reused_tokens=reused) for reused in reused_tokens(self._steps, lengths)]
         self.awaits_tokens = False
         self._current_B: torch.Tensor | None = None
@@ -96,8 +105,11 @@ class Generation:
             tokens_B = self._links.receive_tokens(len(self._prompts))
         self.awaits_tokens = False
         self._current_B = tokens_B
-        for row, token in enumerate(tokens_B.tolist()):
-            self._append(row, token)
+        self._steps_drawn += 1
+        self._drawn.put(tokens_B)
+        for tokens in self._drawn.read(everything=self._steps_drawn == self._limits.max_new_tokens):
+            for row, token in enumerate(tokens):
+                self._append(row, token)
 
     def _append(self, row: int, token: int) -> None:
         completion = self.completions[row]
@@ -133,12 +145,19 @@ class Generation:
         if self._shared is not None:
             self._shared.part(self._state)
         self._draw(self._last_BD)
+        if self._decoders is not None:
+            longest = max(map(len, self._prompts)) + self._limits.max_new_tokens
+            self._fixed = self._decoders.take_over(self._state, longest)
 
     def _decode_one_token(self) -> int:
         assert self._current_B is not None
-        tokens_B1 = self._current_B.clamp(min=0)[:, None]
-        x_B1D = self._through_layers(lambda: tokens_B1, 1, self._state.cursor.take_open(1))
-        self._draw(x_B1D[:, -1])
+        tokens_B = self._current_B.clamp(min=0)
+        if self._fixed is not None:
+            self.awaits_tokens = True
+            self._draw_from(self._fixed.next_logits(tokens_B))
+        else:
+            x_B1D = self._through_layers(lambda: tokens_B[:, None], 1, self._state.cursor.take_open(1))
+            self._draw(x_B1D[:, -1])
         return len(self._prompts)
 
     def _through_layers(self, token_ids: Callable[[], torch.Tensor], tokens: int, step: Step) -> torch.Tensor:
@@ -171,11 +190,14 @@ class Generation:
     def _draw(self, hidden_BD: torch.Tensor | None) -> None:
         """Last stage: draw the next tokens and give them to the other stages; the others will wait for them."""
         self.awaits_tokens = True
-        if not self._links.last:
-            return
-        assert hidden_BD is not None
-        logits_BV = self._llama.logits(hidden_BD)
+        if self._links.last:
+            assert hidden_BD is not None
+            self._draw_from(self._llama.logits(hidden_BD))
+
+    def _draw_from(self, logits_BV: torch.Tensor) -> None:
         tokens_B = self._sampler.next_tokens(logits_BV)
         bad_B = self._llama.tp.any(~torch.isfinite(logits_BV).all(dim=-1))
-        self._own_tokens = torch.where(bad_B, BAD_LOGITS, tokens_B).cpu()
-        self._links.share_tokens(self._own_tokens)
+        self._own_tokens = torch.where(bad_B, BAD_LOGITS, tokens_B)
+        if self._links.stages > 1:
+            self._own_tokens = self._own_tokens.cpu()
+            self._links.share_tokens(self._own_tokens)

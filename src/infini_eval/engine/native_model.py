@@ -14,6 +14,7 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.stages import stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
+from infini_eval.engine.acceleration import accelerated
 from infini_eval.engine.batching import CHUNK_TOKENS, Batch, PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
@@ -65,11 +66,14 @@ class NativeModel:
         chunk_segments: int | None = None,
         prefix_cache_gb: float = ModelSettings.prefix_cache_gb,
         weights: str = "in memory",
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         """weights: what tells these weights from others, for the states that are kept of shared prefixes."""
         self.llama, self.resolved, self.links = llama, resolved, links
         self.config = resolved.config
         self._chunk_segments, self._prefix_cache_gb, self._weights = chunk_segments, prefix_cache_gb, weights
+        self.decoders = accelerated(llama, self.links.stages, compile=compile, cuda_graphs=cuda_graphs)
 
     @classmethod
     def load(
@@ -92,6 +96,8 @@ class NativeModel:
             chunk_segments=settings.chunk_segments,
             prefix_cache_gb=settings.prefix_cache_gb,
             weights=f"{checkpoint.fingerprint()} {layers}",
+            compile=settings.compile,
+            cuda_graphs=settings.cuda_graphs,
         )
 
     @torch.inference_mode()
@@ -180,7 +186,8 @@ class NativeModel:
             for key, rows, seeds, prefixes in work:
                 sampler = self._sampler(seeds, sampling, vocabulary)
                 done = None if settled is None else partial(settled, key)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, self.chunk_tokens, prefixes, done)
+                shared = (self.chunk_tokens, prefixes, done, self.decoders)
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, *shared)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)

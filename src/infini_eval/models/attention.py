@@ -125,7 +125,8 @@ def _open_segment(
     if step.has_memory is not False:
         mixed.addcmul_(gates[0], _read_open(state.memory, heads.q_read, step, heads.k.shape[2]))
     if step.closing is not None:
-        _fold_rows(state, step)
+        rows = step.closing
+        fold_rows(state, rows, step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows])
     return mixed
 
 
@@ -146,11 +147,9 @@ def _store(buffer_BSGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step) -> Non
     buffer_BSGH[rows, step.positions] = new_BTGH
 
 
-def _fold_rows(state: LayerState, step: Step) -> None:
+def fold_rows(state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory) -> None:
+    """Write the full open segments of `rows` (an index) into their memories; has_memory: of these rows, before."""
     assert state.memory is not None and state.raw_keys is not None and state.values is not None
-    rows = step.closing
-    assert rows is not None
-    has_memory = step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows]
     memory = state.memory[rows]
     compressive.fold(memory, state.raw_keys[rows].transpose(1, 2), state.values[rows].transpose(1, 2), has_memory)
     state.memory[rows] = memory

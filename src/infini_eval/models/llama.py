@@ -5,6 +5,7 @@ Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head widt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +61,16 @@ class Llama:
         self.tp = tensor_parallel
         self.dtype, self.device, self.memory_dtype = dtype, device, memory_dtype
         self.heads, self.kv_heads = self.tp.local_heads(config.num_attention_heads, config.num_key_value_heads)
+        self._compiled_layer: Callable[..., torch.Tensor] | None = None
         self.rotary = RotaryTable(config.head_dim, config.rope_theta, dtype, device)
         if settings.segment_length is not None:
             self.rotary.ensure(settings.segment_length)
+
+    def compile(self) -> None:
+        """Compile a layer for the steps whose shapes recur: chunks of whole segments, and the fixed decode step."""
+        # one variant for each number of rows and segments, and for the first chunk, which has no memory to read
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        self._compiled_layer = torch.compile(self._layer, dynamic=False)
 
     def new_state(self, batch: int, longest: int) -> BatchState:
         """State for `batch` sequences of at most `longest` tokens (prompt and answer)."""
@@ -80,8 +88,9 @@ class Llama:
     def run_layers(self, x_BTD: torch.Tensor, state: BatchState, step: Step) -> torch.Tensor:
         """The stage's layers over one step; updates `state`."""
         cos_sin = self.rotary.at(step.positions)
+        layer = self._compiled_layer if self._compiled_layer is not None and step.recurs else self._layer
         for weights, layer_state in zip(self.layers, state.layers, strict=True):
-            x_BTD = self._layer(x_BTD, weights, layer_state, step, cos_sin)
+            x_BTD = layer(x_BTD, weights, layer_state, step, cos_sin)
         return x_BTD
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:

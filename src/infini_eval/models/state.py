@@ -64,6 +64,18 @@ class LayerState:
         else:
             self.memory = torch.stack([self.memory[s] if isinstance(s, int) else s[layer] for s in sources])
 
+    def copy_from(self, other: LayerState) -> None:
+        """Become a copy of `other`, which has room for as many tokens or fewer; the buffers stay where they are."""
+        if self.memory is not None and other.memory is not None:
+            self.memory.copy_(other.memory)
+        assert self.keys is not None and self.values is not None
+        pairs = [(self.keys, other.keys), (self.values, other.values), (self.raw_keys, other.raw_keys)]
+        for mine, theirs in pairs:
+            if mine is not None:
+                mine.zero_()  # no NaN of other sequences may stay behind a mask
+                if theirs is not None:
+                    mine[:, : theirs.shape[1]] = theirs
+
     def nbytes(self) -> int:
         tensors = (self.memory, self.keys, self.raw_keys, self.values)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
@@ -81,6 +93,7 @@ class Step:
     causal: queries and keys are the same T tokens.
     lengths: int32 [B], open keys a row sees from its last query on (for kernels that take lengths instead of masks).
     closing: rows whose open segment is full after this step, as an index tensor; None when there is none.
+    recurs: other steps have the same shapes, so that compiling them pays.
     """
 
     segments: int
@@ -92,6 +105,7 @@ class Step:
     offset: int | None = 0
     lengths: torch.Tensor | None = None
     closing: torch.Tensor | None = None
+    recurs: bool = False
 
 
 class Cursor:
@@ -108,7 +122,7 @@ class Cursor:
         """`count` whole segments of every row; allowed only at a border."""
         assert self.segment_length is not None and not any(self.open_lengths), "whole segments start at a border"
         positions = torch.arange(self.segment_length, device=self._device).repeat(count)
-        step = Step(segments=count, positions=positions, has_memory=self._has_memory())
+        step = Step(segments=count, positions=positions, has_memory=self._has_memory(), recurs=True)
         self.segments = [done + count for done in self.segments]
         return step
 
@@ -130,18 +144,22 @@ class Cursor:
             causal=common == 0,
             offset=common,
             lengths=self._tensor([start + tokens for start in starts]).int(),
-            closing=self._close(after),
+            closing=self._tensor(full) if (full := self._close(after)) else None,
         )
         return step
 
-    def _close(self, after: list[int]) -> torch.Tensor | None:
+    def pass_token(self) -> list[int]:
+        """Move all rows on by one token that was computed elsewhere; the rows whose segment is full now."""
+        return self._close([length + 1 for length in self.open_lengths])
+
+    def _close(self, after: list[int]) -> list[int]:
         """Move on to `after`; rows that reached L start a new segment."""
         full = [row for row, length in enumerate(after) if length == self.segment_length]
         assert self.segment_length is None or max(after) <= self.segment_length, "an open step crossed a border"
         self.open_lengths = [0 if row in set(full) else length for row, length in enumerate(after)]
         for row in full:
             self.segments[row] += 1
-        return self._tensor(full) if full else None
+        return full
 
     def _has_memory(self) -> HasMemory:
         flags = [done > 0 for done in self.segments]
@@ -173,6 +191,7 @@ class BatchState:
     ) -> None:
         self.layers = [LayerState(shape, dtype, memory_dtype, device) for _ in range(layers)]
         self.cursor = Cursor(shape.batch, segment_length, device)
+        self.capacity = shape.capacity
         self._device = device
 
     def branch(self, sources: Sequence[int | Memories], segments: int) -> None:
