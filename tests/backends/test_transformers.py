@@ -112,11 +112,11 @@ def test_memory_that_runs_out_halves_the_batch(config, opened, monkeypatch, in_o
         expected = [one.text for one in in_order(it.backend, it.prepared)]
         generate, tried = it.backend._generator._generate, []
 
-        def limited(ids_BT, draw):
+        def limited(ids_BT, draw, ending):
             tried.append(len(ids_BT))
             if len(ids_BT) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-            return generate(ids_BT, draw)
+            return generate(ids_BT, draw, ending)
 
         monkeypatch.setattr(it.backend._generator, "_generate", limited)
         assert [one.text for one in in_order(it.backend, it.prepared)] == expected

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ["native-bf16-rows", "native-640-rows", "hf-bf16-gqa", "hf-short-rows"]
+# those whose peak differs little from run to run: docs/planner.md has all, with their scatter
+CASES = ["native-640-rows", "native-plain-rows", "hf-bf16-gqa", "hf-896-gqa"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ from infini_eval.config import ModelConfig
 from infini_eval.errors import CheckpointError
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+BLOCK_BYTES = 1 << 22  # copied, checked and converted at once
 _SAMPLED_BYTES = 1 << 16  # of each end of a weight file, for the fingerprint
+_Place = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,12 @@ class Checkpoint:
         first = next(shard.file for shards in self._shards.values() for shard in shards if shard.file.tp is not None)
         self.saved_tp, self.saved_pp = first.tp_size, first.pp_size
 
-    def read(self, name: str, ranges: Sequence[tuple[int, int]] | None = None) -> torch.Tensor:
-        """A parameter in its stored dtype, or only the index `ranges` of its sharded dim, joined in that order.
+    def read(
+        self, name: str, ranges: Sequence[tuple[int, int]] | None = None, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """A parameter in `dtype` (None: as stored), or only the index `ranges` of its sharded dim, joined in that order.
 
+        It is copied, checked and converted block by block: beside the result there are only the file's mapped pages.
         Raises CheckpointError for a corrupt file and for NaN or infinity among the values read.
         """
         spec = self.specs[name]
@@ -68,16 +74,20 @@ class Checkpoint:
         shape = list(spec.shape)
         shape[dim] = sum(stop - start for start, stop in wanted)
         result: torch.Tensor | None = None
+        bad = 0
         for shard in self._shards[name]:
             with _opened(shard.file.path) as handle:
                 tensor = handle.get_slice(TENSOR_KEY)
+                stored = DTYPES[tensor.get_dtype()]
                 if result is None:
-                    result = torch.empty(shape, dtype=DTYPES[tensor.get_dtype()])
-                for local, target in _overlaps(shard.pairs, wanted, dim):
-                    result[target] = _read_block(tensor, local, shard.file.path)
+                    result = torch.empty(shape, dtype=dtype or stored)
+                for overlap in _overlaps(shard.pairs, wanted, dim):
+                    for local, target in _blocks(*overlap, stored.itemsize):
+                        block = _read_block(tensor, local, shard.file.path)
+                        bad += block.numel() - int(torch.isfinite(block).sum())
+                        result[target] = block
         assert result is not None
-        if not torch.isfinite(result).all():
-            bad = int((~torch.isfinite(result)).sum())
+        if bad:
             raise CheckpointError(
                 f"{bad} of {result.numel()} values of {name} are NaN or infinite ({self._shards[name][0].file.path})",
                 next_step="training diverged or the file is damaged; evaluate an earlier step",
@@ -234,9 +244,23 @@ def _read_block(tensor: object, local: tuple[slice, ...], path: Path) -> torch.T
         raise CheckpointError(f"cannot read {path}: {error}", next_step="copy the file again") from None
 
 
+def _blocks(local: _Place, target: _Place, itemsize: int) -> Iterator[tuple[_Place, _Place]]:
+    """A place in a shard and its place in the result, cut along the first dim into blocks of about BLOCK_BYTES."""
+    rows = local[0].stop - local[0].start
+    row_bytes = math.prod(part.stop - part.start for part in local[1:]) * itemsize
+    size = max(1, BLOCK_BYTES // row_bytes)
+    for first in range(0, rows, size):
+        yield _part(local, first, size), _part(target, first, size)
+
+
+def _part(place: _Place, first: int, size: int) -> _Place:
+    start = place[0].start + first
+    return (slice(start, min(start + size, place[0].stop)), *place[1:])
+
+
 def _overlaps(
     pairs: Sequence[SlicePair], wanted: Sequence[tuple[int, int]], dim: int
-) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+) -> Iterator[tuple[_Place, _Place]]:
     """For each part of `pairs` inside the wanted ranges of `dim`: its place in the shard and in the result."""
     offset = 0
     for start, stop in wanted:

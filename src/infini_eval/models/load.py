@@ -116,11 +116,12 @@ class _ShardReader:
         self._checkpoint, self._resolved, self._tp = checkpoint, resolved, tensor_parallel
 
     def whole(self, name: str) -> torch.Tensor:
-        return self._place(self._checkpoint.read(name))
+        return self._place(self._checkpoint.read(name, dtype=self._resolved.dtype))
 
     def sharded(self, name: str) -> torch.Tensor:
         spec = self._checkpoint.specs[name]
-        return self._place(self._checkpoint.read(name, spec.shard_ranges(self._tp.rank, self._tp.size)))
+        ranges = spec.shard_ranges(self._tp.rank, self._tp.size)
+        return self._place(self._checkpoint.read(name, ranges, self._resolved.dtype))
 
     def qkv(self, name: str) -> torch.Tensor:
         """Our query heads, and the kv heads they need (shared between ranks when tp exceeds the kv heads)."""
@@ -130,11 +131,11 @@ class _ShardReader:
         first, stop = self._tp.kv_head_range(config.num_key_value_heads)
         keys = (q_width + first * width, q_width + stop * width)
         values = (keys[0] + kv_width, keys[1] + kv_width)
-        rows = self._checkpoint.read(name, [queries, keys, values])
+        rows = self._checkpoint.read(name, [queries, keys, values], self._resolved.dtype)
         if config.rope_interleaved:
             qk, v = rows.tensor_split([rows.shape[0] - (stop - first) * width])
             rows = torch.cat((interleaved_to_halves(qk, width), v))
         return self._place(rows)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device=self._resolved.device, dtype=self._resolved.dtype)
+        return tensor.to(self._resolved.device)

@@ -13,6 +13,7 @@ HEAP_BLOCK = 32 << 20
 # Code of torch's libraries that is paged in when they first compute, beside some workspaces: 11 to 31 MB were measured
 # with models of width 64 (native and transformers, fp32 and bf16), where nothing else counts.
 LIBRARIES = 20_000_000
+BLOCKS = 3 << 22  # a block of a weight file, converted, and its mask
 
 
 def allocator_bytes(blocks: Iterable[float]) -> int:
@@ -39,23 +40,22 @@ def loading_bytes(architecture: Architecture, layers: range, dtype: str, tp: int
 
 
 def _native_moments(architecture: Architecture, layers: range, saved: float, value: float, tp: int) -> Iterator[float]:
-    """Embedding and head come first, then the layers: what each large tensor adds, less the weights still to come."""
+    """Embedding and head come first, then the layers: what reading a tensor adds to it, less the weights still to come.
+
+    checkpoint/reader.py maps the file while it copies it by blocks, so its pages stand beside the tensor; the rows of q
+    and k may be put into another order, which copies them once more.
+    """
     rest = sum(architecture.layers[index].parameters for index in layers) / tp
     last = architecture.layers[layers.stop - 1]
     head = architecture.head_parameters / tp if layers.stop == len(architecture.layers) else 0.0
     embedding = architecture.embedding_parameters / tp if layers.start == 0 else 0.0
+    projections = (last.query / 2 + last.kv) / tp
     in_order = [
-        (embedding, head + rest),
-        (head, rest),
-        ((last.query / 2 + last.kv) / tp, (last.query / 2 + last.mlp) / tp),  # q, k and v
-        (last.mlp * 2 / 3 / tp, last.mlp / 3 / tp),  # gate and up
-        (last.mlp / 3 / tp, 0.0),  # down
+        (embedding * saved, head + rest),
+        (head * saved, rest),
+        (projections * (saved + value), (last.query / 2 + last.mlp) / tp),  # q, k and v
+        (last.mlp * 2 / 3 / tp * saved, last.mlp / 3 / tp),  # gate and up
+        (last.mlp / 3 / tp * saved, 0.0),  # down
     ]
-    for parameters, still_to_come in in_order:
-        yield _reading(parameters, saved) - (parameters + still_to_come) * value
-
-
-def _reading(parameters: float, saved: float) -> float:
-    """checkpoint/reader.py at its peak, the check for NaN: a tensor, its file's pages, its absolute values, three masks."""
-    blocks = [parameters * saved, parameters * saved, parameters, parameters, parameters]
-    return parameters * saved + sum(blocks) + allocator_bytes(blocks)
+    for beside, still_to_come in in_order:
+        yield beside + BLOCKS - still_to_come * value
