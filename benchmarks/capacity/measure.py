@@ -44,7 +44,7 @@ def _cpu(run: Callable[[], Any]) -> tuple[float, Any]:
 def text(folder: Path, tokens: int, prompts: int) -> Iterator[Measured]:
     """Making, reading and tokenising prompts of `tokens` tokens, with the shipped checkpoint's tokenizer."""
     from benchmarks._passkey import tokenizer
-    from infini_eval import registry
+    from infini_eval.api import registry
     from infini_eval.datasets.generate import generate
     from infini_eval.datasets.parquet import load_samples
     from infini_eval.datasets.plan import GenerateConfig

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infini_eval import registry
-from infini_eval.backends._backend import AnyBackend
+from infini_eval.api import registry
+from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.logging import setup_logging
 from infini_eval.evaluation.answering import answer_batches
 from infini_eval.evaluation.batches import batch_sizes, batches_left
+from infini_eval.evaluation.early_stop import early_stop_of, recorded_scorers
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.evaluation.preparing import prepare_samples
 from infini_eval.evaluation.run_folder import merge_results, opened_run_folder
@@ -20,7 +21,6 @@ from infini_eval.evaluation.samples import choose_samples
 from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.evaluation.timing import Timing
 from infini_eval.planning.watch import MemoryWatch
-from infini_eval.tasks._task import Task
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
     setup_logging()
     with launch(config.model.device, timeout_s) as world:
         timing = Timing(world)
-        task: Task = registry.load("tasks", config.task)
+        task = registry.task(config.task)
         if make_data is not None:
             timing.begin("making the data")
             world.share("data", make_data)
         timing.begin("reading the data")
         data, samples = choose_samples(config, task, world)
         timing.begin("opening the model")
-        backend: AnyBackend = registry.load("backends", config.backend)(config, world)
+        backend: Backend = registry.load("backends", config.backend)(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
         say(world, backend.notes)
         timing.begin("tokenising")
@@ -56,15 +56,18 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         say_lengths(world, prepared)
         say_window(config, world, backend.model_facts(), prepared)
         timing.begin("planning")
-        manifest = describe_run(config, data, backend, prepared)
+        early_stop = early_stop_of(config, task, backend)
+        manifest = describe_run(config, data, backend, prepared, early_stop)
         with opened_run_folder(config, manifest, world) as state:
-            left = batches_left(config, backend, world, prepared, state)
-            if left:
-                memory = MemoryWatch(config, backend, world, batch_sizes(config, left, prepared))
+            plan = batches_left(config, backend, world, prepared, state)
+            if plan.batches:
+                sizes = batch_sizes(config, plan, prepared)
+                memory = MemoryWatch(config, backend.footprint(plan), world, sizes)
                 timing.begin("loading the model")
-                backend.load()
+                backend.load(plan)
                 timing.begin("answering")
-                answer_batches(config, task, backend, world, left, prepared)
+                scorers = recorded_scorers(config, task)
+                answer_batches(config, scorers, early_stop, backend, world, plan.batches, prepared)
                 memory.conclude()
             timing.begin("merging")
             world.raise_if_stopped()

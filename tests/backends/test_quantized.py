@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.config import BackendSettings, EvalConfig, LoadSettings, ModelSettings
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings
 from infini_eval.errors import BackendError
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
 
@@ -21,7 +21,7 @@ TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
 
 
 def config_of(model: Path, save_path: Path, quantization: str) -> EvalConfig:
-    settings = BackendSettings(loading=LoadSettings(quantization=quantization))
+    settings = (LoadSettings(quantization=quantization),)
     own = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 4}
     return EvalConfig(str(model), str(save_path), str(DATA), backend_settings=settings, **own)
 
@@ -55,7 +55,7 @@ def test_the_plan_knows_that_fused_experts_keep_their_size(tmp_path, opened, mon
     monkeypatch.setattr(_hf_quantized, "refuse_what_stays_large", lambda *arguments: None)
     config = config_of(write_tiny_llama4(tmp_path / "m"), tmp_path / "run", quantization)
     with opened(config, 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         model, planned = it.backend._generator._model, it.backend._planned
         fused = [each for name, each in model.named_parameters() if "experts" in name and each.ndim == 3]
         assert len(fused) == 4 and {each.dtype for each in fused} == {torch.float32}, "two of each layer, not converted"
@@ -73,7 +73,7 @@ def test_quantized_weights_take_what_was_planned(tmp_path, opened, quantization)
     pytest.importorskip("accelerate")
     model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, hidden_size=64, intermediate_size=64)
     with opened(config_of(model, tmp_path / "run", quantization), 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
         assert real == pytest.approx(it.backend._planned.bytes, rel=0.05)
         assert it.backend._planned.bytes < it.backend.model_facts()["parameters"] * 4

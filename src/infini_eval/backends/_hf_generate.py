@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from infini_eval.backends._backend import Prepared, Settled
+from infini_eval.api.backend import EarlyStop, WorkItem
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.distributed.tensor_parallel import TensorParallel
@@ -65,10 +65,10 @@ class Generator:
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._chunk = PREFILL_CHUNK if prefill_chunk is None else prefill_chunk
         self._stops = _stop_ids(model, tokenizer)
-        self.settled: Settled | None = None
+        self.early_stop: EarlyStop | None = None
         model.generation_config = GenerationConfig()  # published ones carry penalties and temperatures
 
-    def answer(self, rows: list[Prepared], seeds: list[int]) -> list[Response]:
+    def answer(self, rows: list[WorkItem], seeds: list[int]) -> list[Response]:
         """One response a row; `seeds` tell the rows' draws apart."""
         began = time.perf_counter()
         ids_BT = torch.tensor([row.ids.tolist() for row in rows], device=self._model.device)
@@ -82,10 +82,10 @@ class Generator:
             for place, (row, ids, bad) in enumerate(answers)
         ]
 
-    def _is_settled(self, row: Prepared, ids: list[int]) -> bool:
-        if self.settled is None or self._stops.intersection(ids):
+    def _is_settled(self, row: WorkItem, ids: list[int]) -> bool:
+        if self.early_stop is None or self._stops.intersection(ids):
             return False
-        return self.settled(self._tokenizer.decode(ids), row.sample)
+        return self.early_stop(self._tokenizer.decode(ids), row.sample)
 
     def _generate(self, ids_BT: torch.Tensor, draw: Draw, ending: Ending) -> torch.Tensor:
         length = ids_BT.shape[1]
@@ -103,7 +103,7 @@ class Generator:
                     attention_mask=torch.ones_like(ids_BT),
                     generation_config=settings,
                     logits_processor=LogitsProcessorList([draw]),
-                    stopping_criteria=StoppingCriteriaList([ending] if self.settled is not None else []),
+                    stopping_criteria=StoppingCriteriaList([ending] if self.early_stop is not None else []),
                 )
         except ValueError as error:
             raise BackendError(
@@ -116,7 +116,7 @@ class Generator:
         vocabulary = self._model.config.get_text_config().vocab_size
         return Sampler(self._config.sampling, TensorParallel(), vocabulary, self._tokenizer.vocab_size, seeds)
 
-    def _response(self, row: Prepared, ids: list[int], bad: bool, settled: int | None, seconds: float) -> Response:
+    def _response(self, row: WorkItem, ids: list[int], bad: bool, settled: int | None, seconds: float) -> Response:
         end = next((place for place, token in enumerate(ids) if token in self._stops), None)
         ids = ids[: settled or end]
         text = self._tokenizer.decode(ids)

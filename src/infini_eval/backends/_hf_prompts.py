@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.backends._packages import require
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer
@@ -31,13 +31,13 @@ class HfPrompts:
         """For the manifest: tokenizer and format of the prompts."""
         return {"tokenizer": self.tokenizer.fingerprint, "chat_template": self._hf.chat_template if self.chat else None}
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         """Ids [T] of the prompt as the model sees it, and where the needle stands among them."""
         text, shift = self._rendered(sample.prompt)
         ids, offsets = self.tokenizer.encode_with_offsets(text, add_special_tokens=not self.chat)
         span = None if needle is None or shift is None else (needle[0] + shift, needle[1] + shift)
         position = needle_position(span, offsets, len(ids), None, 0)
-        return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+        return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
 
     def token_ids(self, sample: Sample) -> np.ndarray:
         """The ids alone [T]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.datasets.needle_position import excerpt, position_from_tokens
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
@@ -13,7 +13,7 @@ from infini_eval.records import NeedlePosition, Sample
 
 def prepare_sample(
     sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
-) -> Prepared:
+) -> WorkItem:
     """Tokenise a prompt as the model was trained on it, and find its needle (a character span) among the tokens."""
     ids, span = tokenizer.encode_with_span(sample.prompt, needle)
     start, end = span or (None, None)
@@ -23,7 +23,7 @@ def prepare_sample(
         answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
         position = position_from_tokens(start, end, len(ids), segment_length, answer_tokens)
     prefixes = border_digests(ids, segment_length) if segment_length else b""
-    return Prepared(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
+    return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
 
 
 def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:

@@ -6,24 +6,20 @@ import logging
 import queue
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from infini_eval.backends._backend import NO_IDS, Prepared, Rows
-from infini_eval.backends._data_parallel import data_parallel_mesh
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
 from infini_eval.backends._json_flag import json_object
 from infini_eval.backends._keys import hide_keys
 from infini_eval.backends._reply_cache import Reply, open_cache
 from infini_eval.backends._retry import Retry, SampleFailed
-from infini_eval.config import EvalConfig
+from infini_eval.config import EvalConfig, PromptSettings, RequestSettings
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
-from infini_eval.engine.batching import Batch
 from infini_eval.records import NeedlePosition, Response, Sample
 
 logger = logging.getLogger(__name__)
@@ -36,15 +32,15 @@ NO_TOKENIZER = (
 )
 
 
-class Remote(ABC):
+class Remote(Backend):
     """A model behind a server. A backend's file says what a request is (`request`) and how it is sent (`ask`)."""
 
+    settings = (PromptSettings, RequestSettings)
     service: str
 
     def __init__(self, config: EvalConfig, world: World) -> None:
-        self._config, self._world = config, world
-        self._settings = config.backend_settings.requests
-        self.mesh = data_parallel_mesh(config.topology, world, config.backend)
+        super().__init__(config, world)
+        self._settings = config.settings(RequestSettings)
         self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
         self.extra = json_object("--request-extra", self._settings.extra, EXAMPLE)
         self.notes = [] if self.tokenizer else [NO_TOKENIZER]
@@ -61,8 +57,7 @@ class Remote(ABC):
 
     def model_facts(self) -> Mapping[str, Any]:
         """A server says little about its model."""
-        unknown = dict.fromkeys(("parameters", "segment_length", "dtype", "memory", "memory_query"))
-        return {"name": self._config.model_path, "kind": "served", **unknown}
+        return {**super().model_facts(), "kind": "served"}
 
     def identity(self) -> Mapping[str, Any]:
         return {
@@ -74,35 +69,35 @@ class Remote(ABC):
 
     def environment(self) -> Mapping[str, Any]:
         return {
-            "ckpt_path": self._config.model_path,
+            **super().environment(),
             "tokenizer": self._config.tokenizer,
-            "topology": {"dp": self.mesh.shape.dp, "tp": 1, "pp": 1},
             "base_url": self._settings.base_url,
             "concurrency": self._settings.concurrency,
             "request_timeout_s": self._settings.timeout_s,
         }
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         if self.tokenizer is None:
-            return Prepared(sample, NO_IDS, 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
+            return WorkItem(sample, no_ids(), 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
         ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
         position = needle_position(needle, offsets, len(ids), None, 0)
-        return Prepared(sample, NO_IDS, len(ids), position, excerpt(sample.prompt, needle))
+        return WorkItem(sample, no_ids(), len(ids), position, excerpt(sample.prompt, needle))
 
-    def token_ids(self, sample: Sample) -> np.ndarray:
-        return NO_IDS
-
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
         """One sample a batch, the longest first: the server batches as it likes."""
-        batches = [Batch((row,), len(item.sample.prompt)) for row, item in enumerate(prepared)]
-        return sorted(batches, key=lambda batch: (-batch.cost, batch.rows))
+        batches = [Batch((row,), len(item.sample.prompt)) for row, item in enumerate(items)]
+        return BatchPlan(sorted(batches, key=lambda batch: (-batch.cost, batch.rows)))
 
     @abstractmethod
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         """Make the client, and find out at once where no server answers."""
 
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Answered]:
         """Batches as they are answered, `concurrency` in flight.
 
@@ -126,13 +121,13 @@ class Remote(ABC):
                 if on_tokens is not None:
                     on_tokens(sum(response.prompt_tokens for response in outcome[1]))
 
-    def _work(self, batch: Batch, prepared: Sequence[Prepared], finished: queue.SimpleQueue) -> None:
+    def _work(self, batch: Batch, prepared: Sequence[WorkItem], finished: queue.SimpleQueue) -> None:
         try:
             finished.put((batch, [self._answer_row(prepared[row], row) for row in batch.rows]))
         except BaseException as error:  # it is raised again in the main thread
             finished.put(error)
 
-    def _answer_row(self, prepared: Prepared, row: int) -> Response:
+    def _answer_row(self, prepared: WorkItem, row: int) -> Response:
         began = time.perf_counter()
         request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
         reply = self._cache.get(request)
@@ -147,7 +142,7 @@ class Remote(ABC):
                 return Response("", [], prepared.tokens, "error", seconds, hide_keys(str(problem)))
         return self._response(prepared, reply, details, time.perf_counter() - began)
 
-    def _asked(self, request: Mapping[str, Any], prepared: Prepared) -> tuple[Reply, int]:
+    def _asked(self, request: Mapping[str, Any], prepared: WorkItem) -> tuple[Reply, int]:
         """The server's reply, checked and kept, and the attempts that it took."""
         reply, attempts = self._retry(lambda: self.ask(request))
         reply = replace(reply, text=hide_keys(reply.text))
@@ -157,12 +152,12 @@ class Remote(ABC):
         self._cache.put(request, reply)
         return reply, attempts
 
-    def _response(self, prepared: Prepared, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
+    def _response(self, prepared: WorkItem, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
         ids = [] if self.tokenizer is None else self.tokenizer.encode(reply.text, add_special_tokens=False).tolist()
         read = prepared.tokens if reply.prompt_tokens is None else reply.prompt_tokens
         return Response(reply.text, ids, read, reply.finish_reason, seconds, details={**reply.details, **details})
 
-    def _truncation(self, prepared: Prepared, reply: Reply) -> str | None:
+    def _truncation(self, prepared: WorkItem, reply: Reply) -> str | None:
         """Why this reply must not be judged: the server has read less than it was sent. None where it has read all."""
         read = reply.prompt_tokens
         if read is None:

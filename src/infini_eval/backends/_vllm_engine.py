@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infini_eval.backends._packages import require
-from infini_eval.config import EvalConfig
+from infini_eval.config import EvalConfig, LoadSettings
 from infini_eval.errors import BackendError, CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def start(vllm: Any, config: EvalConfig, *, dtype: str, longest: int, extra: Map
         "tensor_parallel_size": config.topology.tp or 1,
         "pipeline_parallel_size": config.topology.pp or 1,
         "max_model_len": longest,
-        "trust_remote_code": config.backend_settings.loading.trust_remote_code,
+        "trust_remote_code": config.settings(LoadSettings).trust_remote_code,
         "enable_chunked_prefill": True,
     }
     try:

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.backends._backend import Prepared, Rows, Settled
-from infini_eval.backends._footprint import Footprint
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
+from infini_eval.backends import LAZY, _hf_load, _hf_quantized
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
-from infini_eval.config import EvalConfig
+from infini_eval.config import EvalConfig, LoadSettings, PromptSettings
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
 
@@ -33,12 +32,17 @@ logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
 
 
-class Backend:
+class TransformersBackend(Backend):
     """A Hugging Face model on this rank: a replica (dp), or a shard of the one replica (tp = all processes)."""
+
+    settings = LAZY["transformers"].settings
+    computes_here = True
+    attention = LAZY["transformers"].attention
+    stops_early = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
-        self._loading = config.backend_settings.loading
+        self._loading = config.settings(LoadSettings)
         self._hf = _hf_load.read_config(config.model_path, self._loading.trust_remote_code)
         self._dtype = _hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
@@ -46,14 +50,12 @@ class Backend:
         self._planned = self._plan_weights()
         self._prompts = HfPrompts(
             config.tokenizer or config.model_path,
-            chat_template=config.backend_settings.chat_template,
+            chat_template=config.settings(PromptSettings).chat_template,
             trust_remote_code=self._loading.trust_remote_code,
         )
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: Generator | None = None
-        self._settled: Settled | None = None
-        self._longest = 0
 
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
@@ -91,20 +93,19 @@ class Backend:
             "packages": versions("transformers", "torch", "accelerate", "bitsandbytes"),
         }
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         return self._prompts.prepare(sample, needle)
 
     def token_ids(self, sample: Sample) -> np.ndarray:
         return self._prompts.token_ids(sample)
 
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
         """Rows of a batch have exactly the same length, so that nothing is padded."""
-        lengths = [item.tokens for item in prepared]
-        self._longest = max(lengths)
-        self._warn_of_positions(self._longest + self._config.max_new_tokens)
-        return plan_batches(lengths, 1, self._config.batch_size, largest)
+        lengths = [item.tokens for item in items]
+        self._warn_of_positions(max(lengths) + self._config.max_new_tokens)
+        return BatchPlan(plan_batches(lengths, 1, self._config.batch_size, largest), max(lengths))
 
-    def footprint(self) -> Footprint | None:
+    def footprint(self, plan: BatchPlan) -> Footprint | None:
         """What this rank will load and compute; None where that is spread over devices, or the weights are packed."""
         loading = self._loading
         if loading.device_map or loading.max_memory or loading.offload_folder or self._quantized_before:
@@ -120,10 +121,10 @@ class Backend:
             kv_dtype=self._dtype,
             quantization=f"bnb-{loading.quantization}" if loading.quantization else "none",
             kernel=_KERNELS.get(self._config.model.attn_implementation, "sdpa"),
-            prefill_chunk=self._longest if loading.prefill_chunk == 0 else loading.prefill_chunk,
+            prefill_chunk=plan.longest if loading.prefill_chunk == 0 else loading.prefill_chunk,
         )
 
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         import transformers
 
         from infini_eval.backends._hf_generate import Generator
@@ -152,14 +153,15 @@ class Backend:
         )
         self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
 
-    def stop_when(self, settled: Settled) -> None:
-        self._settled = settled
-
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
-        self._generator.settled = self._settled
+        self._generator.early_stop = early_stop
         for batch, prepared in work:
             rows, seeds = [prepared[row] for row in batch.rows], list(batch.rows)
             if self.mesh.shape.tp == 1:
@@ -169,7 +171,7 @@ class Backend:
             if on_tokens is not None:
                 on_tokens(sum(row.tokens for row in rows))
 
-    def _answer_together(self, rows: list[Prepared], seeds: list[int]) -> list[Response]:
+    def _answer_together(self, rows: list[WorkItem], seeds: list[int]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""
         assert self._generator is not None
         try:

@@ -9,39 +9,41 @@ from typing import Any
 
 import numpy as np
 
-from infini_eval.backends import _hf_load, _vllm_engine
-from infini_eval.backends._backend import Prepared, Rows
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
+from infini_eval.backends import LAZY, _hf_load, _vllm_engine
 from infini_eval.backends._hf_prompts import HfPrompts
 from infini_eval.backends._json_flag import json_object
 from infini_eval.backends._packages import versions
-from infini_eval.config import EvalConfig, LoadSettings
+from infini_eval.config import EvalConfig, LoadSettings, PromptSettings, VllmSettings
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.errors import BackendError, ConfigError, TopologyError
 from infini_eval.records import Response, Sample
 
 ROWS = 64  # vLLM schedules them itself; answers are on disk after so many
 
 
-class Backend:
+class VllmBackend(Backend):
     """vLLM starts its own worker processes: --tp and --pp are its sizes, and this runs without torchrun."""
+
+    settings = LAZY["vllm"].settings
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         _refuse_what_it_does_not_take(config, world)
-        self._extra = json_object("--vllm-extra", config.backend_settings.loading.vllm_extra, _vllm_engine.EXAMPLE)
+        self._extra = json_object("--vllm-extra", config.settings(VllmSettings).extra, _vllm_engine.EXAMPLE)
         self._vllm = _vllm_engine.import_vllm()
-        self._config, self.mesh = config, Mesh()
+        self._config, self._world, self.mesh = config, world, Mesh()
         self._hf = _vllm_engine.config_of(config.model_path)
         self._dtype = _vllm_engine.dtype_of(self._hf, config.model.dtype)
         self._prompts = HfPrompts(
             config.tokenizer or config.model_path,
-            chat_template=config.backend_settings.chat_template,
-            trust_remote_code=config.backend_settings.loading.trust_remote_code,
+            chat_template=config.settings(PromptSettings).chat_template,
+            trust_remote_code=config.settings(LoadSettings).trust_remote_code,
         )
         self.notes: list[str] = []
         self._llm: Any = None
-        self._longest = self._limit = 0
+        self._limit = 0
 
     def model_facts(self) -> Mapping[str, Any]:
         unknown = dict.fromkeys(("parameters", "segment_length", "memory", "memory_query"))
@@ -66,24 +68,27 @@ class Backend:
             "packages": versions("torch", "transformers") | {"vllm": self._vllm.__version__},
         }
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         return self._prompts.prepare(sample, needle)
 
     def token_ids(self, sample: Sample) -> np.ndarray:
         return self._prompts.token_ids(sample)
 
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        lengths = [item.tokens for item in prepared]
-        self._longest = max(lengths)
-        return plan_batches(lengths, None, self._config.batch_size or ROWS, largest)
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
+        lengths = [item.tokens for item in items]
+        return BatchPlan(plan_batches(lengths, None, self._config.batch_size or ROWS, largest), max(lengths))
 
-    def load(self) -> None:
-        longest = self._longest + self._config.max_new_tokens
+    def load(self, plan: BatchPlan) -> None:
+        longest = plan.longest + self._config.max_new_tokens
         self._llm = _vllm_engine.start(self._vllm, self._config, dtype=self._dtype, longest=longest, extra=self._extra)
         self._limit = self._llm.llm_engine.vllm_config.model_config.max_model_len
 
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._llm is not None, "load() comes first"
         for batch, prepared in work:
@@ -91,14 +96,14 @@ class Backend:
             if on_tokens is not None:
                 on_tokens(sum(prepared[row].tokens for row in batch.rows))
 
-    def _answered(self, rows: Mapping[int, Prepared]) -> list[Response]:
+    def _answered(self, rows: Mapping[int, WorkItem]) -> list[Response]:
         """One response a row, in their order; rows that vLLM would have to cut are not sent."""
         budget = self._config.max_new_tokens
         fits = {row: item for row, item in rows.items() if item.tokens + budget <= self._limit}
         answered = dict(zip(fits, self._generated(fits), strict=True))
         return [answered.get(row) or _too_long(item, budget, self._limit) for row, item in rows.items()]
 
-    def _generated(self, rows: Mapping[int, Prepared]) -> list[Response]:
+    def _generated(self, rows: Mapping[int, WorkItem]) -> list[Response]:
         if not rows:
             return []
         prompts = [{"prompt_token_ids": item.ids.tolist()} for item in rows.values()]
@@ -125,7 +130,7 @@ class Backend:
             seed=sampling.seed + row if sampling.temperature > 0 else None,
         )
 
-    def _response(self, prepared: Prepared, output: Any, seconds: float) -> Response:
+    def _response(self, prepared: WorkItem, output: Any, seconds: float) -> Response:
         answer, read = output.outputs[0], len(output.prompt_token_ids)
         if read < prepared.tokens:
             problem = f"truncated: vLLM read {read:,} of {prepared.tokens:,} prompt tokens"
@@ -135,7 +140,7 @@ class Backend:
         return Response(self._prompts.tokenizer.decode(ids), ids, read, "stop" if stopped else "length", seconds)
 
 
-def _too_long(prepared: Prepared, budget: int, limit: int) -> Response:
+def _too_long(prepared: WorkItem, budget: int, limit: int) -> Response:
     asked = f"{prepared.tokens:,} tokens and an answer of {budget:,}"
     problem = f"the prompt is too long: {asked}, but vLLM's max_model_len is {limit:,}"
     return Response("", [], prepared.tokens, "error", 0.0, problem)
@@ -151,8 +156,7 @@ def _refuse_what_it_does_not_take(config: EvalConfig, world: World) -> None:
         )
     if config.model.device not in (None, "cpu"):  # "cpu" is what the command line fills in
         raise ConfigError(f"--device {config.model.device}: vLLM finds its devices itself", valid="leave it out")
-    loading = config.backend_settings.loading
-    if replace(loading, trust_remote_code=False, vllm_extra=None) != LoadSettings():
+    if replace(config.settings(LoadSettings), trust_remote_code=False) != LoadSettings():
         raise ConfigError(
             "of the loading flags, vLLM takes --trust-remote-code and --vllm-extra only",
             valid="its own arguments in --vllm-extra, or vllm serve with its own flags",

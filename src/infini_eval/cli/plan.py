@@ -12,9 +12,9 @@ import argparse
 import json
 
 from infini_eval.cli import flags
-from infini_eval.cli.values import positive_int, token_count
 from infini_eval.config import Topology
 from infini_eval.errors import EXIT_OK
+from infini_eval.options import positive_int, token_count
 
 DTYPES = ("float32", "bfloat16", "float16", "fp8", "int8")
 QUANTIZATIONS = ("none", "fp8", "int8", "int4", "nf4", "bnb-4bit", "bnb-8bit")

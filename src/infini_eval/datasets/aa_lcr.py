@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infini_eval.api.task import LoadedData
 from infini_eval.datasets.aa_lcr_archive import Archive, DocumentMissing
 from infini_eval.datasets.aa_lcr_text import OFFICIAL, PROMPTS, prompt
 from infini_eval.datasets.judge_protocols import known_revision
-from infini_eval.datasets.parquet import LoadedData
 from infini_eval.datasets.web_text import Fetch, WebTextError, fetch_text
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from infini_eval.api.backend import Batch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.stages import stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.acceleration import accelerated
-from infini_eval.engine.batching import CHUNK_TOKENS, Batch, PrefillStep, plan_batches
+from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
@@ -240,7 +241,7 @@ def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCach
     """What a planned batch may share; `digests` of all planned prompts."""
     if digests is None or cache is None:
         return None
-    return Prefixes([digests[row] for row in batch.rows], batch.saves, cache)
+    return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache)
 
 
 class _LogitsOfAll(Generation):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infini_eval.backends._footprint import Footprint
+from infini_eval.api.backend import Footprint
 from infini_eval.config import ModelConfig
 from infini_eval.errors import ConfigError
 from infini_eval.planning.architecture import Architecture

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import load_data
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
 from infini_eval.planning.check import as_json, check
@@ -19,18 +20,17 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
     """
     with launch(config.model.device, timeout_s) as world:
         task = registry.load("tasks", config.task)
-        data = task.load(
-            config.eval_dataset_path, num_shots=None, num_digits=None, context_length=config.context_length, depths=None
-        )
+        data = load_data(task, config.eval_dataset_path, context_length=config.context_length)
         backend = registry.load("backends", config.backend)(config, world)
         began = time.perf_counter()
         prepared = [backend.prepare(sample, task.locate(sample)) for sample in data.samples]
         tokenised = time.perf_counter()
-        batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in backend.plan(prepared)]
-        footprint = backend.footprint() if hasattr(backend, "footprint") else None
+        batch_plan = backend.plan(prepared)
+        batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in batch_plan.batches]
+        footprint = backend.footprint(batch_plan)
         plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
         before = used_bytes(world.device)
-        backend.load()
+        backend.load(batch_plan)
         loaded = time.perf_counter()
         if not world.is_main:
             return None

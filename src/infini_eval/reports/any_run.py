@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.analyze import AnalysedRun, analyze_run
 from infini_eval.reports.ascii_bars import render_quiet

@@ -6,13 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infini_eval.api.task import DataFinding, LoadedData, Task
 from infini_eval.datasets.aa_lcr import OPTIONS, load_aa_lcr
 from infini_eval.datasets.aa_lcr_source import find_source
 from infini_eval.datasets.aa_lcr_text import OFFICIAL
-from infini_eval.datasets.parquet import LoadedData
-from infini_eval.datasets.validate import Finding, duplicates, findings
+from infini_eval.datasets.validate import duplicates, findings
 from infini_eval.records import Sample
-from infini_eval.tasks._task import Task
 
 
 def load(path: str, *, options: Mapping[str, str], **filters: Any) -> LoadedData:
@@ -27,7 +26,7 @@ def load(path: str, *, options: Mapping[str, str], **filters: Any) -> LoadedData
     return LoadedData(data.samples, data.fingerprint, data.source, notes, data.settings)
 
 
-def validate(samples: Sequence[Sample]) -> list[Finding]:
+def validate(samples: Sequence[Sample]) -> list[DataFinding]:
     """Question ids that repeat within one repeat."""
     return findings({"duplicate_id": duplicates(f"{sample.id} (repeat {sample.occurrence + 1})" for sample in samples)})
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infini_eval.api.task import LoadedData, Task
 from infini_eval.datasets.aa_lcr import NO_DEPTH
 from infini_eval.datasets.judge_protocols import Protocol, protocol_named, protocol_of_data
-from infini_eval.datasets.parquet import LoadedData
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 from infini_eval.results.generations import Generation, Generations, read_generations
-from infini_eval.tasks._task import Task
 
 OPTIONS = {"protocol": "auto", "notes": ""}
 PLAIN_PROTOCOL = "v1.0"
