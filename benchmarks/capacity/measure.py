@@ -86,7 +86,7 @@ def loading(folder: Path, toy: bool) -> Iterator[Measured]:
 
 def starting() -> Measured:
     before = children_cpu()
-    command = "import torch, torch.distributed, infini_eval.evaluate, infini_eval.backends.nanotron"
+    command = "import torch, torch.distributed, infini_eval.evaluation.run, infini_eval.backends.nanotron"
     subprocess.run([sys.executable, "-c", command], check=True, cwd=ROOT)
     return Measured("start", children_cpu() - before, "CPU s", "a process up to its first line of work")
 

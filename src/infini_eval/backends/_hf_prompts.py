@@ -15,10 +15,20 @@ from infini_eval.records import Sample
 
 
 class HfPrompts:
-    """Tokenises as transformers does; nothing is ever cut, whatever the tokenizer's `model_max_length` says."""
+    """Tokenises as transformers does; nothing is ever cut, whatever the tokenizer's `model_max_length` says.
 
-    def __init__(self, path: str, *, chat_template: Literal["auto", "on", "off"], trust_remote_code: bool) -> None:
-        self._hf = _auto_tokenizer(path, trust_remote_code)
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+    """
+
+    def __init__(self, tokenizer: Any, *, chat_template: Literal["auto", "on", "off"]) -> None:
+        path = tokenizer.name_or_path
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise DataError(
+                f"the tokenizer of {path!r} is a slow one, which cannot say where the needle stands",
+                valid="a fast tokenizer, that is a tokenizer.json",
+            )
+        self._hf = tokenizer
         settings = {"eos_token": self._hf.eos_token, "bos_token": self._hf.bos_token}
         self.tokenizer = Tokenizer(self._hf.backend_tokenizer.to_str(), name=path, settings=settings)
         has_template = self._hf.chat_template is not None
@@ -54,7 +64,8 @@ class HfPrompts:
         return text, None if place < 0 else place - prompt.find(kept)
 
 
-def _auto_tokenizer(path: str, trust_remote_code: bool) -> Any:
+def auto_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
+    """The tokenizer of a folder or hub id as transformers opens it; DataError where there is no usable one."""
     transformers = require("transformers", extra="transformers", purpose="a Hugging Face tokenizer")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -64,9 +75,4 @@ def _auto_tokenizer(path: str, trust_remote_code: bool) -> Any:
             valid="a folder with tokenizer.json, or a hub id that is reachable or cached",
             next_step="pass --tokenizer FOLDER",
         ) from None
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise DataError(
-            f"the tokenizer of {path!r} is a slow one, which cannot say where the needle stands",
-            valid="a fast tokenizer, that is a tokenizer.json",
-        )
     return tokenizer

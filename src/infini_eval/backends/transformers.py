@@ -14,7 +14,7 @@ import torch
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
 from infini_eval.backends import LAZY, _hf_load, _hf_quantized
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._hf_prompts import HfPrompts
+from infini_eval.backends._hf_prompts import HfPrompts, auto_tokenizer
 from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
 from infini_eval.config import EvalConfig, LoadSettings, PromptSettings
@@ -43,19 +43,29 @@ class TransformersBackend(Backend):
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
         self._loading = config.settings(LoadSettings)
-        self._hf = _hf_load.read_config(config.model_path, self._loading.trust_remote_code)
+        self._hf = self._read_config()
         self._dtype = _hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
-        self._skeleton = _hf_load.skeleton(self._hf, self._loading.trust_remote_code)
+        self._skeleton = self._open_skeleton()
         self._planned = self._plan_weights()
-        self._prompts = HfPrompts(
-            config.tokenizer or config.model_path,
-            chat_template=config.settings(PromptSettings).chat_template,
-            trust_remote_code=self._loading.trust_remote_code,
-        )
+        self._prompts = HfPrompts(self._open_tokenizer(), chat_template=config.settings(PromptSettings).chat_template)
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: Generator | None = None
+
+    def _read_config(self) -> Any:
+        return _hf_load.read_config(self._config.model_path, self._loading.trust_remote_code)
+
+    def _open_skeleton(self) -> torch.nn.Module:
+        """The model's shapes; no memory for its weights."""
+        return _hf_load.skeleton(self._hf, self._loading.trust_remote_code)
+
+    def _open_tokenizer(self) -> Any:
+        path = self._config.tokenizer or self._config.model_path
+        return auto_tokenizer(path, trust_remote_code=self._loading.trust_remote_code)
+
+    def _weights_identity(self) -> str:
+        return _hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None))
 
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
@@ -74,7 +84,7 @@ class TransformersBackend(Backend):
 
     def identity(self) -> Mapping[str, Any]:
         return {
-            "checkpoint": _hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None)),
+            "checkpoint": self._weights_identity(),
             "model": {"dtype": self._dtype, "quantization": self._loading.quantization},
             **self._prompts.identity,
             "sampling": asdict(self._config.sampling),

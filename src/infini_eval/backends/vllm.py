@@ -11,7 +11,7 @@ import numpy as np
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
 from infini_eval.backends import LAZY, _hf_load, _vllm_engine
-from infini_eval.backends._hf_prompts import HfPrompts
+from infini_eval.backends._hf_prompts import HfPrompts, auto_tokenizer
 from infini_eval.backends._json_flag import json_object
 from infini_eval.backends._packages import versions
 from infini_eval.config import EvalConfig, LoadSettings, PromptSettings, VllmSettings
@@ -37,9 +37,11 @@ class VllmBackend(Backend):
         self._hf = _vllm_engine.config_of(config.model_path)
         self._dtype = _vllm_engine.dtype_of(self._hf, config.model.dtype)
         self._prompts = HfPrompts(
-            config.tokenizer or config.model_path,
+            auto_tokenizer(
+                config.tokenizer or config.model_path,
+                trust_remote_code=config.settings(LoadSettings).trust_remote_code,
+            ),
             chat_template=config.settings(PromptSettings).chat_template,
-            trust_remote_code=config.settings(LoadSettings).trust_remote_code,
         )
         self.notes: list[str] = []
         self._llm: Any = None

@@ -18,7 +18,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from infini_eval.evaluate import Outcome
+    from infini_eval.evaluation.run import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def evaluate_and_report(
     make_data: called on rank 0 before the data are read. report: False for the caller's own report.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
-    from infini_eval.evaluate import evaluate
+    from infini_eval.evaluation.run import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
     if outcome.is_main and report:

@@ -58,6 +58,9 @@ def load_model(
 class NativeModel:
     """A checkpoint ready to compute: this process's tensor-parallel shard of this process's pipeline stage."""
 
+    checkpoint: Checkpoint | None = None  # where it was loaded from, and how; None for a model made in memory
+    settings: ModelSettings = ModelSettings()
+
     def __init__(
         self,
         llama: Llama,
@@ -90,7 +93,7 @@ class NativeModel:
         """Load the part of a checkpoint that one rank computes; the defaults are the whole model in one process."""
         resolved = resolve(checkpoint.config, settings, device)
         llama = load_llama(checkpoint, resolved, tensor_parallel or TensorParallel(), layers)
-        return cls(
+        model = cls(
             llama,
             resolved,
             links or Links(),
@@ -100,6 +103,8 @@ class NativeModel:
             compile=settings.compile,
             cuda_graphs=settings.cuda_graphs,
         )
+        model.checkpoint, model.settings = checkpoint, settings
+        return model
 
     @torch.inference_mode()
     def logits(self, input_ids: Any) -> torch.Tensor:

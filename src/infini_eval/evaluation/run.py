@@ -9,7 +9,7 @@ from pathlib import Path
 from infini_eval.api import registry
 from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
-from infini_eval.distributed.launch import launch
+from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
 from infini_eval.evaluation.answering import answer_batches
 from infini_eval.evaluation.batches import batch_sizes, batches_left
@@ -22,6 +22,8 @@ from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.evaluation.timing import Timing
 from infini_eval.planning.watch import MemoryWatch
 
+OpenBackend = Callable[[EvalConfig, World], Backend]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -33,10 +35,18 @@ class Outcome:
     already_finished: int
 
 
-def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callable[[], None] | None = None) -> Outcome:
+def evaluate(
+    config: EvalConfig,
+    *,
+    timeout_s: float = 1800.0,
+    make_data: Callable[[], None] | None = None,
+    open_backend: OpenBackend | None = None,
+) -> Outcome:
     """Run one evaluation, or continue it; every process of a launch calls this with the same configuration.
 
-    make_data: called once, on rank 0, before the data are read.
+    Args:
+        make_data: called once, on rank 0, before the data are read.
+        open_backend: makes the backend where it is not the one that `config.backend` names (a model that is loaded).
     """
     setup_logging()
     with launch(config.model.device, timeout_s) as world:
@@ -48,7 +58,7 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         timing.begin("reading the data")
         data, samples = choose_samples(config, task, world)
         timing.begin("opening the model")
-        backend: Backend = registry.load("backends", config.backend)(config, world)
+        backend = (open_backend or registry.load("backends", config.backend))(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
         say(world, backend.notes)
         timing.begin("tokenising")
