@@ -21,7 +21,7 @@ from benchmarks.capacity.models import architecture  # noqa: E402
 from infini_eval.api.backend import Batch  # noqa: E402
 from infini_eval.distributed.topology import MeshShape  # noqa: E402
 from infini_eval.planning.devices import parse_gpus  # noqa: E402
-from infini_eval.planning.flops import flops_a_token  # noqa: E402
+from infini_eval.planning.plan import flops_a_token  # noqa: E402
 
 H100 = parse_gpus("H100-80GB")[1]
 SMALL = capacity.Grid(lengths=(1024, 16384), depths=3, samples=2)

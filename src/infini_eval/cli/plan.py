@@ -135,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
     from infini_eval.planning.devices import parse_gpus
     from infini_eval.planning.memory import Settings
     from infini_eval.planning.models import read_architecture
-    from infini_eval.planning.plan import make_plan
-    from infini_eval.planning.speed import Workload
+    from infini_eval.planning.plan import Workload, make_plan
     from infini_eval.planning.text import plan_json, plan_text
 
     count, device = parse_gpus(args.gpus)

@@ -7,28 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.cli import doctor_checks
 from infini_eval.cli.main import main
-from infini_eval.planning import doctor, gpus, hub, installed
-from infini_eval.planning.gpus import Gpu
+from infini_eval.planning import devices
+from infini_eval.planning.devices import Gpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 81559, 0, "570.1")
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, doctor.Finding]]:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, doctor_checks.Finding]]:
     """Examine a machine with these GPUs, versions and facts; findings by subject."""
 
     def examine(
         gpus=None, cuda="13.0", versions=None, libraries=("libbitsandbytes_cuda130.so",), triton=True, model=None
     ):
         known = {"torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2", **(versions or {})}
-        monkeypatch.setattr(doctor, "find_gpus", lambda: gpus)
-        monkeypatch.setattr(doctor, "torch_cuda", lambda: cuda)
-        monkeypatch.setattr(doctor, "version", lambda name: known.get(name, "1.0"))
-        monkeypatch.setattr(doctor, "bitsandbytes_libraries", lambda: list(libraries))
-        monkeypatch.setattr(doctor, "is_importable", lambda name: triton)
+        monkeypatch.setattr(doctor_checks, "find_gpus", lambda: gpus)
+        monkeypatch.setattr(doctor_checks, "torch_cuda", lambda: cuda)
+        monkeypatch.setattr(doctor_checks, "version", lambda name: known.get(name, "1.0"))
+        monkeypatch.setattr(doctor_checks, "bitsandbytes_libraries", lambda: list(libraries))
+        monkeypatch.setattr(doctor_checks, "is_importable", lambda name: triton)
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        return {finding.subject: finding for finding in doctor.examine(model)}
+        return {finding.subject: finding for finding in doctor_checks.examine(model)}
 
     return examine
 
@@ -65,7 +66,7 @@ def test_missing_needed_package(machine):
 
 
 def test_transformers_too_old_for_a_model_type(machine, monkeypatch):
-    monkeypatch.setattr(doctor, "knows_model_type", lambda kind: False)
+    monkeypatch.setattr(doctor_checks, "knows_model_type", lambda kind: False)
     found = machine(model="llama-4-scout")["model"]
     assert found.status == "wrong"
     assert "llama4" in found.text
@@ -78,7 +79,7 @@ def test_offline_is_a_note(machine):
 
 def test_unreachable_hub_and_token_without_its_value(tmp_path: Path):
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_secret", "HF_HOME": str(tmp_path)}
-    state = hub.hub_state(environment)
+    state = doctor_checks.hub_state(environment)
     assert not state.reachable
     assert state.has_token
     assert "hf_secret" not in repr(state)
@@ -92,7 +93,7 @@ def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch):
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    found = gpus.find_gpus()
+    found = devices.find_gpus()
     assert found == [Gpu("NVIDIA H100 80GB HBM3", 81559, 5120, "570.1"), Gpu("NVIDIA GB10", 0, 0, "580.2")]
     assert "5,120 MiB in use" in str(found[0])
 
@@ -100,11 +101,11 @@ def test_nvidia_smi_is_read(tmp_path: Path, monkeypatch):
 def test_installed_packages_are_found_without_importing_them():
     import torch
 
-    assert installed.version("torch") == torch.__version__
-    assert installed.torch_cuda() == torch.version.cuda
-    assert installed.knows_model_type("llama4_text")
-    assert not installed.knows_model_type("brand_new")
-    assert installed.version("no-such-distribution") is None
+    assert doctor_checks.version("torch") == torch.__version__
+    assert doctor_checks.torch_cuda() == torch.version.cuda
+    assert doctor_checks.knows_model_type("llama4_text")
+    assert not doctor_checks.knows_model_type("brand_new")
+    assert doctor_checks.version("no-such-distribution") is None
 
 
 def test_command_prints_every_finding(capsys, monkeypatch):

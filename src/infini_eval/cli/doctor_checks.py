@@ -2,19 +2,105 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import platform
+import re
 import shutil
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from infini_eval import __version__
-from infini_eval.planning.gpus import Gpu, find_gpus
-from infini_eval.planning.hub import hub_state
-from infini_eval.planning.installed import bitsandbytes_libraries, is_importable, knows_model_type, torch_cuda, version
+from infini_eval.planning.devices import Gpu, find_gpus
+
+ENDPOINT = "https://huggingface.co"
+OFFLINE_NAMES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+YES = {"1", "ON", "YES", "TRUE"}
+TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class HubState:
+    """`offline` is the variable that says so, or None. `has_token` tells that there is one, never what it is."""
+
+    endpoint: str
+    offline: str | None
+    reachable: bool
+    has_token: bool
+    cache: Path
+
+
+def hub_state(environment: Mapping[str, str], *, ask: bool = True) -> HubState:
+    """The hub as this environment sees it; `ask` opens one connection unless it is offline by choice."""
+    endpoint = environment.get("HF_ENDPOINT") or ENDPOINT
+    home = Path(environment.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(environment.get("HF_HUB_CACHE") or home / "hub")
+    offline = next((name for name in OFFLINE_NAMES if environment.get(name, "").upper() in YES), None)
+    has_token = bool(environment.get("HF_TOKEN")) or (home / "token").is_file()
+    reachable = ask and offline is None and _answers(endpoint)
+    return HubState(endpoint, offline, reachable, has_token, cache)
+
+
+def _answers(endpoint: str) -> bool:
+    parts = urlsplit(endpoint)
+    if not parts.hostname:
+        return False
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=TIMEOUT_S):
+            return True
+    except OSError:
+        return False
+
+
+def version(distribution: str) -> str | None:
+    """An installed distribution's version, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_importable(module: str) -> bool:
+    """Whether a top-level module can be found."""
+    return importlib.util.find_spec(module) is not None
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that torch was built for, from its version.py; None for a CPU build or without torch."""
+    folder = _folder("torch")
+    if folder is None or not (folder / "version.py").is_file():
+        return None
+    match = re.search(r"^cuda(?::[^=]*)? = ['\"]([\d.]+)['\"]", (folder / "version.py").read_text(), re.MULTILINE)
+    return match[1] if match else None
+
+
+def bitsandbytes_libraries() -> list[str]:
+    """Names of bitsandbytes' compiled libraries, one for each CUDA version it supports."""
+    folder = _folder("bitsandbytes")
+    return [] if folder is None else sorted(path.name for path in folder.glob("libbitsandbytes_*.so"))
+
+
+def knows_model_type(model_type: str) -> bool:
+    """Whether the installed transformers has a folder for a model type ("llama4_text" belongs to llama4)."""
+    folder = _folder("transformers")
+    if folder is None:
+        return False
+    names = (model_type, model_type.removesuffix("_text"))
+    return any((folder / "models" / name).is_dir() for name in names)
+
+
+def _folder(module: str) -> Path | None:
+    """A package's folder without importing it."""
+    spec = importlib.util.find_spec(module)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
 
 Status = Literal["ok", "note", "missing", "wrong"]
 PYTHONS = ((3, 11), (3, 13))
