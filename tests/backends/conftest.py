@@ -12,7 +12,7 @@ import pytest
 
 from infini_eval.api import registry
 from infini_eval.api.backend import EarlyStop, WorkItem
-from infini_eval.backends import _retry
+from infini_eval.backends import _remote
 from infini_eval.config import EvalConfig, ModelSettings, PromptSettings, RequestSettings
 from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
@@ -43,7 +43,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(_retry, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(_remote, "FIRST_DELAY_S", 0.01)
 
 
 @pytest.fixture(scope="session")

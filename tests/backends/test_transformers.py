@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infini_eval.backends._hf_load import max_memory
+from infini_eval.backends.huggingface.load import max_memory
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, Sampling, Topology
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
 from infini_eval.testing.distributed import run_distributed_test
@@ -132,7 +132,7 @@ def test_nan_fails_the_sample(config, opened, in_order) -> None:
 
 
 def sharded_answers(model: str, save_path: str) -> list[str]:
-    from infini_eval.backends.transformers import TransformersBackend
+    from infini_eval.backends.huggingface.backend import TransformersBackend
     from infini_eval.datasets.parquet import load_samples
     from infini_eval.distributed.launch import launch
     from infini_eval.tasks.passkey import TASK

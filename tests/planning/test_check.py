@@ -43,13 +43,6 @@ def test_refusal_has_numbers_and_a_setting_that_fits():
     assert "--no-plan" in text
 
 
-def test_steps_are_those_of_the_engines():
-    from infini_eval.backends import _hf_generate
-    from infini_eval.planning import memory
-
-    assert memory.TRANSFORMERS_CHUNK == _hf_generate.PREFILL_CHUNK
-
-
 def test_no_plan_goes_on():
     assert not check(FACTS, [(16, 8000)], refuse=False).fits
 

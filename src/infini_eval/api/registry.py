@@ -113,7 +113,11 @@ def _own(kind: str) -> dict[str, Any]:
 def _own_backends() -> dict[str, LazyBackend | str]:
     """By name: the face of a heavy backend, or the module that holds a light one."""
     package = importlib.import_module("infini_eval.backends")
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+    modules = [
+        module.name
+        for module in pkgutil.iter_modules(package.__path__)
+        if not module.ispkg and not module.name.startswith("_")
+    ]
     lazy: dict[str, LazyBackend] = package.LAZY
     light = {name: f"{package.__name__}.{name}" for name in modules if name not in lazy}
     return {**lazy, **light}

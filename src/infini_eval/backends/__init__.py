@@ -23,7 +23,7 @@ LAZY = {
         stops_early=True,
     ),
     "transformers": LazyBackend(
-        "infini_eval.backends.transformers:TransformersBackend",
+        "infini_eval.backends.huggingface.backend:TransformersBackend",
         settings=(WeightSettings, PromptSettings, LoadSettings),
         computes_here=True,
         attention=("sdpa", "flash_attn", "eager", "flex"),

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, TextBackend
-from infini_eval.backends._hf_generate import Generator
+from infini_eval.backends.huggingface.backend import TransformersBackend
+from infini_eval.backends.huggingface.generate import Generator
 from infini_eval.backends.nanotron import NanotronBackend
-from infini_eval.backends.transformers import TransformersBackend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.engine.native_model import NativeModel

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import queue
+import random
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
-from infini_eval.backends._json_flag import json_object
 from infini_eval.backends._keys import hide_keys
-from infini_eval.backends._reply_cache import Reply, open_cache
-from infini_eval.backends._retry import Retry, SampleFailed
 from infini_eval.config import EvalConfig, PromptSettings, RequestSettings
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
+from infini_eval.errors import BackendError, ConfigError
 from infini_eval.records import NeedlePosition, Response, Sample
+from infini_eval.results.files import write_json
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]
@@ -172,3 +175,147 @@ class Remote(Backend):
             return None
         counted = f"{prepared.tokens:,} prompt tokens (as --tokenizer {self.tokenizer.name} counts them)"
         return f"truncated: the server read {read:,} of {counted}"
+
+
+def json_object(flag: str, text: str | None, example: str) -> dict[str, Any]:
+    """The object that `text` holds, empty for None; ConfigError where it holds none."""
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text!r} is not JSON: {error}", valid=example) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{flag} {text!r} is not a JSON object", valid=example)
+    return value
+
+
+Answer = TypeVar("Answer")
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+LONGEST_ASKED_DELAY_S = 600.0  # what a server may ask for with Retry-After
+PAUSE_S = 0.1
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+REFUSED = {401: "the key was refused", 403: "access was refused", 404: "the model or the address does not exist"}
+
+
+class TryAgain(Exception):
+    """This attempt failed for a reason that may pass. `after_s`: what the server asks us to wait.
+
+    `unreachable`: no connection could be made; after the last attempt that is the run's failure, not the sample's.
+    """
+
+    def __init__(self, reason: str, after_s: float | None = None, *, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.after_s, self.unreachable = after_s, unreachable
+
+
+class SampleFailed(Exception):
+    """This sample cannot be answered now; asking again would cost much or change nothing."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A policy: `attempts` tries in all; `stopping` ends the waiting early."""
+
+    attempts: int
+    stopping: Callable[[], bool] = lambda: False
+
+    def __call__(self, ask: Callable[[], Answer]) -> tuple[Answer, int]:
+        """The answer and the number of attempts that it took; SampleFailed, or BackendError for an unreachable server."""
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return ask(), attempt
+            except TryAgain as problem:
+                if attempt == self.attempts or self.stopping():
+                    raise _given_up(problem, attempt) from None
+                delay = delay_s(attempt, problem.after_s)
+                logger.warning("%s; attempt %d of %d in %.1f s", problem, attempt + 1, self.attempts, delay)
+                self._wait(delay)
+        raise AssertionError("attempts is at least 1")
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.stopping() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(PAUSE_S, left))
+
+
+def delay_s(attempt: int, asked_s: float | None = None) -> float:
+    """Seconds before the next attempt: as the server asks, else doubling; spread, so that requests do not return at once."""
+    if asked_s is not None:
+        return min(max(asked_s, 0.0), LONGEST_ASKED_DELAY_S) + random.uniform(0, FIRST_DELAY_S)
+    return min(FIRST_DELAY_S * 2.0 ** (attempt - 1), LONGEST_DELAY_S) * random.uniform(0.5, 1.0)
+
+
+def refused(status: int, message: str, valid: str | None = None) -> BackendError:
+    """The one clear error for a refusal that every other sample would get too."""
+    return BackendError(
+        f"{REFUSED.get(status, 'the request was refused')} (status {status}): {message}",
+        valid=valid,
+        next_step="mend this and run the same command again: it continues where it stopped",
+    )
+
+
+def _given_up(problem: TryAgain, attempts: int) -> Exception:
+    times = "once" if attempts == 1 else f"{attempts} times"
+    if problem.unreachable:
+        return BackendError(
+            f"{problem}; tried {times}",
+            next_step="start the server or mend --base-url, then run the same command again: it continues",
+        )
+    return SampleFailed(f"{problem}; tried {times}")
+
+
+OFF = "off"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered. `prompt_tokens` is what it says it has read (None where it does not say)."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReplyCache:
+    """One JSON file a reply, named by the sha256 of the request; prompts and keys are in neither name nor content.
+
+    `folder` None keeps nothing. `reading` False only writes: --overwrite asks anew.
+    """
+
+    def __init__(self, folder: Path | None, *, reading: bool = True) -> None:
+        self._folder, self._reading = folder, reading
+
+    def get(self, request: Mapping[str, Any]) -> Reply | None:
+        """The reply to such a request; None where there is none, or its file cannot be used."""
+        path = self._path(request)
+        if path is None or not self._reading or not path.is_file():
+            return None
+        try:
+            return Reply(**json.loads(path.read_bytes())["reply"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is not usable (%s): asking again", path, error)
+            return None
+
+    def put(self, request: Mapping[str, Any], reply: Reply) -> None:
+        """Keep a reply."""
+        path = self._path(request)
+        if path is not None:
+            write_json(path, {"version": VERSION, "reply": asdict(reply)})
+
+    def _path(self, request: Mapping[str, Any]) -> Path | None:
+        if self._folder is None:
+            return None
+        name = hashlib.sha256(json.dumps([VERSION, request], sort_keys=True).encode()).hexdigest()
+        return self._folder / name[:2] / f"{name}.json"
+
+
+def open_cache(asked: str | None, save_path: str, overwrite: bool) -> ReplyCache:
+    """The cache of a run: the folder asked for, "off", or `replies` in the run folder."""
+    if asked == OFF:
+        return ReplyCache(None)
+    return ReplyCache(Path(asked) if asked else Path(save_path) / "replies", reading=not overwrite)

@@ -9,9 +9,7 @@ from typing import Any, Literal
 from infini_eval.api.backend import BatchPlan
 from infini_eval.backends._keys import hide_keys, require_key
 from infini_eval.backends._packages import require, versions
-from infini_eval.backends._remote import Remote
-from infini_eval.backends._reply_cache import Reply
-from infini_eval.backends._retry import AGAIN, REFUSED, SampleFailed, TryAgain, refused
+from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError

@@ -67,7 +67,7 @@ def _native_moments(architecture: Architecture, layers: range, saved: float, val
         yield beside + BLOCKS - still_to_come * value
 
 
-TRANSFORMERS_CHUNK = 4096  # prefill_chunk_size of long prompts
+TRANSFORMERS_CHUNK = 4096  # tokens of a step of long prompts: more cost activations for all of them
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
-from infini_eval.backends import LAZY, _hf_load, _hf_quantized
+from infini_eval.backends import LAZY
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._hf_prompts import HfPrompts, auto_tokenizer
-from infini_eval.backends._hf_topology import mesh_shape
 from infini_eval.backends._packages import versions
+from infini_eval.backends.huggingface import load as hf_load
+from infini_eval.backends.huggingface import quantized as hf_quantized
+from infini_eval.backends.huggingface.load import mesh_shape
+from infini_eval.backends.huggingface.prompts import HfPrompts, auto_tokenizer
 from infini_eval.config import EvalConfig, LoadSettings, PromptSettings
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
@@ -26,7 +28,7 @@ from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
 
 if TYPE_CHECKING:
-    from infini_eval.backends._hf_generate import Generator
+    from infini_eval.backends.huggingface.generate import Generator
 
 logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
@@ -44,7 +46,7 @@ class TransformersBackend(Backend):
         self._config, self._world = config, world
         self._loading = config.settings(LoadSettings)
         self._hf = self._read_config()
-        self._dtype = _hf_load.dtype_name(self._hf, config.model.dtype)
+        self._dtype = hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
         self._skeleton = self._open_skeleton()
         self._planned = self._plan_weights()
@@ -54,23 +56,23 @@ class TransformersBackend(Backend):
         self._generator: Generator | None = None
 
     def _read_config(self) -> Any:
-        return _hf_load.read_config(self._config.model_path, self._loading.trust_remote_code)
+        return hf_load.read_config(self._config.model_path, self._loading.trust_remote_code)
 
     def _open_skeleton(self) -> torch.nn.Module:
         """The model's shapes; no memory for its weights."""
-        return _hf_load.skeleton(self._hf, self._loading.trust_remote_code)
+        return hf_load.skeleton(self._hf, self._loading.trust_remote_code)
 
     def _open_tokenizer(self) -> Any:
         path = self._config.tokenizer or self._config.model_path
         return auto_tokenizer(path, trust_remote_code=self._loading.trust_remote_code)
 
     def _weights_identity(self) -> str:
-        return _hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None))
+        return hf_load.fingerprint(self._config.model_path, getattr(self._hf, "_commit_hash", None))
 
     def model_facts(self) -> Mapping[str, Any]:
         text = self._hf.get_text_config()
         return {
-            "name": _hf_load.model_name(self._config.model_path),
+            "name": hf_load.model_name(self._config.model_path),
             "kind": self._hf.model_type,
             "parameters": sum(parameter.numel() for parameter in self._skeleton.parameters()),
             "segment_length": None,
@@ -137,12 +139,12 @@ class TransformersBackend(Backend):
     def load(self, plan: BatchPlan) -> None:
         import transformers
 
-        from infini_eval.backends._hf_generate import Generator
+        from infini_eval.backends.huggingface.generate import Generator
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         began = time.perf_counter()
-        model = _hf_load.load(
+        model = hf_load.load(
             self._config.model_path,
             self._config.model,
             self._loading,
@@ -151,12 +153,12 @@ class TransformersBackend(Backend):
             tp=self.mesh.shape.tp,
         )
         if self._loading.quantization:
-            _hf_quantized.check_footprint(model, self._planned, self._loading.quantization)
-            _hf_quantized.use_plain_kernels_where_needed(model)
+            hf_quantized.check_footprint(model, self._planned, self._loading.quantization)
+            hf_quantized.use_plain_kernels_where_needed(model)
         logger.info(
             "%s: %s of weights in %s, loaded in %.1f s; prompts as %s",
             self._config.model_path,
-            _hf_quantized.size(model.get_memory_footprint()),
+            hf_quantized.size(model.get_memory_footprint()),
             self._loading.quantization or ("its own quantization" if self._quantized_before else self._dtype),
             time.perf_counter() - began,
             "chat" if self._prompts.chat else "plain text",
@@ -200,15 +202,15 @@ class TransformersBackend(Backend):
     def _quantized_before(self) -> bool:
         return getattr(self._hf, "quantization_config", None) is not None
 
-    def _plan_weights(self) -> _hf_quantized.QuantizationPlan:
+    def _plan_weights(self) -> hf_quantized.QuantizationPlan:
         quantization = self._loading.quantization
         if quantization and self._quantized_before:
             raise ConfigError(
                 f"--quantization {quantization}: {self._config.model_path!r} is quantised already", valid="leave it out"
             )
-        planned = _hf_quantized.plan(self._skeleton, quantization, getattr(torch, self._dtype).itemsize)
+        planned = hf_quantized.plan(self._skeleton, quantization, getattr(torch, self._dtype).itemsize)
         if quantization:
-            _hf_quantized.refuse_what_stays_large(planned, quantization, self._config.model_path)
+            hf_quantized.refuse_what_stays_large(planned, quantization, self._config.model_path)
         return planned
 
     def _check_vocabulary(self) -> None:

@@ -15,9 +15,9 @@ from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.sampling import Sampler
 from infini_eval.errors import BackendError
+from infini_eval.planning.memory import TRANSFORMERS_CHUNK
 from infini_eval.records import Response
 
-PREFILL_CHUNK = 4096  # tokens of a step; a longer prompt in one step costs activations for all of it
 BAD_LOGITS = "the model's logits became NaN (diverged weights, or a dtype too narrow for this model)"
 
 
@@ -58,12 +58,12 @@ class Ending(StoppingCriteria):
 class Generator:
     """Answers batches of prompts of one length each; the checkpoint's own sampling habits are dropped.
 
-    prefill_chunk: tokens of a step, None for PREFILL_CHUNK where prompts are longer, 0 for whole prompts.
+    prefill_chunk: tokens of a step, None for TRANSFORMERS_CHUNK where prompts are longer, 0 for whole prompts.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, config: EvalConfig, prefill_chunk: int | None) -> None:
         self._model, self._tokenizer, self._config = model, tokenizer, config
-        self._chunk = PREFILL_CHUNK if prefill_chunk is None else prefill_chunk
+        self._chunk = TRANSFORMERS_CHUNK if prefill_chunk is None else prefill_chunk
         self._stops = _stop_ids(model, tokenizer)
         self.early_stop: EarlyStop | None = None
         model.generation_config = GenerationConfig()  # published ones carry penalties and temperatures
