@@ -107,7 +107,7 @@ def test_failed_samples_are_neither_right_nor_wrong(tmp_path):
     assert found.summary["summary_stats"]["average_accuracy"] == 100
     assert (found.summary["total_samples"], found.summary["failed_samples"]) == (8, 2)
     assert found.summary["failures"] == [{"error": "out of memory", "count": 2}]
-    assert "Failed Samples: 2 (not counted; 2 x out of memory)" in found.text
+    assert "Failed Samples: 2 (2 x out of memory)" in found.text
     assert found.summary["complete"] is True
 
 

@@ -28,9 +28,10 @@ def draw(summary: Mapping[str, Any]) -> Figure:
     blocks = summary["by_context_length"]
     figure, axes = new_figure()
     for colour, block in zip(ramp(len(blocks)), blocks, strict=True):
-        cells = block["results_by_depth"]
+        cells = [cell for cell in block["results_by_depth"] if cell["accuracy"] is not None]
         depth = [cell["depth_percent"] for cell in cells]
-        label = f"{short_tokens(block['context_length'])} tokens (n={block['total_samples']})"
+        failed = f", {block['failed']} failed" if block["failed"] else ""
+        label = f"{short_tokens(block['context_length'])} tokens (n={block['total_samples']}{failed})"
         axes.plot(depth, [cell["accuracy"] for cell in cells], marker="o", color=colour, label=label, clip_on=False)
         if len(blocks) <= _MAX_BANDS:
             low, high = ([cell[key] for cell in cells] for key in ("ci_low", "ci_high"))
