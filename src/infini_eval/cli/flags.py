@@ -132,7 +132,7 @@ def add_native_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def add_failed_flag(parser: argparse._ActionsContainer) -> None:
-    text = "count failed samples as wrong (default: as neither right nor wrong, and shown)"
+    text = "count failed samples as wrong (default: neither right nor wrong; verdicts hold for either)"
     add_flag(parser, "--failed-as-wrong", action="store_true", help=text)
 
 
@@ -218,8 +218,8 @@ def add_run_flags(parser: argparse._ActionsContainer) -> None:
         "--scorer",
         default="exact_digits",
         metavar="NAME",
-        help="what counts as correct: exact_digits (the first number is the answer) or contains; both are recorded "
-        "(default: %(default)s)",
+        help="what counts as correct: exact_digits (the first number is the answer), chat_digits (as chat models write "
+        "numbers) or contains; all are recorded (default: %(default)s)",
     )
     add_flag(
         parser,

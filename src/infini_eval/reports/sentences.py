@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from infini_eval.reports.scoring import DEFAULT
 from infini_eval.reports.statistics.error_kinds import KINDS
 from infini_eval.reports.statistics.verdicts import UNDECIDED
 
@@ -110,7 +111,7 @@ def effective_sentence(part: Mapping[str, Any]) -> str:
 
 def disagreements(summary: Mapping[str, Any]) -> list[str]:
     """Where another stored scorer judges answers otherwise than the one that counts: how many, and which way."""
-    scores, main = summary["other_scores"], summary["scorer"] or "the scorer"
+    scores, main = summary["other_scores"], summary["scorer"] or DEFAULT
     lines = []
     for name, found in summary["scorer_disagreements"].items():
         differ = found["only_main"] + found["only_other"]

@@ -42,7 +42,7 @@ def question(draw: Draw) -> Question:
 
 TASK = Task(
     name="passkey",
-    scorers=("exact_digits", "contains"),
+    scorers=("exact_digits", "contains", "chat_digits"),
     max_new_tokens=15,
     validate=validate,
     locate=locate,
