@@ -59,6 +59,7 @@ def test_the_story_in_words(tmp_path):
     assert re.search(r"16384 tokens: .* 100.00% \(n=105, 105 failed: 50.00% with them wrong\)", found.text)
     assert "(21/21, 21 failed: 50.0% with them wrong)" in found.text
     assert "--failed-as-wrong" in found.text
+    assert "SEGMENT ANALYSIS (by real token spans) (answered samples only; 105 failed):" in found.text
 
 
 def test_the_page_shows_the_bound_beside_the_accuracy(tmp_path):
@@ -75,6 +76,7 @@ def test_plots_name_the_failed_samples(tmp_path):
     legend = [text.get_text() for text in accuracy_by_length.draw(found.summary).axes[0].get_legend().get_texts()]
     assert "failed samples counted as wrong" in legend
     assert {text.get_text() for text in heatmap.draw(found.summary).axes[0].texts} == {"100", "100*"}
+    assert "* some samples failed" in heatmap.draw(found.summary).axes[0].get_xlabel()
     found.write_page()
     with (tmp_path / "run/plots/heatmap.csv").open() as file:
         rows = list(csv.DictReader(file))

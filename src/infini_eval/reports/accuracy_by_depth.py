@@ -35,6 +35,8 @@ def draw(summary: Mapping[str, Any]) -> Figure:
         axes.plot(depth, [cell["accuracy"] for cell in cells], marker="o", color=colour, label=label, clip_on=False)
         if len(blocks) <= _MAX_BANDS:
             low, high = ([cell[key] for cell in cells] for key in ("ci_low", "ci_high"))
+            if len(cells) == 1:  # a band over one point has no width
+                axes.vlines(depth, low, high, color=colour, linewidth=1.2)
             axes.fill_between(depth, low, high, color=colour, alpha=0.13, linewidth=0)
     percent_axis(axes)
     axes.set_xlim(-2, 102)

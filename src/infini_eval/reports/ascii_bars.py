@@ -157,7 +157,8 @@ def _segments(block: Mapping[str, Any]) -> list[str]:
         cell = (phases or {}).get(key) or {"num_samples": 0}
         rows.append((name, cell.get("accuracy"), cell["num_samples"], (cell.get("ci_low"), cell.get("ci_high"))))
     shown = [f"{name:<33}{value:6.2f}% (n={n}) [{ci[0]:.1f}, {ci[1]:.1f}]" for name, value, n, ci in rows if n]
-    return ["", "-" * WIDTH, "SEGMENT ANALYSIS (by real token spans):", *shown] if shown else []
+    only = sentences.answered_only(block)
+    return ["", "-" * WIDTH, f"SEGMENT ANALYSIS (by real token spans){only}:", *shown] if shown else []
 
 
 def _explained(block: Mapping[str, Any]) -> list[str]:
@@ -165,7 +166,8 @@ def _explained(block: Mapping[str, Any]) -> list[str]:
     wrong = sentences.wrong_answers(block["errors"])
     trends = sentences.trends(block["trends"], ("depth", "compressions"))
     lines = ["", "-" * WIDTH, f"WRONG ANSWERS ({block['errors']['wrong']}):", *wrong] if wrong else []
-    return [*lines, *(["", "-" * WIDTH, "TRENDS (logistic fit, 95% interval):", *trends] if trends else [])]
+    title = f"TRENDS (logistic fit, 95% interval){sentences.answered_only(block)}:"
+    return [*lines, *(["", "-" * WIDTH, title, *trends] if trends else [])]
 
 
 def _assessment(block: Mapping[str, Any], passkey: bool) -> list[str]:
@@ -203,7 +205,7 @@ def _all_lengths(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]
     if found:
         lines += ["", "-" * WIDTH, f"{found['name'].upper()}:", *sentences.effective(found)]
     trend = sentences.trends(summary["trends"], ("length",))
-    return [*lines, *(f"Trend over {line}" for line in trend)]
+    return [*lines, *(f"Trend over {line}{sentences.answered_only(summary)}" for line in trend)]
 
 
 def _length_bar(block: Mapping[str, Any]) -> str:

@@ -64,8 +64,9 @@ def draw(summary: Mapping[str, Any]) -> Figure | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="depth of the needle, % (0 start, 100 right before the question)", ylabel="context, tokens")
-    star = " (* some samples failed and are not counted)" if failed.any() else ""
-    axes.set_title(f"Accuracy by depth and context length{star}")
+    axes.set_title("Accuracy by depth and context length")
+    if failed.any():
+        axes.set_xlabel(f"{axes.get_xlabel()}\n* some samples failed and are not counted")
     if len(depths) <= _MAX_NUMBERED:
         _numbers(axes, grid, failed)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=14, ticks=[0, 50, 100], format="%g %%")

@@ -118,7 +118,7 @@ def _average(summary: Mapping[str, Any]) -> tuple[str, str]:
     stats = summary["summary_stats"]
     ends = f"95 % interval {stats['average_ci_low']:.1f} to {stats['average_ci_high']:.1f} %"
     if summary["failed"]:
-        ends += f"; {tables.failed(summary)}, {stats['bound_low']:.1f} to {stats['bound_high']:.1f} % at all events"
+        ends += f"; {tables.failed(summary)}, {stats['bound_low']:.1f} to {stats['bound_high']:.1f} % whatever they are"
     return f"{stats['average_accuracy']:.1f} %", f"average over depths, {ends}; {stats['ci_method']}"
 
 
@@ -189,9 +189,9 @@ def _why(summary: Mapping[str, Any]) -> str:
         notes += [line for line in (*block["warnings"], *block["advice"]) if line not in notes]
     notes += sentences.disagreements(summary)
     parts = [
-        ("Where needle and answer lie", tables.places(summary)),
+        (f"Where needle and answer lie{sentences.answered_only(summary)}", tables.places(summary)),
         (_wrong_title(summary["errors"]), tables.wrong(summary["errors"])),
-        ("Trends", _list(trends)),
+        (f"Trends{sentences.answered_only(summary)}", _list(trends)),
         (found["name"].capitalize() if found else "", _list(effective)),
         ("Notes and advice", _list(notes)),
     ]

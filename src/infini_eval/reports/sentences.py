@@ -87,6 +87,11 @@ def counts(block: Mapping[str, Any], percent: str = ".2f") -> str:
     return f"n={n}{failed}"
 
 
+def answered_only(block: Mapping[str, Any]) -> str:
+    """What to add to the title of numbers that failed samples could change."""
+    return f" (answered samples only; {block['failed']} failed)" if block["failed"] else ""
+
+
 def older_rule(block: Mapping[str, Any]) -> str:
     """The older rule's verdict in small print: it judges by another bar, and may disagree with the headline."""
     judged = block["performance"]

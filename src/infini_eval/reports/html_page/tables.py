@@ -40,6 +40,10 @@ def bar(value: float | None, low: float | None = None, high: float | None = None
     return f'<span class="bar"><b style="width:{value:.1f}%"></b>{mark}</span>'
 
 
+def _unbroken(shown: str) -> str:
+    return f'<span class="unbroken">{shown}</span>'
+
+
 def failed(block: Cell) -> str:
     """ "105 failed: 50.0 % with them wrong", of a block; nothing where none failed."""
     if not block["failed"]:
@@ -56,8 +60,8 @@ def lengths(blocks: Sequence[Cell], has_segments: bool = True) -> str:
         average = percent(stats["average_accuracy"]) or "no sample was answered"
         row = [
             short_tokens(block["context_length"]), text(block["expected_segments"] or "unknown"),
-            bar(stats["average_accuracy"], low, high), average, interval(low, high),
-            f"{block['total_samples']}", failed(block), percent(stats["std_dev"]), text(block["headline"]["words"]),
+            bar(stats["average_accuracy"], low, high), _unbroken(average), interval(low, high),
+            _unbroken(f"{block['total_samples']}"), failed(block), percent(stats["std_dev"]), text(block["headline"]["words"]),
         ]  # fmt: skip
         rows.append(row)
     head = ["context", "segments", "", "average", "95 % interval", "n", "failed", "std over depths", "verdict"]
