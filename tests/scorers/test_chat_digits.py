@@ -49,7 +49,11 @@ def test_what_is_settled_stays(text: str, more: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "ends"), [("1234", False), ("1234\n", True), ("1. ", False), ("1. 1234 ", True), ("123,", False)]
-)
+    ("text", "ends"),
+    [
+        ("1234", False), ("1234\n", True), ("1234.", True), ("1234,", True), ("1. ", False), ("1. 1234 ", True),
+        ("123,", False), ("123,45", False), ("12.", False), ("it is 12.", True), ("12st", False),
+    ],
+)  # fmt: skip
 def test_where_it_settles(text: str, ends: bool) -> None:
     assert chat_digits.settled(text, asked("1234")) is ends

@@ -18,9 +18,13 @@ _NEEDED_BEHIND = 4  # characters that decide how a number is read: a separator w
 
 @dataclass(frozen=True)
 class _Found:
+    """A number of the text: its digits, where it ends, and how it may be read with other text behind it."""
+
     digits: str
     end: int
     passed_over: bool
+    may_be_an_item: bool
+    may_grow: bool
 
 
 def score(generation: str, sample: Sample) -> Score:
@@ -44,25 +48,27 @@ def settled(generation: str, sample: Sample) -> bool:
     if chosen is None:
         return False
     behind = text[chosen.end :]
-    may_go_on = bool(behind) and (behind[0] in _SEPARATORS + ".)" or behind[0].isalnum())
-    return len(behind) > (_NEEDED_BEHIND if may_go_on else 0)
+    if not behind:
+        return False
+    open_ended = behind[0].isalnum() or (chosen.may_grow and behind[0] in _SEPARATORS)
+    open_ended = open_ended or (chosen.may_be_an_item and behind[0] in ".)")
+    return len(behind) > (_NEEDED_BEHIND if open_ended else 0)
 
 
 def _numbers(generation: str, sample: Sample) -> list[_Found]:
     """Every number of the text in order, without its separators."""
     text = _ascii_digits(generation)
-    return [
-        _Found("".join(c for c in match.group() if c.isdecimal()), match.end(), _passed_over(text, match, sample))
-        for match in _NUMBER.finditer(text)
-    ]
+    return [_found(text, match, sample) for match in _NUMBER.finditer(text)]
 
 
-def _passed_over(text: str, match: re.Match[str], sample: Sample) -> bool:
-    if _ORDINAL.match(text, match.end()):
-        return True
+def _found(text: str, match: re.Match[str], sample: Sample) -> _Found:
+    digits = "".join(c for c in match.group() if c.isdecimal())
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-    small = len(match.group()) <= _LIST_DIGITS < len(sample.answer.strip())
-    return small and not line.strip(" \t*#-") and _MARKED.match(text, match.end()) is not None
+    item = len(match.group()) <= _LIST_DIGITS < len(sample.answer.strip()) and not line.strip(" \t*#-")
+    ordinal = _ORDINAL.match(text, match.end()) is not None
+    passed_over = ordinal or (item and _MARKED.match(text, match.end()) is not None)
+    grouped = len(digits) < len(match.group())
+    return _Found(digits, match.end(), passed_over, item, grouped or len(digits) <= 3)
 
 
 def _ascii_digits(text: str) -> str:
