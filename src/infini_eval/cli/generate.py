@@ -24,17 +24,31 @@ __all__ = ["add_arguments", "run", "tokenizer_at"]
 
 def run(args: argparse.Namespace) -> int:
     """Generate and write; the exit status."""
-    from infini_eval.datasets.generate import generate
+    from infini_eval.cli import suite
 
     if not args.tokenizer_path:
         raise ConfigError("a tokenizer is needed to count tokens", next_step="pass --tokenizer_path FOLDER")
     if args.is_push_to_hub == "yes" and not args.hub_id:
         raise ConfigError("--is_push_to_hub yes needs a name", next_step="pass --hub-id OWNER/NAME")
+    if tasks := suite.tasks_of(args.task):
+        return suite.generate(args, tasks)
     generator = generator_of(args.task)
     check_place(Path(args.save_path))
     tokenizer = tokenizer_at(args.tokenizer_path)
-    config = config_of(args, generator, tokenizer)
     began = time.monotonic()
+    count, places = make(args, generator, tokenizer)
+    if args.is_push_to_hub == "yes":
+        push(args.hub_id, places)
+    where = ", ".join(map(str, places[:3])) + (f", … ({len(places)} folders)" if len(places) > 3 else "")
+    _say(args, f"{count} prompts in {time.monotonic() - began:.1f} s: {where}")
+    return 0
+
+
+def make(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -> tuple[int, list[Path]]:
+    """Make and write one task's prompts: how many, and where."""
+    from infini_eval.datasets.generate import generate
+
+    config = config_of(args, generator, tokenizer)
     verify = None if args.verify == "auto" else args.verify == "yes"
     rows, haystack = generate(config, tokenizer, generator, workers=args.workers, verify=verify)
     notes = list(generator.notes)
@@ -45,12 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     for note in notes:
         _say(args, f"note: {note}")
-    count, places = write(args, config, _progress(args, rows), settings_of(config, generator, tokenizer))
-    if args.is_push_to_hub == "yes":
-        push(args.hub_id, places)
-    where = ", ".join(map(str, places[:3])) + (f", … ({len(places)} folders)" if len(places) > 3 else "")
-    _say(args, f"{count} prompts in {time.monotonic() - began:.1f} s: {where}")
-    return 0
+    return write(args, config, _progress(args, rows), settings_of(config, generator, tokenizer))
 
 
 def generator_of(task: str) -> Generator:

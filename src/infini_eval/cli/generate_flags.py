@@ -22,7 +22,7 @@ def _add_content(group: argparse._ArgumentGroup) -> None:
     def add(name: str, **options: object) -> None:
         add_flag(group, name, **options)
 
-    add("--task", default="passkey", help="kind of question" + SHOWN)
+    add("--task", default="passkey", help="kind of question; ruler: the suite of 13 tasks" + SHOWN)
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task's own; repeatable")
     add("--num_prompts", type=positive_int, default=10, metavar="N", help="prompts a length and depth" + SHOWN)
     _alias(group, "--num_samples", "num_prompts", type=positive_int)
