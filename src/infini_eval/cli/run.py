@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from infini_eval import registry
-from infini_eval.cli import flags
+from infini_eval.cli import flags, suite
 from infini_eval.cli.backend_flags import (
     add_fake_flags,
     add_loading_flags,
@@ -66,7 +66,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         required=True,
         metavar="NAME",
-        help="what is asked: passkey, needle, ... (an unknown name lists them all)",
+        help="what is asked: passkey, needle, ... (an unknown name lists them all); ruler: the suite of 13 tasks",
     )
     flags.add_flag(
         what,
@@ -108,6 +108,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if tasks := suite.tasks_of(args.task):
+        return suite.run(args, tasks)
     if args.judge is None:
         evaluate_and_report(run_config(args), args.timeout)
         return EXIT_OK

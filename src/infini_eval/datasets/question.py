@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infini_eval.datasets.compose import Recipe
+from infini_eval.datasets.compose import Recipe, Span
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError
 
@@ -17,7 +17,7 @@ class Draw:
     """What one row is made from. `key` and `shot_keys` occur nowhere else in the data set; `rng` is the row's own.
 
     `target`: the prompt's tokens; `context_length`: the length asked for; `forbidden`: numbers that stand in the
-    haystack; `options`: the task's own settings.
+    haystack; `options`: the task's own settings; `number`: the row's number, from 0, among those of its length.
     """
 
     depth: float
@@ -29,6 +29,7 @@ class Draw:
     context_length: int = 0
     forbidden: frozenset[str] = frozenset()
     options: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
 
     def whole(self, name: str) -> int:
         """An option that is a whole number of at least 1."""
@@ -51,7 +52,9 @@ class Question:
     """A prompt to be and its answer: a `recipe` around a haystack, or a finished `text` of at most the target's length.
 
     `outputs` are the references that the answer must name (RULER's word), [answer] where empty. `columns` are added
-    to the row. `asked` is the insert of the recipe that the question asks for (the first such one).
+    to the row. `asked` is the insert of the recipe that the question asks for (the first such one). A finished text may
+    say where its `needles` stand and what its haystack is: `context`, all half-open character spans; and `haystack`, a
+    name that prompts share which are made of the same text (empty: the text is this prompt's own).
     """
 
     recipe: Recipe | None
@@ -60,6 +63,9 @@ class Question:
     text: str | None = None
     asked: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict)
+    needles: tuple[Span, ...] = ()
+    context: Span = (0, 0)
+    haystack: str = ""
 
 
 MakeQuestion = Callable[[Draw], Question]
@@ -70,7 +76,9 @@ class Generator:
     """How a task makes data. `haystack` is its usual source; `answer_budget` the tokens kept free for an answer.
 
     `forbidden_text` must not stand in a haystack. `numeric` answers are stored as int64. `options`: names and
-    defaults of the task's own settings. `notes` are printed with every generation (comparability, say).
+    defaults of the task's own settings; those in `files` name files. `notes` are printed with every generation
+    (comparability, say). `depths`: the usual --depths. A task that makes finished texts does not need a haystack
+    (`needs_haystack`); `exact`: its prompts have exactly the tokens asked for all the same.
     """
 
     question: MakeQuestion
@@ -82,3 +90,6 @@ class Generator:
     needs_haystack: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    depths: str = "0:100:5"
+    exact: bool = True
+    files: tuple[str, ...] = ()
