@@ -47,3 +47,9 @@ def test_an_unknown_name_lists_what_exists() -> None:
 
 def test_dashes_and_underscores_are_alike() -> None:
     assert registry.load("scorers", "exact-digits") is registry.load("scorers", "exact_digits")
+
+
+def test_one_module_may_hold_several_tasks() -> None:
+    for name in ("ruler_niah_single_1", "ruler_qa", "ruler_vt"):
+        assert registry.task(name).name == name
+    assert "ruler" not in registry.names("tasks") and "ruler_lists" not in registry.names("tasks")

@@ -326,8 +326,8 @@ class EvalConfig:
     )
     scorer: str = option(
         "exact_digits",
-        "what counts as correct: exact_digits (the first number is the answer) or contains; both are recorded "
-        "(default: %(default)s)",
+        "what counts as correct: exact_digits (the first number is the answer), chat_digits (as chat models write "
+        "numbers) or contains; all are recorded (default: %(default)s)",
         metavar="NAME",
         section="run",
     )
@@ -346,7 +346,9 @@ class EvalConfig:
     )
     overwrite: bool = option(False, "discard a run that is already in the folder", section="run")
     failed_as_wrong: bool = option(
-        False, "count failed samples as wrong (default: as neither right nor wrong, and shown)", section="run"
+        False,
+        "count failed samples as wrong (default: neither right nor wrong; verdicts hold for either)",
+        section="run",
     )
     log_prompts: bool = option(False, "log whole prompts instead of the text around the needle", section="run")
     quiet: bool = option(False, "no log lines for single samples", section="run")

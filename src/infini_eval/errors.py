@@ -2,6 +2,7 @@
 
     InfiniEvalError
     ├── ConfigError        a flag, a setting or a combination of settings
+    │   └── MaterialError  a file or a package that the user has to bring was not given
     ├── CheckpointError    a checkpoint folder, its config.yaml or its weight files
     ├── DataError          a data set, its rows, a tokenizer
     ├── TopologyError      dp, tp, pp against the world and the model
@@ -52,6 +53,10 @@ def _rebuild(kind: type[InfiniEvalError], problem: str, valid: str | None, next_
 
 class ConfigError(InfiniEvalError, ValueError):
     """A flag, a setting or a combination of settings that cannot be used."""
+
+
+class MaterialError(ConfigError):
+    """A file or a package that the user has to bring was not given: what needs it cannot be made, all else can."""
 
 
 class CheckpointError(InfiniEvalError):

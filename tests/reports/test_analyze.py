@@ -11,6 +11,7 @@ import pytest
 from infini_eval.errors import DataError
 from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.ascii_bars import render_quiet
+from infini_eval.reports.html import page
 from infini_eval.reports.summary import to_text
 from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
 
@@ -107,7 +108,7 @@ def test_failed_samples_are_neither_right_nor_wrong(tmp_path):
     assert found.summary["summary_stats"]["average_accuracy"] == 100
     assert (found.summary["total_samples"], found.summary["failed_samples"]) == (8, 2)
     assert found.summary["failures"] == [{"error": "out of memory", "count": 2}]
-    assert "Failed Samples: 2 (not counted; 2 x out of memory)" in found.text
+    assert "Failed Samples: 2 (2 x out of memory)" in found.text
     assert found.summary["complete"] is True
 
 
@@ -180,3 +181,15 @@ def test_failed_samples_count_as_wrong_only_where_asked(tmp_path: Path) -> None:
     counted = analyze_run(tmp_path, failed_as_wrong=True).summary
     assert counted["summary_stats"]["average_accuracy"] == 50
     assert counted["total_samples"] == 4 and "--failed-as-wrong" in counted["notes"][-1]
+
+
+def test_scorers_that_disagree_are_counted_in_the_report(tmp_path: Path) -> None:
+    replies = ["1,234", "1. 1234", "The 1st is 1234", "1234", "1234,567", "9"]
+    rows = [{"depth_percent": 0, "answer": "1234", "generation_text": reply} for reply in replies]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = analyze_run(tmp_path)
+    assert found.summary["scorer_disagreements"] == {"chat_digits": {"compared": 6, "only_main": 0, "only_other": 3}}
+    assert found.summary["results_by_depth"][0]["correct"] == 2
+    words = "exact_digits and chat_digits disagree on 3 of 6 answers: 3 pass chat_digits only, 0 pass exact_digits only"
+    assert words in found.text
+    assert "chat_digits" in page(found)

@@ -17,6 +17,11 @@ RUNS = {
     "several lengths": FakeRun(lengths=(1024, 32768), depths=(0, 50), per_cell=4, accuracy=0.5, jitter=True),
     "without segments": FakeRun(segment_length=None, depths=(0,), per_cell=4),
     "failures": FakeRun(depths=(0, 50), per_cell=4, failed=2),
+    "a length without any answer": FakeRun(
+        lengths=(1024, 32768), depths=(0, 50), per_cell=4, fails=lambda length, depth, number: length == 32768
+    ),
+    "another task": FakeRun(depths=(0, 50), per_cell=4, identity={"task": "ruler_vt"}),
+    "labels off": FakeRun(depths=(0, 50), per_cell=4, real_depth=lambda depth: 20.0),
     "all right": FakeRun(depths=(0,), per_cell=4, accuracy=1.0),
 }
 

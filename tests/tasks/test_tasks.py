@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from functools import cache, lru_cache
 from pathlib import Path
@@ -23,7 +22,8 @@ from infini_eval.records import Sample
 pytest.importorskip("wonderwords")
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "checkpoints" / "infini-demo" / "tokenizer"
-TASKS = [name for name in registry.names("tasks") if registry.load("tasks", name).generator and name != "ruler_qa"]
+NEED_FILES = ("ruler_qa", "ruler_qa_1", "ruler_qa_2")
+TASKS = [n for n in registry.names("tasks") if registry.load("tasks", n).generator and n not in NEED_FILES]
 LISTS = ("ruler_cwe", "ruler_fwe")
 LENGTH = 8_192
 
@@ -112,31 +112,6 @@ def test_rulers_shapes(task: str) -> None:
             assert row["real_depth"] == pytest.approx(row["depth_percent"], abs=3)
 
 
-def test_variable_tracking_can_be_solved() -> None:
-    for row in rows_of("ruler_vt"):
-        value = row["prompt"].rpartition("assigned the value ")[2].split()[0]
-        chain = json.loads(row["outputs"])
-        assert row["prompt"].count(f"VAR {chain[0]} = {value} ") == 1
-        for before, after in itertools.pairwise(chain):
-            assert row["prompt"].index(f" VAR {after} = VAR {before} ") > row["prompt"].index(f"VAR {before} = ")
-
-
-def test_common_and_frequent_words_are_the_answer() -> None:
-    for row in rows_of("ruler_cwe"):
-        example, listed = (row["prompt"].split("\n")[i].split()[1::2] for i in (1, 4))
-        assert len(example) == 10 * 10 + 30 * 3 and len(set(example)) == 40
-        times = {word: listed.count(word) for word in set(listed)}
-        assert {word for word, n in times.items() if n == 30} == set(json.loads(row["outputs"]))
-        assert set(times.values()) == {3, 30}
-    for row in rows_of("ruler_fwe"):
-        listed = row["prompt"].partition("coded words. ")[2].partition("\n")[0].split()
-        ranked = sorted(set(listed), key=listed.count, reverse=True)
-        assert ranked[0] == "..." and ranked[1:4] == json.loads(row["outputs"])
-        most = listed.count("...")
-        for rank, word in enumerate(ranked[:20], 1):
-            assert listed.count(word) == pytest.approx(most / rank**2, abs=1.01)
-
-
 def test_niah_as_the_llama_4_document_has_it() -> None:
     words = (("needle", "The code is {key}"), ("question", "Which code?"), ("expected", "{key}"))
     row = rows_of("niah", options=words)[3]
@@ -165,27 +140,6 @@ def test_an_answer_that_stands_elsewhere_is_refused() -> None:
     leaking = (("needle", "The cat is Mavis."), ("question", "Is the cat Mavis?"), ("expected", "Mavis"))
     with pytest.raises(DataError, match="or the question"):
         rows_of("niah", options=leaking)
-
-
-@pytest.mark.parametrize("task", ["ruler_vt", "ruler_cwe"])
-def test_rulers_worked_examples(task: str) -> None:
-    """The example's answer stands behind its question, and is not the answer that is asked for."""
-    for row in rows_of(task):
-        first, second = row["prompt"].split("Question: ")[1:]
-        given = first.rpartition(":")[2].split("\n")[0].split()
-        assert second.rstrip().endswith(":") and len(given) == {"ruler_vt": 5, "ruler_cwe": 20}[task]
-        assert not set(given) & set(json.loads(row["outputs"])) or task == "ruler_cwe"
-        if task == "ruler_vt":
-            example = row["prompt"][: row["prompt"].rindex("Memorize")]
-            assert tokenizer().count(example.strip()) <= 500 - 30 and all(len(name) == 3 for name in given)
-    for row in rows_of(task, options=(("example", "no"),)):
-        assert row["prompt"].count("Question: ") == 1
-
-
-def test_lists_of_short_contexts() -> None:
-    for row in rows_of("ruler_cwe", length=2_048):
-        example, listed = (row["prompt"].split("\n")[i].split()[1::2] for i in (1, 4))
-        assert {example.count(word) for word in example} == {1, 3} and {listed.count(w) for w in listed} == {1, 6}
 
 
 def test_the_control_has_no_context() -> None:
@@ -248,31 +202,3 @@ def test_words() -> None:
     adjectives, nouns = word_lists()
     assert len(adjectives) > 500 and len(nouns) > 1_000
     assert all(word.isalpha() for word in adjectives + nouns)
-
-
-def test_questions_of_the_users_own(tmp_path: Path) -> None:
-    file = tmp_path / "questions.jsonl"
-    lines = [
-        {
-            "question": f"Who built house {i}?",
-            "answers": [f"Builder{i}"],
-            "context": f"House {i} was built by Builder{i}. " * 9,
-        }
-        for i in range(60)
-    ]
-    file.write_text("\n".join(map(json.dumps, lines)))
-    task = registry.load("tasks", "ruler_qa")
-    for row in rows_of("ruler_qa", options=(("file", str(file)),)):
-        assert LENGTH - 32 - 150 < row["token_count"] <= LENGTH - 32
-        number = row["answer"].removeprefix("Builder")
-        documents = row["prompt"].split("Document ")[1:]
-        place = next(i for i, document in enumerate(documents) if f"House {number} was" in document)
-        assert place == round((len(documents) - 1) * row["depth_percent"] / 100)
-        assert row["prompt"].endswith(f"Question: Who built house {number}? Answer:")
-    assert task.validate(samples(rows_of("ruler_qa", options=(("file", str(file)),)))) == []
-    with pytest.raises(ConfigError, match="questions of yours"):
-        rows_of("ruler_qa")
-    wrong = tmp_path / "wrong.jsonl"
-    wrong.write_text('{"question": "x"}')
-    with pytest.raises(DataError, match="line 1 is not a question"):
-        rows_of("ruler_qa", options=(("file", str(wrong)),))

@@ -1,8 +1,8 @@
 """From a public name to what implements it: tasks, scorers, backends and reports, ours and those of other packages.
 
-Ours are found by looking into the package of their kind: every `Task`, `Scorer` and `Report` that stands in a module there,
-under its own name; every module of `infini_eval.backends` without an underscore, under the module's name. Other
-distributions add theirs as entry points of the group `infini_eval.<kind>`.
+Ours are found by looking into the package of their kind: every `Task`, `Scorer` and `Report` that stands in a module there
+(or in its table `TASKS`), under its own name; every module of `infini_eval.backends` without an underscore, under the
+module's name. Other distributions add theirs as entry points of the group `infini_eval.<kind>`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _own(kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module in pkgutil.iter_modules(package.__path__):
         members: dict[str, Any] = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
-        for member in members.values():
+        for member in [*members.values(), *members.get("TASKS", {}).values()]:
             if isinstance(member, _TYPES[kind]):
                 found[_plain(member.name)] = member  # type: ignore[attr-defined]
     return found

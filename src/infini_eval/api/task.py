@@ -16,6 +16,8 @@ Span = tuple[int, int]  # half open: of characters or of tokens, as the place sa
 class PromptTokenizer(Protocol):
     """What the author of a question may ask of the tokenizer that the data are made for."""
 
+    name: str
+
     def __hash__(self) -> int: ...
 
     def count(self, text: str, *, add_special_tokens: bool = True) -> int:
@@ -50,7 +52,7 @@ class RowInputs:
     """What one row of a data set is made from. `key` and `shot_keys` occur nowhere else in it; `rng` is the row's own.
 
     `target`: the prompt's tokens; `context_length`: the length asked for; `forbidden`: numbers that stand in the
-    haystack; `options`: the task's own settings.
+    haystack; `options`: the task's own settings; `number`: the row's number, from 0, among those of its length.
     """
 
     depth: float
@@ -62,6 +64,7 @@ class RowInputs:
     context_length: int = 0
     forbidden: frozenset[str] = frozenset()
     options: Mapping[str, str] = field(default_factory=dict)
+    number: int = 0
 
     def int_option(self, name: str) -> int:
         """An option that is a whole number of at least 1; ConfigError for anything else."""
@@ -84,7 +87,9 @@ class Question:
     """A prompt to be and its answer: a `recipe` around a haystack, or a finished `text` of at most the target's length.
 
     `outputs` are the references that the answer must name (RULER's word), [answer] where empty. `columns` are added
-    to the row. `asked` is the insert of the recipe that the question asks for (the first such one).
+    to the row. `asked` is the insert of the recipe that the question asks for (the first such one). A finished text may
+    say where its `needles` stand and what its haystack is: `context`, all half-open character spans; and `haystack`, a
+    name that prompts share which are made of the same text (empty: the text is this prompt's own).
     """
 
     recipe: Recipe | None
@@ -93,6 +98,9 @@ class Question:
     text: str | None = None
     asked: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict)
+    needles: tuple[Span, ...] = ()
+    context: Span = (0, 0)
+    haystack: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,9 @@ class Generator:
     """How a task makes data. `haystack` is its usual source; `answer_budget` the tokens kept free for an answer.
 
     `forbidden_text` must not stand in a haystack. `numeric` answers are stored as int64. `options`: names and
-    defaults of the task's own settings. `notes` are printed with every generation (comparability, say).
+    defaults of the task's own settings; those in `files` name files. `notes` are printed with every generation
+    (comparability, say). `depths`: the usual --depths. A task that makes finished texts does not need a haystack
+    (`needs_haystack`); `exact`: its prompts have exactly the tokens asked for all the same.
     """
 
     question: Callable[[RowInputs], Question]
@@ -112,6 +122,9 @@ class Generator:
     needs_haystack: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    depths: str = "0:100:5"
+    exact: bool = True
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Report on results folders: accuracy by depth with 95 % intervals, statistics, verdicts.
 
 Reads run folders (and any jsonl, parquet or csv with depth_percent, answer, generation_text), descends into folders of
-runs, prints the report and writes summary.json and report.txt into each run's folder.
+runs, prints the report and writes summary.json and report.txt into each run's folder. Runs of one model on several
+tasks are averaged over the tasks as well.
 """
 
 from __future__ import annotations
@@ -18,17 +19,24 @@ from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderEr
 from infini_eval.reports import summary
 from infini_eval.reports.analyze import AnalysedRun
 from infini_eval.reports.any_run import analyze_any, quiet_line
+from infini_eval.reports.over_tasks import over_tasks, render
 from infini_eval.reports.questions import AnalysedQuestions
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.folders import find_runs
 
 SAVED = {".json": "Detailed summary", ".html": "Page"}
+JSON_HELP = 'print JSON only: one summary, or {"runs": [...]}, with "over_tasks" where a model was asked several tasks'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
     add_flag(parser, "--quiet", action="store_true", help="one line a run and context length")
-    add_flag(parser, "--json-only", action="store_true", help='print JSON only: one summary, or {"runs": [...]}')
+    add_flag(
+        parser,
+        "--json-only",
+        action="store_true",
+        help='print JSON only: one summary, or {"runs": [...], "over_tasks": [...]}',
+    )
     add_failed_flag(parser)
     add_flag(parser, "--html", action="store_true", help="also write report.html and plots/*.png with their numbers")
     add_flag(
@@ -48,9 +56,11 @@ def run(args: argparse.Namespace) -> int:
     plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
+    averages = over_tasks([run for run in runs if isinstance(run, AnalysedRun)])
     if args.json_only:
-        found = [{"folder": str(run.folder), **run.summary} for run in runs]
-        print(summary.to_text({"runs": found} if several else runs[0].summary), end="")
+        found: dict[str, object] = {"runs": [{"folder": str(run.folder), **run.summary} for run in runs]}
+        found |= {"over_tasks": averages} if averages else {}
+        print(summary.to_text(found if several else runs[0].summary), end="")
         _write_all(runs, args.html, extra)
         return status
     for number, run in enumerate(runs):
@@ -58,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{run.folder}: " * several + quiet_line(run, ascii_only=plain).replace("\n", "\n  "))
         else:
             print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
+    for average in averages:
+        print("\n" + render(average, ascii_only=plain))
     written = _write_all(runs, args.html, extra)
     if not args.quiet:
         print()

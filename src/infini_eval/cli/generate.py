@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.cli.generate_flags import DEFAULT_DEPTHS, add_arguments
+from infini_eval.cli.generate_flags import add_arguments, depths
 from infini_eval.cli.generate_output import check_place, push, write
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.options import depth_list, option_pairs
+from infini_eval.options import option_pairs
 
 if TYPE_CHECKING:
     from infini_eval.api.task import Generator
@@ -24,17 +24,31 @@ __all__ = ["add_arguments", "run", "tokenizer_at"]
 
 def run(args: argparse.Namespace) -> int:
     """Generate and write; the exit status."""
-    from infini_eval.datasets.generate import generate
+    from infini_eval.cli import suite
 
     if not args.tokenizer_path:
         raise ConfigError("a tokenizer is needed to count tokens", next_step="pass --tokenizer_path FOLDER")
     if args.is_push_to_hub == "yes" and not args.hub_id:
         raise ConfigError("--is_push_to_hub yes needs a name", next_step="pass --hub-id OWNER/NAME")
+    if tasks := suite.tasks_of(args.task):
+        return suite.generate(args, tasks)
     generator = generator_of(args.task)
     check_place(Path(args.save_path))
     tokenizer = tokenizer_at(args.tokenizer_path)
-    config = config_of(args, generator, tokenizer)
     began = time.monotonic()
+    count, places = make(args, generator, tokenizer)
+    if args.is_push_to_hub == "yes":
+        push(args.hub_id, places)
+    where = ", ".join(map(str, places[:3])) + (f", … ({len(places)} folders)" if len(places) > 3 else "")
+    _say(args, f"{count} prompts in {time.monotonic() - began:.1f} s: {where}")
+    return 0
+
+
+def make(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -> tuple[int, list[Path]]:
+    """Make and write one task's prompts: how many, and where."""
+    from infini_eval.datasets.generate import generate
+
+    config = config_of(args, generator, tokenizer)
     verify = None if args.verify == "auto" else args.verify == "yes"
     rows, haystack = generate(config, tokenizer, generator, workers=args.workers, verify=verify)
     notes = list(generator.notes)
@@ -45,12 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     for note in notes:
         _say(args, f"note: {note}")
-    count, places = write(args, config, _progress(args, rows), settings_of(config, tokenizer))
-    if args.is_push_to_hub == "yes":
-        push(args.hub_id, places)
-    where = ", ".join(map(str, places[:3])) + (f", … ({len(places)} folders)" if len(places) > 3 else "")
-    _say(args, f"{count} prompts in {time.monotonic() - began:.1f} s: {where}")
-    return 0
+    return write(args, config, _progress(args, rows), settings_of(config, generator, tokenizer))
 
 
 def generator_of(task: str) -> Generator:
@@ -118,20 +127,19 @@ def _lengths(args: argparse.Namespace, generator: Generator, tokenizer: Tokenize
 def _depths(args: argparse.Namespace, generator: Generator) -> tuple[float | None, ...]:
     if args.depths and args.depth_percent:
         raise ConfigError("--depths and --depth_percent say the same", next_step="pass one of them")
-    usual = depth_list(DEFAULT_DEPTHS) if generator.needs_haystack else (0.0,)  # a list of words has no depth
-    chosen = args.depths or tuple(args.depth_percent or ()) or usual
+    chosen = args.depths or tuple(args.depth_percent or ()) or depths(generator.depths)
     outside = [depth for depth in chosen if depth is not None and not 0 <= depth <= 100]
     if outside:
         raise ConfigError(f"--depth_percent {outside[0]:g} is outside 0..100", valid="percent of the haystack: 0..100")
     whole = all(depth is not None and float(depth).is_integer() for depth in chosen)
-    return tuple(int(depth) for depth in chosen) if whole else chosen
+    return tuple(int(depth) for depth in chosen if depth is not None) if whole else chosen
 
 
-def settings_of(config: GenerateConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+def settings_of(config: GenerateConfig, generator: Generator, tokenizer: Tokenizer) -> dict[str, Any]:
     """What the file says about how it was made; no paths."""
     hidden = ("excluded_keys", "haystack")
     settings = {name: value for name, value in vars(config).items() if name not in hidden}
-    options = {name: Path(value).name if name == "file" else value for name, value in config.options.items()}
+    options = {name: Path(value).name if name in generator.files else value for name, value in config.options.items()}
     settings |= {"options": options, "haystack": Path(config.haystack).name}
     return settings | {"tokenizer_hash": tokenizer.fingerprint}
 

@@ -8,7 +8,6 @@ from infini_eval.cli.flags import add_flag
 from infini_eval.options import count, depth_list, positive_int, token_count
 
 YES_NO = ("yes", "no")
-DEFAULT_DEPTHS = "0:100:5"
 SHOWN = " (default: %(default)s)"
 
 
@@ -23,7 +22,7 @@ def _add_content(group: argparse._ArgumentGroup) -> None:
     def add(name: str, **options: object) -> None:
         add_flag(group, name, **options)
 
-    add("--task", default="passkey", help="kind of question" + SHOWN)
+    add("--task", default="passkey", help="kind of question; ruler: the suite of 13 tasks" + SHOWN)
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="a setting of the task's own; repeatable")
     add("--num_prompts", type=positive_int, default=10, metavar="N", help="prompts a length and depth" + SHOWN)
     _alias(group, "--num_samples", "num_prompts", type=positive_int)
@@ -72,7 +71,7 @@ def _add_length_and_place(group: argparse._ArgumentGroup) -> None:
         "--depths",
         type=depths,
         metavar="LIST",
-        help="0,25,50 or 0:100:5, linear:11, sigmoid:11, random (default: 0:100:5)",
+        help="0,25,50 or 0:100:5, linear:11, sigmoid:11, random (default: the task's, mostly 0:100:5)",
     )
     add("--tokenizer_path", metavar="T", help="a folder or file with a fast tokenizer, a checkpoint, or a hub name")
     _alias(group, "--tokenizer", "tokenizer_path")

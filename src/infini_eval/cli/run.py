@@ -13,7 +13,7 @@ import argparse
 from dataclasses import replace
 
 from infini_eval.api import registry
-from infini_eval.cli import flags
+from infini_eval.cli import flags, suite
 from infini_eval.cli.passkey import evaluate_and_report
 from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
 from infini_eval.errors import EXIT_OK, ConfigError
@@ -40,7 +40,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         required=True,
         metavar="NAME",
-        help="what is asked: passkey, needle, ... (an unknown name lists them all)",
+        help="what is asked: passkey, needle, ... (an unknown name lists them all); ruler: the suite of 13 tasks",
     )
     flags.add_flag(
         what,
@@ -84,6 +84,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if tasks := suite.tasks_of(args.task):
+        return suite.run(args, tasks)
     if args.judge is None:
         evaluate_and_report(run_config(args), args.timeout)
         return EXIT_OK

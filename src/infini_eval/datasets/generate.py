@@ -14,11 +14,12 @@ from typing import Any
 from infini_eval.api.task import Generator, Question, Recipe, RowInputs
 from infini_eval.datasets.compose import Composed, compose
 from infini_eval.datasets.haystack import Haystack, build_haystack
-from infini_eval.datasets.needle_position import whole_word_starts
+from infini_eval.datasets.needle_position import token_span, whole_word_starts
 from infini_eval.datasets.place import allowed_places, start_depth
 from infini_eval.datasets.plan import (
     GenerateConfig,
     KeyedRow,
+    RowPlan,
     assign,
     needed_tokens,
     numbers_near,
@@ -71,11 +72,14 @@ def generate(
 
 
 def _refuse_places(config: GenerateConfig, generator: Generator) -> None:
-    names = ("control", "question_phase", "needle_segment", "boundary")
-    given = [name for name in names if getattr(config, name) is not None]
-    if given and not generator.needs_haystack:
+    if generator.needs_haystack:
+        return
+    names = ("control", "needle_segment", "boundary", *(() if generator.exact else ("question_phase",)))
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) is not None]
+    given += [f"--haystack_dir {config.haystack}"] * (config.haystack != generator.haystack)
+    if given:
         raise ConfigError(
-            f"--{given[0].replace('_', '-')} does not go with the task {config.task}: its prompts are lists, not haystacks",
+            f"{given[0]} does not go with the task {config.task}: its prompts are lists, not haystacks",
             next_step="leave the flag out, or choose another --task",
         )
 
@@ -119,6 +123,7 @@ class _RowMaker:
             context_length=plan.context_length,
             forbidden=frozenset(numbers_near(self.haystack, keyed.start, plan.target)),
             options={**self.generator.options, **config.options},
+            number=_number_in_length(config, plan),
         )
         question = self.generator.question(draw)
         composed = self._compose(question, keyed)
@@ -126,8 +131,7 @@ class _RowMaker:
 
     def _compose(self, question: Question, keyed: KeyedRow) -> Composed:
         if question.text is not None:
-            identity = hashlib.sha256(question.text.encode()).hexdigest()[:16]
-            return Composed(question.text, self.tokenizer.count(question.text), (), (), (), 0, identity)
+            return self._finished(question, question.text)
         assert question.recipe is not None
         if self.config.control == "no-context":
             text = _without_context(question.recipe)
@@ -144,6 +148,21 @@ class _RowMaker:
         if not self.generator.numeric:  # keys were drawn from numbers that are not in the haystack
             _refuse_second_answer(composed, question, self.haystack.name)
         return composed
+
+    def _finished(self, question: Question, text: str) -> Composed:
+        """A finished text with its measures; depths are shares of the context's tokens without the needles."""
+        identity = hashlib.sha256((question.haystack or text).encode()).hexdigest()[:16]
+        if not question.needles:
+            return Composed(text, self.tokenizer.count(text), (), (), (), 0, identity)
+        ids, offsets = self.tokenizer.encode_with_offsets(text)
+        spans = tuple(token_span(needle, offsets) for needle in question.needles)
+        first, last = token_span(question.context, offsets)
+        tokens = last - first - sum(end - start for start, end in spans)
+        depths = []
+        for start, _ in spans:
+            others = sum(b - a for a, b in spans if b <= start)
+            depths.append(100 * (start - first - others) / tokens if tokens > 0 else 100.0)
+        return Composed(text, len(ids), question.needles, spans, tuple(depths), max(0, tokens), identity)
 
     def _columns(self, keyed: KeyedRow, question: Question, composed: Composed, name: str) -> dict[str, Any]:
         config, plan = self.config, keyed.plan
@@ -174,6 +193,11 @@ class _RowMaker:
         if config.control:
             row["control"] = config.control
         return row | dict(question.columns)
+
+
+def _number_in_length(config: GenerateConfig, plan: RowPlan) -> int:
+    cells = [-1.0 if depth is None else depth for depth in config.depths]
+    return cells.index(plan.cell) * config.num_prompts + plan.trial
 
 
 def _answered(prompt: str, answer: str) -> str:

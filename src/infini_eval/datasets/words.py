@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Literal
 
-from infini_eval.errors import ConfigError
+from infini_eval.errors import MaterialError
 
 NUMBER_DIGITS = 7
 SENTENCES_PER_PART = 500
@@ -26,7 +26,7 @@ def _words(kind: str) -> list[str]:
     try:
         from wonderwords import RandomWord
     except ImportError as error:
-        raise ConfigError(
+        raise MaterialError(
             "the RULER tasks need the package wonderwords", next_step='pip install "infini-eval[tasks]"'
         ) from error
     found = RandomWord().filter(include_categories=[kind])

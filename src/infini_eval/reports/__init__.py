@@ -1,1 +1,1 @@
-"""Reports: one file each; they read results folders only and never import torch."""
+"""Reports: what is shown of results folders; they never import torch."""

@@ -30,12 +30,15 @@ def draw(summary: Mapping[str, Any]) -> Figure:
     blocks = summary["by_context_length"]
     figure, axes = new_figure()
     for colour, block in zip(ramp(len(blocks)), blocks, strict=True):
-        cells = block["results_by_depth"]
+        cells = [cell for cell in block["results_by_depth"] if cell["accuracy"] is not None]
         depth = [cell["depth_percent"] for cell in cells]
-        label = f"{short_tokens(block['context_length'])} tokens (n={block['total_samples']})"
+        failed = f", {block['failed']} failed" if block["failed"] else ""
+        label = f"{short_tokens(block['context_length'])} tokens (n={block['total_samples']}{failed})"
         axes.plot(depth, [cell["accuracy"] for cell in cells], marker="o", color=colour, label=label, clip_on=False)
         if len(blocks) <= _MAX_BANDS:
             low, high = ([cell[key] for cell in cells] for key in ("ci_low", "ci_high"))
+            if len(cells) == 1:  # a band over one point has no width
+                axes.vlines(depth, low, high, color=colour, linewidth=1.2)
             axes.fill_between(depth, low, high, color=colour, alpha=0.13, linewidth=0)
     percent_axis(axes)
     axes.set_xlim(-2, 102)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.api.report import report
 from infini_eval.reports import sentences
-from infini_eval.reports.model_facts import UNKNOWN, memory_words
+from infini_eval.reports.model_facts import PASSKEY, UNKNOWN, has_segments, memory_words, task_of
+from infini_eval.reports.statistics.verdicts import SYMBOLS
 from infini_eval.reports.terminal import plain_text
 from infini_eval.reports.timing import timing_line
 from infini_eval.results.files import write_atomically
@@ -20,6 +21,7 @@ NAME = "report.txt"
 WIDTH = 70
 BAR = 32
 _MEMORY = {"off": "memory off", "ablate": "memory ablated"}
+FAILED = "neither right nor wrong in accuracies; every verdict holds whatever they would have been"
 _TASKS = {"passkey": "PASSKEY RETRIEVAL", "needle": "NEEDLE RETRIEVAL", "niah": "NEEDLE RETRIEVAL"}
 
 
@@ -34,8 +36,9 @@ def render(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     """The whole report of one run from its summary, without a final newline."""
     blocks = summary["by_context_length"]
     lines = [*_title(summary), *_header(summary, blocks)]
+    passkey, segments = task_of(summary) == PASSKEY, has_segments(summary)
     for block in blocks:
-        lines += _block(block, several=len(blocks) > 1)
+        lines += _block(block, several=len(blocks) > 1, passkey=passkey, has_segments=segments)
     if len(blocks) > 1:
         lines += _all_lengths(summary, blocks)
     lines += _notes(summary, blocks)
@@ -44,30 +47,42 @@ def render(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str:
 
 def render_quiet(summary: Mapping[str, Any], *, ascii_only: bool = False) -> str:
     """One line a context length: average, interval, n, verdicts."""
-    lines = []
-    for block in summary["by_context_length"]:
-        stats, judged = block["summary_stats"], block["performance"]
-        lines.append(
-            f"{_length(block)}: {stats['average_accuracy']:.2f}% {_average_interval(stats)} "
-            f"(n={block['total_samples']}) {judged['status']} {judged['category']}, {judged['consistency']}"
-        )
+    lines = [_quiet_block(block) for block in summary["by_context_length"]]
     if summary["complete"] is False:
         lines.append(_progress(summary))
     if summary["failed_samples"]:
-        lines.append(f"failed samples: {summary['failed_samples']} (not counted)")
+        lines.append(f"failed samples: {summary['failed_samples']} ({FAILED})")
     return plain_text("\n".join(lines), ascii_only)
+
+
+def _quiet_block(block: Mapping[str, Any]) -> str:
+    stats, said = block["summary_stats"], block["headline"]
+    spread = sentences.consistency(block)
+    verdict = f"{SYMBOLS[said['category']]} {said['words']}" + (f", {spread}" if spread else "")
+    if not block["total_samples"]:
+        return f"{_length(block)}: {_unanswered(block)} {verdict}"
+    average = f"{stats['average_accuracy']:.2f}% {_average_interval(stats)}"
+    return f"{_length(block)}: {average} ({sentences.counts(block)}) {verdict}"
 
 
 def bar_line(label: str, cell: Mapping[str, Any]) -> str:
     """`label`, a bar, the accuracy with its counts, and the interval."""
+    if cell["accuracy"] is None:
+        return f"{label}: {'':<{BAR}} no answer ({cell['failed']} failed)"
     bar = "█" * round(cell["accuracy"] / 100 * BAR)
-    counts = f"({cell['correct']:g}/{cell['num_samples']})"
+    bound = f"{cell['accuracy_failed_as_wrong']:.1f}% with them wrong"
+    failed = f", {cell['failed']} failed: {bound}" if cell["failed"] else ""
+    counts = f"({cell['correct']:g}/{cell['num_samples']}{failed})"
     return f"{label}: {bar:<{BAR}} {cell['accuracy']:6.2f}% {counts:<9} {_interval(cell)}"
+
+
+def _unanswered(block: Mapping[str, Any]) -> str:
+    return f"no sample was answered ({block['failed']} failed)"
 
 
 def _title(summary: Mapping[str, Any]) -> list[str]:
     name = summary["model"].upper()
-    task = str(((summary["run"].get("identity") or {}).get("task")) or "passkey")
+    task = task_of(summary)
     what = _TASKS.get(task, task.upper())
     model = name if name.endswith("MODEL") else f"{name} MODEL"
     return ["=" * WIDTH, f"{what} ANALYSIS - {model}", "=" * WIDTH]
@@ -84,20 +99,26 @@ def _header(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> 
         lines.append(f"Memory of One Rank: {used}")
     if len(blocks) > 1:
         lines.append(f"Context Lengths: {', '.join(_length(block) for block in blocks)}")
-        lines.append(f"Total Samples: {summary['total_samples']}")
+        lines.append(f"Total Samples: {_total(summary)}")
     if summary["complete"] is False:
         lines.append(_progress(summary))
     if summary["failed_samples"]:
         reasons = "; ".join(f"{reason['count']} x {reason['error']}" for reason in summary["failures"][:3])
-        lines.append(f"Failed Samples: {summary['failed_samples']} (not counted; {reasons})")
+        lines.append(f"Failed Samples: {summary['failed_samples']} ({reasons})")
+        lines.append(f"  {FAILED}; --failed-as-wrong counts them")
     return lines
 
 
-def _block(block: Mapping[str, Any], *, several: bool) -> list[str]:
+def _total(block: Mapping[str, Any]) -> str:
+    return f"{block['total_samples']}" + (f" answered, {block['failed']} failed" if block["failed"] else "")
+
+
+def _block(block: Mapping[str, Any], *, several: bool, passkey: bool, has_segments: bool) -> list[str]:
     lines = ["", "=" * WIDTH] if several else []
-    lines += [f"Context Length: {_length(block)}", f"Total Samples: {block['total_samples']}"]
+    lines += [f"Context Length: {_length(block)}", f"Total Samples: {_total(block)}"]
     segments = block["expected_segments"]
-    lines.append(f"Expected Segments: {'unknown' if segments is None else f'{segments:g}'}")
+    if has_segments:
+        lines.append(f"Expected Segments: {'unknown' if segments is None else f'{segments:g}'}")
     tokens = block["prompt_tokens"]
     if tokens and (tokens["min"] != tokens["max"] or tokens["median"] != block["context_length"]):
         real = f"{tokens['min']} to {tokens['max']} tokens (median {tokens['median']})"
@@ -105,16 +126,23 @@ def _block(block: Mapping[str, Any], *, several: bool) -> list[str]:
         lines.append(f"Real Length: {real} by this model's tokenizer")
     lines.append("=" * WIDTH)
     lines += [bar_line(f"Depth {_depth(cell['depth_percent'])}%", cell) for cell in block["results_by_depth"]]
-    return [*lines, *_statistics(block), *_segments(block), *_explained(block), *_assessment(block)]
+    return [*lines, *_statistics(block), *_segments(block), *_explained(block), *_assessment(block, passkey)]
 
 
 def _statistics(block: Mapping[str, Any]) -> list[str]:
     stats = block["summary_stats"]
-    return [
-        "", "-" * WIDTH, "SUMMARY STATISTICS:",
+    lines = ["", "-" * WIDTH, "SUMMARY STATISTICS:"]
+    if not block["total_samples"]:
+        return [*lines, f"Average Accuracy: {_unanswered(block)}"]
+    lines.append(
         f"Average Accuracy: {stats['average_accuracy']:.2f}%  95% interval "
-        f"{_average_interval(stats)} (n={block['total_samples']}; {stats['ci_method']})",
-        f"Std Deviation: {stats['std_dev']:.2f}%",
+        f"{_average_interval(stats)} (n={block['total_samples']}; {stats['ci_method']})"
+    )
+    if block["failed"]:
+        lines.append(f"  with the {block['failed']} failed samples wrong: {stats['average_failed_as_wrong']:.2f}%")
+        lines.append(f"  whatever they would have been: {_interval(stats, 'bound_low', 'bound_high')}")
+    return [
+        *lines, f"Std Deviation: {stats['std_dev']:.2f}%",
         f"Min Accuracy: {stats['min_accuracy']:.2f}% (at depth {stats['min_depth']:g}%)",
         f"Max Accuracy: {stats['max_accuracy']:.2f}% (at depth {stats['max_depth']:g}%)",
     ]  # fmt: skip
@@ -131,7 +159,8 @@ def _segments(block: Mapping[str, Any]) -> list[str]:
         cell = (phases or {}).get(key) or {"num_samples": 0}
         rows.append((name, cell.get("accuracy"), cell["num_samples"], (cell.get("ci_low"), cell.get("ci_high"))))
     shown = [f"{name:<33}{value:6.2f}% (n={n}) [{ci[0]:.1f}, {ci[1]:.1f}]" for name, value, n, ci in rows if n]
-    return ["", "-" * WIDTH, "SEGMENT ANALYSIS (by real token spans):", *shown] if shown else []
+    only = sentences.answered_only(block)
+    return ["", "-" * WIDTH, f"SEGMENT ANALYSIS (by real token spans){only}:", *shown] if shown else []
 
 
 def _explained(block: Mapping[str, Any]) -> list[str]:
@@ -139,58 +168,62 @@ def _explained(block: Mapping[str, Any]) -> list[str]:
     wrong = sentences.wrong_answers(block["errors"])
     trends = sentences.trends(block["trends"], ("depth", "compressions"))
     lines = ["", "-" * WIDTH, f"WRONG ANSWERS ({block['errors']['wrong']}):", *wrong] if wrong else []
-    return [*lines, *(["", "-" * WIDTH, "TRENDS (logistic fit, 95% interval):", *trends] if trends else [])]
+    title = f"TRENDS (logistic fit, 95% interval){sentences.answered_only(block)}:"
+    return [*lines, *(["", "-" * WIDTH, title, *trends] if trends else [])]
 
 
-def _assessment(block: Mapping[str, Any]) -> list[str]:
-    judged, fixed = block["performance"], block["verdict"]
-    lines = ["", "-" * WIDTH, "PERFORMANCE ASSESSMENT:"]
-    lines.append(f"{judged['status']} {judged['category']}: {judged['message']}")
-    lines.append(f"  rule: {judged['rule']}")
-    lines.append(f"Consistency: {judged['consistency']} (std dev: {block['summary_stats']['std_dev']:.2f}%)")
-    lines.append(f"Verdict: {verdict_text(fixed)}")
-    lines.append(f"  rule: {fixed['rule']}")
-    expected = fixed["expectation"]
+def _assessment(block: Mapping[str, Any], passkey: bool) -> list[str]:
+    """The headline verdict first; what the older rule and the guide say of passkeys only for passkeys."""
+    said, spread = block["headline"], sentences.consistency(block)
+    lines = ["", "-" * WIDTH, "PERFORMANCE ASSESSMENT:", headline_text(said)]
+    if spread:
+        lines.append(f"Consistency: {spread} (std dev: {block['summary_stats']['std_dev']:.2f}%)")
+    expected = block["verdict"]["expectation"]
     if expected:
         met = {"yes": "met", "no": "not met", "unclear": "too few samples to tell"}[expected["met"]]
+        met = "failed samples leave it open" if block["failed"] and expected["met"] == "unclear" else met
         lines.append(f"Expected at this length: above {expected['above']}%: {met}")
+    lines.append(f"  ({block['verdict']['rule']})")
+    lines += [f"  ({sentences.older_rule(block)})"] if passkey else []
     return [*lines, *(f"Advice: {line}" for line in block["advice"])]
 
 
-def verdict_text(fixed: Mapping[str, Any]) -> str:
-    """The category, and what else the interval allows."""
-    if fixed["certain"]:
-        return f"{fixed['category']} (the whole interval lies in this category)"
-    others = [name for name in fixed["possible"] if name != fixed["category"]]
-    return f"{fixed['category']} (the interval also allows {', '.join(others)})"
+def headline_text(said: Mapping[str, Any]) -> str:
+    """The verdict with its mark, and what keeps it from being certain."""
+    return f"{SYMBOLS[said['category']]} {said['words']}" + (f": {said['why']}" if said["why"] else "")
 
 
 def _all_lengths(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["", "=" * WIDTH, "ALL CONTEXT LENGTHS (average over depths):"]
     width = max(len(_length(block)) for block in blocks)
-    for block in blocks:
-        stats = block["summary_stats"]
-        bar = "█" * round(stats["average_accuracy"] / 100 * BAR)
-        counts = f"(n={block['total_samples']}) {_average_interval(stats)}"
-        lines.append(f"{_length(block):>{width}}: {bar:<{BAR}} {stats['average_accuracy']:6.2f}% {counts}")
-    judged, verdict = summary["performance"], summary["verdict"]
-    lines.append(f"{judged['status']} {judged['category']}: {judged['message']}")
-    lines.append(f"Verdict at {verdict['context_length'] or 'unlabelled'} tokens, the worst: {verdict_text(verdict)}")
+    lines += [f"{_length(block):>{width}}: {_length_bar(block)}" for block in blocks]
+    said = summary["headline"]
+    lines.append(f"Verdict at {said['context_length'] or 'unlabelled'} tokens, the worst: {headline_text(said)}")
+    if task_of(summary) == PASSKEY:
+        lines.append(f"  ({sentences.older_rule(summary)})")
     if summary.get("long_context"):
         lines += [f"Long context: {summary['long_context']['category']}", f"  rule: {summary['long_context']['rule']}"]
+    found = summary["effective_context_length"]
+    if found:
+        lines += ["", "-" * WIDTH, f"{found['name'].upper()}:", *sentences.effective(found)]
     trend = sentences.trends(summary["trends"], ("length",))
-    lines += ["", "-" * WIDTH, "EFFECTIVE CONTEXT LENGTH:", *sentences.effective(summary["effective_context_length"])]
-    return [*lines, *(f"Trend over {line}" for line in trend)]
+    return [*lines, *(f"Trend over {line}{sentences.answered_only(summary)}" for line in trend)]
+
+
+def _length_bar(block: Mapping[str, Any]) -> str:
+    stats = block["summary_stats"]
+    if not block["total_samples"]:
+        return f"{'':<{BAR}} {_unanswered(block)}"
+    bar = "█" * round(stats["average_accuracy"] / 100 * BAR)
+    counts = f"({sentences.counts(block)}) {_average_interval(stats)}"
+    return f"{bar:<{BAR}} {stats['average_accuracy']:6.2f}% {counts}"
 
 
 def _notes(summary: Mapping[str, Any], blocks: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [*summary["notes"], *_shared_warnings(blocks)]
     if any(block["depths_rounded_to_5_percent"] for block in blocks):
         notes.append("depths were drawn freely; they are shown rounded to 5 %")
-    main = summary["other_scores"].get(summary["scorer"])
-    for name, value in summary["other_scores"].items():
-        if value is not None and main is not None and abs(value - main) > 0.005:
-            notes.append(f"scorer {name!r} gives {value:.2f}% over all samples, {summary['scorer']!r} {main:.2f}%")
+    notes += sentences.disagreements(summary)
     shared = timing_line(summary["timing"])
     notes += [shared] if shared else []
     return ["", "-" * WIDTH, "NOTES:", *(f"- {note}" for note in notes)] if notes else []

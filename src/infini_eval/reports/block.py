@@ -5,45 +5,64 @@ from __future__ import annotations
 from typing import Any
 
 from infini_eval.reports.insights import advice, errors_json, trends_json
-from infini_eval.reports.model_facts import ModelFacts
+from infini_eval.reports.model_facts import PASSKEY, ModelFacts
 from infini_eval.reports.numbers import number
-from infini_eval.reports.statistics.intervals import Average, Proportion, average_over
+from infini_eval.reports.statistics.depth_labels import label_warning
+from infini_eval.reports.statistics.failures import Bounds, Cell, Counted, bounds, cells
+from infini_eval.reports.statistics.intervals import Average, Proportion
 from infini_eval.reports.statistics.phases import phase_groups, phase_warning
-from infini_eval.reports.statistics.scored import Scored, depth_groups
+from infini_eval.reports.statistics.scored import Scored
 from infini_eval.reports.statistics.segments import by_compressions, segment_groups
-from infini_eval.reports.statistics.verdicts import performance, verdict
+from infini_eval.reports.statistics.verdicts import LEAST_A_DEPTH, headline, performance, verdict
 from infini_eval.results.reader import RunRecords
 
 
-def block(records: RunRecords, scored: Scored, length: float | None, facts: ModelFacts) -> dict[str, Any]:
+def block(records: RunRecords, counted: Counted, length: float | None, facts: ModelFacts) -> dict[str, Any]:
     """The keys of formats/results.md and ours, for these samples; percentages are 0..100, intervals 95 %."""
-    depths, group, rounded = depth_groups(scored)
-    by_depth = _by_depth(depths, group, scored)
-    average = average_over(group, scored.correct, scored.cluster)
-    stats = _summary_stats(by_depth, average)
+    scored = counted.scored
+    depths, rounded = cells(counted)
+    found = bounds(counted)
+    stats = _summary_stats(depths, found)
     tokens = _tokens(scored)
     segments = facts.segments(length or (tokens["median"] if tokens else None))
     phases = phase_groups(scored)
-    warning = phase_warning(phases)
-    judged = performance(stats["average_accuracy"], stats["std_dev"], segments)
+    warnings = [label_warning(records, counted.everything.row), phase_warning(phases)]
     made: dict[str, Any] = {
         "model": facts.name,
         "context_length": int(length) if length is not None else None,
         "total_samples": len(scored),
+        "failed": counted.failed,
         "expected_segments": number(segments),
         "prompt_tokens": tokens,
-        "results_by_depth": by_depth,
+        "results_by_depth": [_cell_json(cell) for cell in depths],
         "depths_rounded_to_5_percent": rounded,
         "summary_stats": stats,
         "segment_analysis": _segment_analysis(scored),
         "phase_analysis": _phase_analysis(phases),
-        "performance": judged.to_json(),
-        "verdict": verdict(average, length),
+        **_judged(found.claim, counted, stats["std_dev"], len(depths), segments, length, facts),
         "errors": errors_json(records, scored),
         "trends": trends_json(scored),
-        "warnings": [warning] if warning else [],
+        "warnings": [warning for warning in warnings if warning],
     }
     return {**made, "advice": advice(made, facts.memory)}
+
+
+def _judged(
+    claim: Average, counted: Counted, std_dev: float | None, depths: int, segments: float | None,
+    length: float | None, facts: ModelFacts,
+) -> dict[str, Any]:  # fmt: skip
+    """Headline and both verdicts, of what holds however the failed samples would have been answered."""
+    spread_known = depths > 1 and len(counted.scored) >= LEAST_A_DEPTH * depths
+    judged = performance(
+        100 * claim.value, std_dev if spread_known else None, segments,
+        interval=(100 * claim.low, 100 * claim.high), has_segments=facts.has_segments is not False,
+    )  # fmt: skip
+    fixed = verdict(claim, length if facts.task == PASSKEY else None)
+    return {
+        "headline": headline(fixed, claim.clusters, counted.failed),
+        "performance": judged.to_json(),
+        "verdict": fixed,
+    }
 
 
 def proportion_json(found: Proportion) -> dict[str, Any]:
@@ -56,37 +75,50 @@ def proportion_json(found: Proportion) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def average_json(average: Average, prefix: str = "average") -> dict[str, Any]:
-    """An average's interval in percent, and how it was made."""
+def _average_json(average: Average | None) -> dict[str, Any]:
+    """An average's interval in percent, and how it was made; null where nothing was answered."""
+    if average is None:
+        return {
+            "average_ci_low": None,
+            "average_ci_high": None,
+            "ci_method": "no sample was answered",
+            "haystacks": None,
+        }
     return {
-        f"{prefix}_ci_low": number(100 * average.low), f"{prefix}_ci_high": number(100 * average.high),
+        "average_ci_low": number(100 * average.low), "average_ci_high": number(100 * average.high),
         "ci_method": average.method, "haystacks": average.clusters,
     }  # fmt: skip
 
 
-def _by_depth(depths: Any, group: Any, scored: Scored) -> list[dict[str, Any]]:
-    import numpy as np
-
-    n = np.bincount(group, minlength=len(depths))
-    correct = np.bincount(group, scored.correct, len(depths))
-    cells = [Proportion(float(right), int(count)) for right, count in zip(correct, n, strict=True)]
-    return [
-        {"depth_percent": number(depth), **proportion_json(cell)} for depth, cell in zip(depths, cells, strict=True)
-    ]
-
-
-def _summary_stats(by_depth: list[dict[str, Any]], average: Average) -> dict[str, Any]:
-    """Average and population standard deviation over depths; the first depth wins among equals."""
-    import numpy as np
-
-    accuracies = [cell["accuracy"] for cell in by_depth]
-    worst = min(by_depth, key=lambda cell: cell["accuracy"])
-    best = max(by_depth, key=lambda cell: cell["accuracy"])
+def _cell_json(cell: Cell) -> dict[str, Any]:
     return {
-        "average_accuracy": number(np.mean(accuracies)), "std_dev": number(np.std(accuracies)),
-        "min_accuracy": worst["accuracy"], "max_accuracy": best["accuracy"],
-        "min_depth": worst["depth_percent"], "max_depth": best["depth_percent"],
-        **average_json(average),
+        "depth_percent": number(cell.depth_percent), **proportion_json(cell.answered),
+        "failed": cell.failed, "accuracy_failed_as_wrong": number(100 * cell.accuracy_failed_as_wrong),
+    }  # fmt: skip
+
+
+def _summary_stats(depths: list[Cell], found: Bounds) -> dict[str, Any]:
+    """Average and population standard deviation over depths with answers; the first depth wins among equals.
+
+    `bound_low` and `bound_high` are the interval that holds however failed samples would have been answered.
+    """
+    import numpy as np
+
+    measured = [
+        (100 * cell.answered.accuracy, cell.depth_percent) for cell in depths if cell.answered.accuracy is not None
+    ]
+    worst = min(measured, key=lambda item: item[0], default=(None, None))
+    best = max(measured, key=lambda item: item[0], default=(None, None))
+    accuracies = [accuracy for accuracy, _ in measured]
+    return {
+        "average_accuracy": number(float(np.mean(accuracies))) if measured else None,
+        "std_dev": number(float(np.std(accuracies))) if measured else None,
+        "min_accuracy": number(worst[0]), "max_accuracy": number(best[0]),
+        "min_depth": number(worst[1]), "max_depth": number(best[1]),
+        **_average_json(found.answered),
+        "average_failed_as_wrong": number(100 * found.as_wrong.value),
+        "average_failed_as_right": number(100 * found.as_right.value),
+        "bound_low": number(100 * found.claim.low), "bound_high": number(100 * found.claim.high),
     }  # fmt: skip
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from infini_eval.reports.analyze import AnalysedRun
 
-HEADER = ("context_length", "depth_percent", "accuracy", "num_samples", "correct", "ci_low", "ci_high")
+HEADER = (
+    "context_length", "depth_percent", "accuracy", "num_samples", "correct", "ci_low", "ci_high", "failed",
+    "accuracy_failed_as_wrong",
+)  # fmt: skip
 _MAX_NUMBERED = 24  # more depths than this leave no room for the numbers
 
 
@@ -36,7 +39,10 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 @styled
 def draw(summary: Mapping[str, Any]) -> Figure | None:
-    """Lengths downwards, depths to the right, the accuracy in each cell; None for a single length."""
+    """Lengths downwards, depths to the right, the accuracy in each cell; None for a single length.
+
+    A star marks cells some of whose samples failed; cells without any answer hold a star alone.
+    """
     import numpy as np
 
     blocks = summary["by_context_length"]
@@ -44,9 +50,12 @@ def draw(summary: Mapping[str, Any]) -> Figure | None:
         return None
     depths = sorted({cell["depth_percent"] for block in blocks for cell in block["results_by_depth"]})
     grid = np.full((len(blocks), len(depths)), np.nan)
+    failed = np.zeros(grid.shape, bool)
     for row, block in enumerate(blocks):
         for cell in block["results_by_depth"]:
-            grid[row, depths.index(cell["depth_percent"])] = cell["accuracy"]
+            place = row, depths.index(cell["depth_percent"])
+            grid[place] = np.nan if cell["accuracy"] is None else cell["accuracy"]
+            failed[place] = cell["failed"] > 0
     figure, axes = new_figure(max(6.0, min(12.0, 2.0 + 0.42 * len(depths))), 1.7 + 0.42 * len(blocks))
     axes.set_facecolor(LIGHT)
     image = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=MAP, vmin=0, vmax=100, edgecolors="white", linewidth=1.2)
@@ -58,18 +67,21 @@ def draw(summary: Mapping[str, Any]) -> Figure | None:
     axes.spines[:].set_visible(False)
     axes.set(xlabel="depth of the needle, % (0 start, 100 right before the question)", ylabel="context, tokens")
     axes.set_title("Accuracy by depth and context length")
+    if failed.any():
+        axes.set_xlabel(f"{axes.get_xlabel()}\n* some samples failed and are not counted")
     if len(depths) <= _MAX_NUMBERED:
-        _numbers(axes, grid)
+        _numbers(axes, grid, failed)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=14, ticks=[0, 50, 100], format="%g %%")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=GREY)
     return figure
 
 
-def _numbers(axes: Any, grid: Any) -> None:
+def _numbers(axes: Any, grid: Any, failed: Any) -> None:
     """The accuracy in each cell, dark on light and light on dark."""
     for row, values in enumerate(grid):
         for column, value in enumerate(values):
-            if value == value:
+            shown = ("" if value != value else f"{value:.0f}") + "*" * bool(failed[row, column])
+            if shown:
                 ink = "white" if value < 55 else INK
-                axes.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8.5)
+                axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", color=ink, fontsize=8.5)

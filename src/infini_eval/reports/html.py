@@ -16,13 +16,14 @@ from infini_eval.reports import (
     heatmap,
     sentences,
 )
-from infini_eval.reports.ascii_bars import verdict_text
+from infini_eval.reports.ascii_bars import FAILED
 from infini_eval.reports.html_page import tables
 from infini_eval.reports.html_page.cards import cards
 from infini_eval.reports.html_page.escape import text
 from infini_eval.reports.html_page.style import CSS
-from infini_eval.reports.model_facts import memory_words
+from infini_eval.reports.model_facts import PASSKEY, has_segments, memory_words, task_of
 from infini_eval.reports.plot_style import short_tokens, svg
+from infini_eval.reports.statistics.verdicts import UNDECIDED
 from infini_eval.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ DIAGNOSIS = "diagnosis.txt"
 _LONGEST = 40_000  # characters of it
 _PLOTS = {
     heatmap: "Accuracy for each depth and context length.",
-    accuracy_by_length: "Average over depths; the two bars define the effective context length.",
+    accuracy_by_length: "Average over depths; the bars define the effective context length of this task.",
     accuracy_by_depth: "Share of right answers at each depth; bands, with up to four lengths, are Wilson intervals.",
     accuracy_by_compressions: "The needle's token span says how many segment borders lie between it and the question.",
 }
@@ -44,7 +45,7 @@ _GATES = (
 )
 _FULL = ' class="full"'
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_TONE = {"EXCELLENT": "good", "VERY_GOOD": "good", "GOOD": "good", "FAIR": "fair", "POOR": "poor"}
+_TONE = {"EXCELLENT": "good", "VERY_GOOD": "good", "GOOD": "good", "FAIR": "fair", "POOR": "poor", UNDECIDED: ""}
 
 
 @report("html", when="page")
@@ -77,12 +78,14 @@ def page(run: AnalysedRun) -> str:
 
 
 def _task(summary: Mapping[str, Any]) -> str:
-    return str((summary["run"].get("identity") or {}).get("task") or "passkey") + " retrieval"
+    task = task_of(summary)
+    return f"{task} retrieval" if task == PASSKEY else task
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:
     model = summary["run"].get("model") or {}
     facts = [f"{summary['total_samples']:,} samples"]
+    facts += [f"{summary['failed']:,} more failed"] if summary["failed"] else []
     facts += [f"segments of {summary['segment_length']} tokens"] if summary["segment_length"] else []
     facts += [f"memory {model['memory']}"] if model.get("memory") else []
     facts += [str(model["dtype"])] if model.get("dtype") else []
@@ -92,35 +95,49 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
 
 
 def _hero(summary: Mapping[str, Any]) -> str:
-    stats, fixed, rule = summary["summary_stats"], summary["verdict"], summary["performance"]
-    ends = f"{stats['average_ci_low']:.1f} to {stats['average_ci_high']:.1f} %"
-    several = len(summary["by_context_length"]) > 1
-    at = f" at {short_tokens(fixed.get('context_length'))}, the worst length" if several else ""
-    items = [
-        ("", f"{stats['average_accuracy']:.1f} %", f"average over depths, 95 % interval {ends}; {stats['ci_method']}")
-    ]
-    items.append((_TONE[fixed["category"]], fixed["category"], f"{verdict_text(fixed)}{at}; {fixed['rule']}"))
-    items.append((_TONE[rule["category"]], rule["category"], f"{rule['message']}; {rule['rule']}"))
+    said, several = summary["headline"], len(summary["by_context_length"]) > 1
+    at = f"at {short_tokens(said.get('context_length'))}, the worst length; " if several else ""
+    why = f"{said['why']}; " if said["why"] else ""
+    items = [("", *_average(summary))]
+    items.append((_TONE[said["category"]], said["words"], f"{at}{why}{summary['verdict']['rule']}"))
     effective = summary["effective_context_length"]
     if several and effective:
-        items.append(
-            (
-                "",
-                _effective(effective["fixed"]),
-                f"effective context: {sentences.effective_sentence(effective['fixed'])}",
-            )
-        )
+        words = f"{effective['name']}: {sentences.effective_sentence(effective['fixed'])}; bar of "
+        words += f"{effective['fixed']['threshold']:.1f} % ({effective['source']})"
+        items.append(("", _effective(effective["fixed"]), words))
     cards = "".join(
         f'<div class="{tone}"><strong>{text(big)}</strong><small>{text(small)}</small></div>'
         for tone, big, small in items
     )
     alarms = [line for line in (_incomplete(summary), _failed(summary)) if line]
     alarm = "".join(f"<li>{text(line)}</li>" for line in alarms)
-    return f'<section><div class="hero">{cards}</div>{f"<ul>{alarm}</ul>" if alarm else ""}</section>'
+    small = f'<p class="note">{text(_small_print(summary))}</p>' if task_of(summary) == PASSKEY else ""
+    return f'<section><div class="hero">{cards}</div>{f"<ul>{alarm}</ul>" if alarm else ""}{small}</section>'
+
+
+def _average(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """The average in large, and its interval, bound and method in small."""
+    stats = summary["summary_stats"]
+    ends = f"95 % interval {stats['average_ci_low']:.1f} to {stats['average_ci_high']:.1f} %"
+    if summary["failed"]:
+        ends += f"; {tables.failed(summary)}, {stats['bound_low']:.1f} to {stats['bound_high']:.1f} % whatever they are"
+    return f"{stats['average_accuracy']:.1f} %", f"average over depths, {ends}; {stats['ci_method']}"
+
+
+def _small_print(summary: Mapping[str, Any]) -> str:
+    """What the older rule says, which is not the verdict of this page."""
+    said = sentences.older_rule(summary)
+    falls = (
+        "; its bar falls as the context grows, the one of the verdict above does not" if has_segments(summary) else ""
+    )
+    return f"Small print: {said}{falls}."
 
 
 def _effective(found: Mapping[str, Any]) -> str:
-    return f"{short_tokens(found['estimate'])} tokens" if found["estimate"] else "below " + short_tokens(found["below"])
+    """What is sure in large: a length that only the averages name is not."""
+    if found["at_least"]:
+        return f"at least {short_tokens(found['at_least'])}"
+    return f"below {short_tokens(found['below'])}" if found["below"] else UNDECIDED
 
 
 def _incomplete(summary: Mapping[str, Any]) -> str | None:
@@ -134,12 +151,12 @@ def _failed(summary: Mapping[str, Any]) -> str | None:
     if not summary["failed_samples"]:
         return None
     reasons = "; ".join(f"{reason['count']} x {reason['error']}" for reason in summary["failures"])
-    return f"{summary['failed_samples']} samples failed and are not counted ({reasons})."
+    return f"{summary['failed_samples']} samples failed ({reasons}): {FAILED}."
 
 
 def _tables(summary: Mapping[str, Any]) -> str:
     blocks = summary["by_context_length"]
-    inner = f"<h2>Results</h2>{tables.lengths(blocks)}"
+    inner = f"<h2>Results</h2>{tables.lengths(blocks, has_segments(summary))}"
     for number, block in enumerate(blocks):
         name = f"By depth at {short_tokens(block['context_length'])} tokens"
         opened = " open" if number == 0 and len(blocks) == 1 else ""
@@ -167,15 +184,17 @@ def _figure(figure: Figure | None, caption: str, *, wide: bool = False) -> str:
 
 def _why(summary: Mapping[str, Any]) -> str:
     trends = sentences.trends(summary["trends"], ("depth", "length", "compressions"))
-    effective = sentences.effective(summary["effective_context_length"]) if summary["effective_context_length"] else []
+    found = summary["effective_context_length"]
+    effective = sentences.effective(found) if found else []
     notes = [*summary["notes"]]
     for block in summary["by_context_length"]:
         notes += [line for line in (*block["warnings"], *block["advice"]) if line not in notes]
+    notes += sentences.disagreements(summary)
     parts = [
-        ("Where needle and answer lie", tables.places(summary)),
+        (f"Where needle and answer lie{sentences.answered_only(summary)}", tables.places(summary)),
         (_wrong_title(summary["errors"]), tables.wrong(summary["errors"])),
-        ("Trends", _list(trends)),
-        ("Effective context length", _list(effective)),
+        (f"Trends{sentences.answered_only(summary)}", _list(trends)),
+        (found["name"].capitalize() if found else "", _list(effective)),
         ("Notes and advice", _list(notes)),
     ]
     inner = "".join(f"<h3>{text(name)}</h3>{body}" for name, body in parts if body)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infini_eval.reports.numbers import number
-from infini_eval.reports.statistics.effective_length import EffectiveLength, effective_length
+from infini_eval.reports.statistics.effective_length import SOURCE, EffectiveLength, effective_length
 from infini_eval.reports.statistics.error_kinds import KINDS, ErrorBreakdown, breakdown
 from infini_eval.reports.statistics.intervals import Average
 from infini_eval.reports.statistics.scored import Scored, depth_groups
@@ -77,22 +77,39 @@ def _trend_json(trend: Trend, name: str) -> dict[str, Any]:
     }
 
 
-def effective_json(averages: Sequence[tuple[int, Average, int]]) -> dict[str, Any] | None:
-    """Effective context length by the fixed bar and relative to the shortest length (null for a single one)."""
+def effective_json(
+    averages: Sequence[tuple[int, Average, int]], failed: Mapping[int, int], of: str
+) -> dict[str, Any] | None:
+    """Effective context length by the fixed bar and relative to the shortest length, from (length, average, samples).
+
+    `failed` counts the failed samples of each length, for which `averages` hold the bounds; `of` says what was averaged.
+    """
     if not averages:
         return None
     fixed = effective_length(averages)
     relative = effective_length(averages, None) if len(averages) > 1 else None
-    return {name: found and _effective(found) for name, found in (("fixed", fixed), ("relative", relative))}
+    reason = "a single length" if len(averages) == 1 else "the shortest length itself is below the fixed bar"
+    return {
+        "name": f"effective context length of {of}",
+        "source": SOURCE,
+        "fixed": fixed and _effective(fixed, failed),
+        "relative": relative and _effective(relative, failed),
+        "no_relative_because": None if relative else reason,
+    }
 
 
-def _effective(found: EffectiveLength) -> dict[str, Any]:
+def _effective(found: EffectiveLength, failed: Mapping[int, int]) -> dict[str, Any]:
+    """Where samples failed, no number of further samples decides, but the answers that are missing."""
+    undecided = [
+        {"context_length": length, "samples_needed": None if failed.get(length) else n, "failed": failed.get(length, 0)}
+        for length, n in found.undecided
+    ]
     return {
         "threshold": number(100 * found.threshold, 3),
         "estimate": found.estimate,
         "at_least": found.at_least,
         "below": found.below,
-        "undecided": [{"context_length": length, "samples_needed": n} for length, n in found.undecided],
+        "undecided": undecided,
     }
 
 

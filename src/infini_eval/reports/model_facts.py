@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 UNKNOWN = "unknown model"
+PASSKEY = "passkey"  # also the task of records that do not say theirs
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,19 @@ def model_facts(manifest: Mapping[str, Any] | None) -> ModelFacts:
         segment_length=length,
         has_segments=True if length else False if "segment_length" in model else None,
         memory=model.get("memory"),
-        task=one_line(str(identity.get("task") or "passkey")),
+        task=one_line(str(identity.get("task") or PASSKEY)),
         scorer=identity.get("scorer"),
     )
+
+
+def task_of(summary: Mapping[str, Any]) -> str:
+    """The task that a summary is about."""
+    return model_facts(summary["run"]).task
+
+
+def has_segments(summary: Mapping[str, Any]) -> bool:
+    """False for a model that has no segments; True also where nobody says."""
+    return model_facts(summary["run"]).has_segments is not False
 
 
 def memory_words(summary: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 DEFAULT = "exact_digits"
+BESIDE = "chat_digits"  # what else is judged here, so that the report can say where the two disagree
 
 
 def with_scores(records: RunRecords) -> RunRecords:
@@ -22,9 +23,10 @@ def with_scores(records: RunRecords) -> RunRecords:
     if "correct" in records.present:
         _check_range(records)
         return records
-    values = _judge(records)
     note = f"no scores are stored; answers were judged by {DEFAULT}"
-    scored = records.replace(correct=from_floats(values))
+    scored = records.replace(correct=from_floats(_judge(records, DEFAULT)))
+    if BESIDE in records.table.column_names:
+        scored = scored.replace(**{BESIDE: from_floats(_judge(records, BESIDE))})
     return replace(scored, notes=(*scored.notes, note))
 
 
@@ -53,11 +55,11 @@ def _check_range(records: RunRecords) -> None:
         )
 
 
-def _judge(records: RunRecords) -> np.ndarray:
+def _judge(records: RunRecords, scorer: str) -> np.ndarray:
     """Scores float64 [rows], NaN where there is no answer to judge."""
     import numpy as np
 
-    score = registry.load("scorers", DEFAULT)
+    score = registry.load("scorers", scorer)
     everything = np.arange(len(records))
     values = np.full(len(records), np.nan)
     generations, answers = records.texts("generation_text", everything), records.texts("answer", everything)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.api.report import report
 from infini_eval.reports.block import block
 from infini_eval.reports.insights import effective_json
-from infini_eval.reports.model_facts import ModelFacts, model_facts, one_line
+from infini_eval.reports.model_facts import PASSKEY, ModelFacts, model_facts, one_line
 from infini_eval.reports.numbers import number
+from infini_eval.reports.scoring import DEFAULT, with_failures_as_wrong
+from infini_eval.reports.statistics.failures import Counted
 from infini_eval.reports.statistics.intervals import Average
-from infini_eval.reports.statistics.scored import Scored
-from infini_eval.reports.statistics.verdicts import consistency, long_context_verdict
+from infini_eval.reports.statistics.scored import Scored, scored_samples
+from infini_eval.reports.statistics.verdicts import WORST_FIRST, long_context_verdict
 from infini_eval.reports.timing import timing
 from infini_eval.results.files import write_atomically
 from infini_eval.results.reader import RunRecords
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 NAME = "summary.json"
-_WORST_FIRST = ("POOR", "FAIR", "GOOD", "VERY_GOOD", "EXCELLENT")
 
 
 @report("summary", when="always")
@@ -42,14 +44,15 @@ def to_text(value: Any) -> str:
 def summarise(records: RunRecords, scored: Scored) -> dict[str, Any]:
     """The summary of one run: the top level is its one block, or the aggregate of its lengths (context_length null)."""
     facts = model_facts(records.manifest)
-    blocks = [block(records, scored.of_length(length), length, facts) for length in scored.lengths()]
-    top = blocks[0] if len(blocks) == 1 else _aggregate(records, blocks, scored, facts)
+    counted = Counted(scored, scored_samples(with_failures_as_wrong(records)))
+    blocks = [block(records, counted.of_length(length), length, facts) for length in counted.lengths()]
+    top = blocks[0] if len(blocks) == 1 else _aggregate(records, blocks, counted, facts)
     failed = len(records) - len(scored)
     return {
         "schema_version": SCHEMA_VERSION,
         **top,
         "by_context_length": blocks,
-        "effective_context_length": effective_json(_averages(blocks)),
+        "effective_context_length": effective_of(blocks, f"this task ({facts.task})"),
         "failed_samples": failed,
         "failures": _failures(records, scored) if failed else [],
         "samples_planned": records.planned,
@@ -57,45 +60,50 @@ def summarise(records: RunRecords, scored: Scored) -> dict[str, Any]:
         "segment_length": facts.segment_length,
         "scorer": facts.scorer,
         "other_scores": _other_scores(records, scored),
+        "scorer_disagreements": _disagreements(records, scored),
         "timing": timing(records),
         "notes": list(records.notes),
         "run": _provenance(records),
     }
 
 
-def _aggregate(records: RunRecords, blocks: list[dict[str, Any]], scored: Scored, facts: ModelFacts) -> dict[str, Any]:
-    """All lengths together; performance and verdict are those of the worst length, which they name."""
-    together = block(records, scored, None, facts)
-    averages = {b["context_length"]: b["summary_stats"]["average_accuracy"] for b in blocks if b["context_length"]}
-    for key in ("performance", "verdict"):
+def claim_of(made: Mapping[str, Any]) -> Average:
+    """A block's average as fractions, as it holds however its failed samples would have been answered."""
+    stats = made["summary_stats"]
+    value, low, high = (stats[key] / 100 for key in ("average_failed_as_wrong", "bound_low", "bound_high"))
+    return Average(value, low, high, stats["ci_method"], stats["haystacks"])
+
+
+def effective_of(blocks: Sequence[Mapping[str, Any]], of: str) -> dict[str, Any] | None:
+    """The effective context length from the blocks with a labelled length, ascending."""
+    labelled = [made for made in blocks if made["context_length"]]
+    averages = [(made["context_length"], claim_of(made), made["total_samples"]) for made in labelled]
+    return effective_json(averages, {made["context_length"]: made["failed"] for made in labelled}, of)
+
+
+def _aggregate(
+    records: RunRecords, blocks: list[dict[str, Any]], counted: Counted, facts: ModelFacts
+) -> dict[str, Any]:
+    """All lengths together; headline, performance and verdict are those of the worst length, which they name."""
+    together = block(records, counted, None, facts)
+    spread = together["performance"]["consistency"]
+    for key in ("performance", "verdict", "headline"):
         worst = _worst(blocks, key)
         together[key] = {**worst[key], "context_length": worst["context_length"]}
     message = together["performance"]["message"]
     at = together["performance"]["context_length"]
     together["performance"]["message"] = f"{message} (worst of {len(blocks)} lengths: {at or 'unlabelled'})"
-    together["performance"]["consistency"] = consistency(together["summary_stats"]["std_dev"])
-    together["long_context"] = long_context_verdict(averages)
+    together["performance"]["consistency"] = spread
+    averages = {made["context_length"]: claim_of(made) for made in blocks if made["context_length"]}
+    together["long_context"] = long_context_verdict(averages) if facts.task == PASSKEY else None
     return together
-
-
-def _averages(blocks: list[dict[str, Any]]) -> list[tuple[int, Average, int]]:
-    """(length, average as fractions, samples) of the labelled lengths, ascending."""
-    found = []
-    for made in blocks:
-        stats = made["summary_stats"]
-        keys = ("average_accuracy", "average_ci_low", "average_ci_high")
-        value, low, high = (stats[key] / 100 for key in keys)
-        average = Average(value, low, high, stats["ci_method"])
-        if made["context_length"]:
-            found.append((made["context_length"], average, made["total_samples"]))
-    return found
 
 
 def _worst(blocks: list[dict[str, Any]], key: str) -> dict[str, Any]:
     """The block of the worst category, of several the one of the lowest average."""
 
     def badness(found: dict[str, Any]) -> tuple[int, float]:
-        return _WORST_FIRST.index(found[key]["category"]), found["summary_stats"]["average_accuracy"]
+        return WORST_FIRST.index(found[key]["category"]), found["summary_stats"]["average_failed_as_wrong"]
 
     return min(blocks, key=badness)
 
@@ -118,6 +126,24 @@ def _other_scores(records: RunRecords, scored: Scored) -> dict[str, float | None
         values = records.number(name)[scored.row]
         values = values[~np.isnan(values)]
         found[name] = number(100 * float(values.mean())) if len(values) else None
+    return found
+
+
+def _disagreements(records: RunRecords, scored: Scored) -> dict[str, dict[str, int]]:
+    """For every other stored scorer: how many answers only the judging scorer passes, and how many only the other."""
+    import numpy as np
+
+    main = model_facts(records.manifest).scorer or DEFAULT
+    found = {}
+    for name in sorted((records.present & set(records.scorers)) - {main}):
+        other = records.number(name)[scored.row]
+        known = ~np.isnan(other)
+        passed, other_passed = scored.correct[known] >= 1, other[known] >= 1
+        found[name] = {
+            "compared": int(known.sum()),
+            "only_main": int((passed & ~other_passed).sum()),
+            "only_other": int((~passed & other_passed).sum()),
+        }
     return found
 
 

@@ -20,7 +20,7 @@ from infini_eval.results.folders import find_runs
 
 HEADER = (
     "series", "step", "context_length", "accuracy", "ci_low", "ci_high", "num_samples", "gate_mean", "gate_min",
-    "gate_max", "gates_by_layer", "folder",
+    "gate_max", "gates_by_layer", "folder", "failed", "accuracy_failed_as_wrong",
 )  # fmt: skip
 
 
@@ -40,7 +40,9 @@ def track_runs(root: str | Path) -> dict[str, Any]:
             continue
         found = _rows(run)
         rows += found
-        skipped += [] if found else [f"{folder}: its manifest names no checkpoint with a step"]
+        skipped += [f"{folder}: {line}" for line in _unanswered(run)]
+        if step_of(run.records.manifest) is None:
+            skipped.append(f"{folder}: its manifest names no checkpoint with a step")
     if not rows:
         raise DataError(f"no run below {root} says the step of its checkpoint:\n    " + "\n    ".join(skipped[:10]))
     rows.sort(key=lambda row: (row["series"], row["context_length"] or 0, row["step"], row["folder"]))
@@ -80,6 +82,10 @@ def render(found: Mapping[str, Any]) -> str:
             interval = f"[{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
             gate = _gate_text(row)
             lines.append(f"{row['step']:>10}  {row['accuracy']:>7.2f}%  {interval:<15} {row['num_samples']:>6}{gate}")
+            if row["failed"]:
+                lines.append(
+                    f"{'':>10}  {row['failed']} failed: {row['accuracy_failed_as_wrong']:.2f}% with them wrong"
+                )
     if not gates:
         lines += ["", "No gates are recorded with these runs."]
     return "\n".join([*lines, *(f"skipped {text}" for text in found["skipped"])])
@@ -90,6 +96,15 @@ def _gate_text(row: Mapping[str, Any]) -> str:
         return ""
     reach = "" if row["gate_min"] is None else f" ({row['gate_min']:.3f} to {row['gate_max']:.3f})"
     return f"  {row['gate_mean']:.4f}{reach}"
+
+
+def _unanswered(run: AnalysedRun) -> list[str]:
+    """The lengths that have no point on the curve."""
+    return [
+        f"no sample of {short_tokens(block['context_length'])} tokens was answered ({block['failed']} failed)"
+        for block in run.summary["by_context_length"]
+        if not block["total_samples"]
+    ]
 
 
 def _rows(run: AnalysedRun) -> list[dict[str, Any]]:
@@ -105,9 +120,11 @@ def _rows(run: AnalysedRun) -> list[dict[str, Any]]:
             "series": series, "step": at[1], "context_length": block["context_length"],
             "accuracy": block["summary_stats"]["average_accuracy"], "ci_low": block["summary_stats"]["average_ci_low"],
             "ci_high": block["summary_stats"]["average_ci_high"], "num_samples": block["total_samples"],
+            "failed": block["failed"], "accuracy_failed_as_wrong": block["summary_stats"]["average_failed_as_wrong"],
             **gates, "folder": str(run.folder),
         }
         for block in run.summary["by_context_length"]
+        if block["total_samples"]
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 NUMBERS = (
     "depth_percent", "context_length", "num_digits", "correct", "prompt_tokens", "generation_tokens",
     "needle_token_start", "needle_token_end", "needle_segment", "question_segment", "compressions", "phase", "seconds",
-    "reused_tokens",
+    "reused_tokens", "real_depth",
 )  # fmt: skip
 FLAGS = ("needle_straddles_border", "answer_crosses_border")
 TEXTS = (

@@ -1,1 +1,1 @@
-"""Tasks: what is asked; one file each."""
+"""Tasks: what is asked; objects of `infini_eval.api.Task`."""

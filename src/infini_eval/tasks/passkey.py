@@ -40,7 +40,7 @@ def question(draw: RowInputs) -> Question:
 
 TASK = Task(
     name="passkey",
-    scorers=("exact_digits", "contains"),
+    scorers=("exact_digits", "contains", "chat_digits"),
     max_new_tokens=15,
     validate=validate,
     locate=locate,

@@ -25,7 +25,8 @@ class FakeRun:
     `accuracy` is the chance of a right answer, or a function of (context length, depth in percent, compressions).
     `haystacks` texts are shared by the samples of all depths; `haystack_spread` is how far a haystack's luck moves the
     chance of all its samples alike. `jitter` spreads the question's phase; without it all samples of a cell share one.
-    `seed` decides the data, `model_seed` with it which answers are right.
+    `seed` decides the data, `model_seed` with it which answers are right. The first `failed` samples fail, and those for
+    which `fails(length, depth, number in its cell)` holds. `real_depth` gives each sample's measured depth for its label.
     """
 
     lengths: Sequence[int] = (1024,)
@@ -40,6 +41,8 @@ class FakeRun:
     seed: int = 0
     model_seed: int = 0
     failed: int = 0
+    fails: Callable[[int, float, int], bool] = lambda length, depth, number: False
+    real_depth: Callable[[float], float] | None = None
     model: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +94,9 @@ def fake_records(run: FakeRun) -> Iterator[SampleRecord]:
                     chance = chance(length, depth, position.compressions or 0)
                 right = model.random() < chance + luck[haystack]
                 cell = (f"{length}-{depth}-{number}", length, depth, haystack)
-                yield _record(rng, model, cell, position, right, made < run.failed)
+                failed = made < run.failed or run.fails(length, depth, number)
+                real = {} if run.real_depth is None else {"real_depth": run.real_depth(depth)}
+                yield _record(rng, model, cell, position, right, failed, real)
                 made += 1
 
 
@@ -110,14 +115,14 @@ def _position(run: FakeRun, length: int, depth: float, rng: random.Random) -> Ne
 
 def _record(
     rng: random.Random, model: random.Random, cell: tuple[str, int, float, int], position: NeedlePosition,
-    right: bool, failed: bool,
+    right: bool, failed: bool, real_depth: dict[str, float],
 ) -> SampleRecord:  # fmt: skip
     name, length, depth, haystack = cell
     answer = str(rng.randrange(1000, 10000))
     text = f"{answer}. " if right else _wrong(answer, model)
     before, after = (" ".join(rng.sample(_SENTENCES, 2)) for _ in range(2))
     excerpt = f"{before} The pass key is {answer}. Remember it. {answer} is the pass key. {after}"
-    columns = {"haystack_id": f"haystack-{haystack}"}
+    columns = {"haystack_id": f"haystack-{haystack}", **real_depth}
     sample = Sample(name, f"{name}: {excerpt}", answer, depth, length, 0, 4, columns)
     response = Response(text, [1] * 5, length, "stop", 0.125)
     if failed:

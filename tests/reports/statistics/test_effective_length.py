@@ -37,10 +37,19 @@ def test_the_shortest_length_may_fail_already():
 
 
 def test_the_relative_bar_is_set_by_the_shortest_length():
-    found = effective_length([measured(1024, 500, 1000), measured(4096, 480, 1000), measured(16384, 100, 1000)], None)
-    assert found.threshold == pytest.approx(0.425)
+    found = effective_length([measured(1024, 900, 1000), measured(4096, 780, 1000), measured(16384, 100, 1000)], None)
+    assert found.threshold == pytest.approx(0.765)
     assert (found.at_least, found.below) == (1024, 16384)
     assert found.undecided[0][0] == 4096
+
+
+@pytest.mark.parametrize("right", [0, 500, 855])
+def test_what_fails_at_the_shortest_length_has_no_relative_length(right):
+    assert effective_length([measured(1024, right, 1000), measured(4096, right, 1000)], None) is None
+
+
+def test_a_length_without_any_answer_needs_samples_too():
+    assert samples_needed(Average(0.0, 0.0, 1.0, ""), 0, 0.856) == 2
 
 
 def test_no_number_of_samples_decides_what_lies_on_the_bar():

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from infini_eval.reports.statistics.intervals import Average
-from infini_eval.reports.statistics.verdicts import consistency, long_context_verdict, performance, verdict
+from infini_eval.reports.statistics.verdicts import (
+    consistency,
+    headline,
+    long_context_verdict,
+    performance,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,10 @@ def test_the_fixed_table_takes_the_interval_into_account():
     assert verdict(Average(0.5, 0.4, 0.6, ""), 16384)["expectation"] is None
 
 
+def sure(percent: float) -> Average:
+    return Average(percent / 100, percent / 100, percent / 100, "")
+
+
 @pytest.mark.parametrize(
     ("averages", "category"),
     [
@@ -69,8 +79,45 @@ def test_the_fixed_table_takes_the_interval_into_account():
     ],
 )  # fmt: skip
 def test_long_context(averages, category):
-    assert long_context_verdict(averages)["category"] == category
+    found = long_context_verdict({length: sure(percent) for length, percent in averages.items()})
+    assert (found["category"], found["possible"]) == (category, [category])
+
+
+def test_a_single_sample_beyond_32k_says_nothing():
+    found = long_context_verdict({131072: Average(1.0, 0.207, 1.0, "")})
+    assert (found["category"], found["possible"]) == ("UNDECIDED", ["POOR", "FAIR", "GOOD", "EXCELLENT"])
 
 
 def test_no_long_context_no_verdict():
-    assert long_context_verdict({1024: 99, 16384: 80}) is None
+    assert long_context_verdict({1024: sure(99), 16384: sure(80)}) is None
+
+
+def test_an_interval_from_poor_to_excellent_decides_nothing():
+    found = performance(100, 0.0, 8.0, interval=(20.7, 100.0))
+    assert (found.category, found.consistency) == ("UNDECIDED", "UNKNOWN")
+    assert performance(100, 0.0, 8.0, interval=(56.0, 100.0)).category == "EXCELLENT"
+
+
+def test_a_model_without_segments_is_not_told_about_them():
+    assert "segment" not in performance(95, 0, 1.0, has_segments=False).message
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "category", "words"),
+    [
+        (0.92, 0.95, 0.97, "EXCELLENT", "EXCELLENT"),
+        (0.82, 0.95, 0.99, "EXCELLENT", "GOOD or EXCELLENT"),
+        (0.78, 0.95, 0.99, "UNDECIDED", "UNDECIDED (FAIR to EXCELLENT)"),
+        (0.2, 1.0, 1.0, "UNDECIDED", "UNDECIDED (POOR to EXCELLENT)"),
+    ],
+)
+def test_the_headline_names_what_is_possible(low, value, high, category, words):
+    found = headline(verdict(Average(value, low, high, "", 20), None), 20, 0)
+    assert (found["category"], found["words"]) == (category, words)
+
+
+def test_few_haystacks_are_never_certain():
+    few = Average(0.95, 0.92, 0.97, "", 9)
+    assert not verdict(few, None)["certain"]
+    assert headline(verdict(few, None), 9, 0)["why"] == "9 haystacks only"
+    assert verdict(Average(0.95, 0.92, 0.97, "", 10), None)["certain"]

@@ -19,6 +19,7 @@ section{background:var(--paper);border:1px solid var(--line);border-radius:10px;
 .hero .good strong{color:var(--good)}.hero .fair strong{color:var(--fair)}.hero .poor strong{color:var(--poor)}
 .hero small{color:var(--soft);font-size:13px}
 .wide{overflow-x:auto}
+.unbroken{white-space:nowrap}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th{text-align:left;white-space:nowrap;color:var(--soft);font-weight:600;font-size:12.5px;
 border-bottom:1px solid var(--line);padding:6px 10px 6px 0}

@@ -40,30 +40,35 @@ def bar(value: float | None, low: float | None = None, high: float | None = None
     return f'<span class="bar"><b style="width:{value:.1f}%"></b>{mark}</span>'
 
 
-def lengths(blocks: Sequence[Cell]) -> str:
-    """One row a context length."""
+def _unbroken(shown: str) -> str:
+    return f'<span class="unbroken">{shown}</span>'
+
+
+def failed(block: Cell) -> str:
+    """ "105 failed: 50.0 % with them wrong", of a block; nothing where none failed."""
+    if not block["failed"]:
+        return ""
+    return f"{block['failed']} failed: {percent(block['summary_stats']['average_failed_as_wrong'])} with them wrong"
+
+
+def lengths(blocks: Sequence[Cell], has_segments: bool = True) -> str:
+    """One row a context length; without a column of segments for a model that has none."""
     rows = []
     for block in blocks:
         stats, ends = block["summary_stats"], ("average_ci_low", "average_ci_high")
         low, high = (stats[end] for end in ends)
-        rows.append([
+        average = percent(stats["average_accuracy"]) or "no sample was answered"
+        row = [
             short_tokens(block["context_length"]), text(block["expected_segments"] or "unknown"),
-            bar(stats["average_accuracy"], low, high), percent(stats["average_accuracy"]), interval(low, high),
-            str(block["total_samples"]), percent(stats["std_dev"]),
-            text(block["verdict"]["category"]), text(block["performance"]["category"]),
-        ])  # fmt: skip
-    head = (
-        "context",
-        "segments",
-        "",
-        "average",
-        "95 % interval",
-        "n",
-        "std over depths",
-        "fixed table",
-        "rule in use today",
-    )
-    return table(head, rows)
+            bar(stats["average_accuracy"], low, high), _unbroken(average), interval(low, high),
+            _unbroken(f"{block['total_samples']}"), failed(block), percent(stats["std_dev"]), text(block["headline"]["words"]),
+        ]  # fmt: skip
+        rows.append(row)
+    head = ["context", "segments", "", "average", "95 % interval", "n", "failed", "std over depths", "verdict"]
+    left_out = {"segments"} if not has_segments else set()
+    left_out |= set() if any(block["failed"] for block in blocks) else {"failed"}
+    kept = [place for place, name in enumerate(head) if name not in left_out]
+    return table([head[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
 def depths(block: Cell) -> str:
@@ -137,5 +142,7 @@ def _flat(data: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _numbers(cell: Cell) -> list[str]:
-    ends = interval(cell["ci_low"], cell["ci_high"])
-    return [percent(cell["accuracy"]), ends, f"{cell['correct']:g} / {cell['num_samples']}"]
+    counts = f"{cell['correct']:g} / {cell['num_samples']}"
+    if cell["failed"]:
+        counts += f", {cell['failed']} failed: {percent(cell['accuracy_failed_as_wrong'])} with them wrong"
+    return [percent(cell["accuracy"]) or "no answer", interval(cell["ci_low"], cell["ci_high"]), counts]

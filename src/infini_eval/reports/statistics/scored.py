@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infini_eval.reports.statistics.depth_labels import depths_to_group_by
 from infini_eval.results.reader import RunRecords
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ MAX_DEPTHS = 101
 class Scored:
     """Columns float64 [samples], NaN where unknown. `row` numbers the run's records; `cluster` is None where unknown.
 
-    `depth` is in percent, `length` the data set's label in tokens, `tokens` the real prompt length.
+    `depth` is in percent (see `depths_to_group_by`), `length` the data set's label in tokens, `tokens` the real prompt length.
     """
 
     row: np.ndarray
@@ -64,10 +65,11 @@ def scored_samples(records: RunRecords) -> Scored:
     correct = records.number("correct")
     row = np.flatnonzero(~np.isnan(correct) & ~np.isnan(records.number("depth_percent")))
     names = {
-        "depth": "depth_percent", "length": "context_length", "tokens": "prompt_tokens", "compressions": "compressions",
+        "length": "context_length", "tokens": "prompt_tokens", "compressions": "compressions",
         "straddles": "needle_straddles_border", "phase": "phase", "answer_crosses": "answer_crosses_border",
     }  # fmt: skip
     columns = {name: records.number(column)[row] for name, column in names.items()}
+    columns["depth"] = depths_to_group_by(records)[row]
     return Scored(row=row, correct=correct[row], cluster=_clusters(records, row), **columns)
 
 

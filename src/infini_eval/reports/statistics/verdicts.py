@@ -1,53 +1,78 @@
-"""Verdicts: the rule in use today, which lowers its bar with the number of segments, and the guide's fixed tables."""
+"""Verdicts: one headline from the fixed table and its interval; beside it the older rule, which lowers its bar."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infini_eval.reports.statistics.intervals import Average
+from infini_eval.reports.statistics.intervals import FEW_CLUSTERS, Average
 
 ONE_SEGMENT = (("EXCELLENT", 95), ("VERY_GOOD", 90), ("GOOD", 80), ("FAIR", 70))
 MORE_SEGMENTS = (("EXCELLENT", 95), ("VERY_GOOD", 85), ("GOOD", 75), ("FAIR", 65))
 FIXED = (("EXCELLENT", 90), ("GOOD", 80), ("FAIR", 70))
-EXPECTED_AT = {1024: 95, 2048: 85, 4096: 80, 8192: 75, 32768: 80, 65536: 75, 131072: 70}
-SYMBOLS = {"EXCELLENT": "✓", "VERY_GOOD": "✓", "GOOD": "✓", "FAIR": "⚠", "POOR": "✗"}
+EXPECTED_AT = {1024: 95, 2048: 85, 4096: 80, 8192: 75, 32768: 80, 65536: 75, 131072: 70}  # of passkey retrieval
+UNDECIDED = "UNDECIDED"
+SYMBOLS = {"EXCELLENT": "✓", "VERY_GOOD": "✓", "GOOD": "✓", "FAIR": "⚠", "POOR": "✗", UNDECIDED: "?"}
+WORST_FIRST = ("POOR", UNDECIDED, "FAIR", "GOOD", "VERY_GOOD", "EXCELLENT")
+_ORDER = ["POOR", *(name for name, _ in reversed(FIXED))]
 _MESSAGES = {
     "EXCELLENT": "Excellent performance", "VERY_GOOD": "Strong performance", "GOOD": "Good performance",
-    "FAIR": "Moderate performance", "POOR": "Poor performance",
+    "FAIR": "Moderate performance", "POOR": "Poor performance", UNDECIDED: "Anything from poor to excellent",
 }  # fmt: skip
+ONE_BAR_RULE = "bars at 95, 90, 80 and 70"
 RULE = "bar lowered by min(20, 5 x segments) beyond one segment"
 FIXED_RULE = "fixed: average above 90 excellent, 80-90 good, 70-80 fair, below poor"
+LONG_RULE = "long context: excellent > 75 at 128k; good > 70 at 64k and > 65 at 128k; poor <= 30 beyond 16k; else fair"
+LEAST_A_DEPTH = 5  # with fewer samples a depth, the spread over depths is that of the draw
 
 
 @dataclass(frozen=True)
 class Performance:
-    """The rule's judgement; `expected_degradation` in percentage points, 0 for one segment."""
+    """The older rule's judgement; `expected_degradation` in percentage points, 0 for one segment."""
 
     category: str
     message: str
     consistency: str
     expected_degradation: float
-    std_dev: float
+    rule: str = RULE
 
     def to_json(self) -> dict[str, object]:
         return {
             "category": self.category, "status": SYMBOLS[self.category], "message": self.message,
-            "consistency": self.consistency, "expected_degradation": self.expected_degradation, "rule": RULE,
+            "consistency": self.consistency, "expected_degradation": self.expected_degradation, "rule": self.rule,
         }  # fmt: skip
 
 
-def performance(average: float, std_dev: float, segments: float | None) -> Performance:
-    """Judge `average` and `std_dev` over depths (percent); `segments` = context / segment length, None if unknown."""
+def performance(
+    average: float, std_dev: float | None, segments: float | None, *,
+    interval: tuple[float, float] | None = None, has_segments: bool = True,
+) -> Performance:  # fmt: skip
+    """Judge `average` and `std_dev` over depths (percent); `segments` = context / segment length, None if unknown.
+
+    UNDECIDED where the 95 % `interval` (percent) reaches from POOR to EXCELLENT; `std_dev` None where the spread over
+    depths was not measured.
+    """
     lowered = segments is not None and segments > 1
     degradation = min(20.0, 5 * segments) if segments is not None and segments > 1 else 0.0
     bars = MORE_SEGMENTS if lowered else ONE_SEGMENT
-    category = next((name for name, bar in bars if average >= bar - degradation), "POOR")
-    where = f"across {segments:g} segments" if lowered else "within segment" if segments else "(segment length unknown)"
-    return Performance(category, f"{_MESSAGES[category]} {where}", consistency(std_dev), degradation, std_dev)
+
+    def category_of(percent: float) -> str:
+        return next((name for name, bar in bars if percent >= bar - degradation), "POOR")
+
+    category = category_of(average)
+    if interval is not None and [category_of(end) for end in interval] == ["POOR", "EXCELLENT"]:
+        category = UNDECIDED
+    where = f" across {segments:g} segments" if lowered else " within segment" if segments else ""
+    where = (where or " (segment length unknown)") if has_segments else ""
+    spread = consistency(None if category == UNDECIDED else std_dev)
+    rule = RULE if has_segments else ONE_BAR_RULE
+    return Performance(category, f"{_MESSAGES[category]}{where}", spread, degradation, rule)
 
 
-def consistency(std_dev: float) -> str:
-    """By the standard deviation over depths, in percent."""
+def consistency(std_dev: float | None) -> str:
+    """By the standard deviation over depths, in percent; UNKNOWN where it was not measured."""
+    if std_dev is None:
+        return "UNKNOWN"
     return "CONSISTENT" if std_dev < 15 else "INCONSISTENT" if std_dev < 25 else "VERY_INCONSISTENT"
 
 
@@ -57,17 +82,37 @@ def fixed_category(percent: float) -> str:
 
 
 def verdict(average: Average, context_length: float | None) -> dict[str, object]:
-    """The fixed tables' judgement of an average, with everything the interval still allows.
+    """The fixed table's judgement of an average, with everything the interval still allows.
 
-    `certain` says whether the whole interval lies in one category; `possible` lists worst to best.
+    `certain` says whether the whole interval lies in one category and rests on ten haystacks or more; `possible` lists
+    worst to best. `context_length` None where the guide expects nothing: it speaks of passkeys only.
     """
     low, value, high = (100 * part for part in (average.low, average.value, average.high))
-    order = ["POOR", *(name for name, _ in reversed(FIXED))]
-    possible = order[order.index(fixed_category(low)) : order.index(fixed_category(high)) + 1]
+    possible = _ORDER[_ORDER.index(fixed_category(low)) : _ORDER.index(fixed_category(high)) + 1]
+    few = average.clusters is not None and average.clusters < FEW_CLUSTERS
     return {
-        "category": fixed_category(value), "certain": len(possible) == 1, "possible": possible,
+        "category": fixed_category(value), "certain": len(possible) == 1 and not few, "possible": possible,
         "rule": FIXED_RULE, "expectation": _expectation(low, high, context_length),
     }  # fmt: skip
+
+
+def headline(found: Mapping[str, object], clusters: int | None, failed: int) -> dict[str, object]:
+    """The one verdict that reports print, from `verdict`: its category, or UNDECIDED where three or more are possible.
+
+    `words` is what to print, `why` what keeps it from being certain.
+    """
+    possible = found["possible"]
+    assert isinstance(possible, list)
+    category = found["category"] if len(possible) <= 2 else UNDECIDED
+    words = " or ".join(possible) if len(possible) <= 2 else f"{UNDECIDED} ({possible[0]} to {possible[-1]})"
+    reasons = []
+    if len(possible) > 1:
+        reasons.append("the 95 % interval allows each of these")
+    if clusters is not None and clusters < FEW_CLUSTERS:
+        reasons.append(f"{clusters} haystack{'s' * (clusters != 1)} only")
+    if failed:
+        reasons.append(f"{failed} failed sample{'s' * (failed != 1)} may be right or wrong")
+    return {"category": category, "words": words, "certain": found["certain"], "why": "; ".join(reasons) or None}
 
 
 def _expectation(low: float, high: float, context_length: float | None) -> dict[str, object] | None:
@@ -78,24 +123,30 @@ def _expectation(low: float, high: float, context_length: float | None) -> dict[
     return {"above": bar, "met": "yes" if low > bar else "no" if high <= bar else "unclear"}
 
 
-def long_context_verdict(averages: dict[float, float]) -> dict[str, object] | None:
-    """The guide's long-context indicators, from average accuracy in percent by length; None below 32k tokens.
+def long_context_verdict(averages: Mapping[float, Average]) -> dict[str, object] | None:
+    """The guide's long-context indicators for passkeys, from averages by length; None below 32k tokens.
 
     Excellent: above 75 at 128k. Good: above 70 at 64k and above 65 at 128k. Poor: 30 or less at every length beyond
-    16k. Fair: anything else. A length that was not measured counts neither way.
+    16k. Fair: anything else. A length that was not measured counts neither way. UNDECIDED where the ends of the 95 %
+    intervals leave three categories or more possible.
     """
-    beyond = {length: value for length, value in averages.items() if length > 16384}
+    beyond = {length: found for length, found in averages.items() if length > 16384}
     if not any(length >= 32768 for length in beyond):
         return None
-    at_64k, at_128k = averages.get(65536), averages.get(131072)
+    worst, middle, best = (
+        _long_category({length: 100 * getattr(found, part) for length, found in beyond.items()})
+        for part in ("low", "value", "high")
+    )
+    possible = _ORDER[_ORDER.index(worst) : _ORDER.index(best) + 1]
+    measured = {str(int(length)): round(100 * found.value, 4) for length, found in sorted(beyond.items())}
+    category = middle if len(possible) <= 2 else UNDECIDED
+    return {"category": category, "possible": possible, "rule": LONG_RULE, "measured": measured}
+
+
+def _long_category(beyond: Mapping[float, float]) -> str:
+    at_64k, at_128k = beyond.get(65536), beyond.get(131072)
     if at_128k is not None and at_128k > 75:
-        category = "EXCELLENT"
-    elif at_64k is not None and at_64k > 70 and (at_128k is None or at_128k > 65):
-        category = "GOOD"
-    elif all(value <= 30 for value in beyond.values()):
-        category = "POOR"
-    else:
-        category = "FAIR"
-    rule = "long context: excellent > 75 at 128k; good > 70 at 64k and > 65 at 128k; poor <= 30 beyond 16k; else fair"
-    measured = {str(int(length)): round(value, 4) for length, value in sorted(beyond.items())}
-    return {"category": category, "rule": rule, "measured": measured}
+        return "EXCELLENT"
+    if at_64k is not None and at_64k > 70 and (at_128k is None or at_128k > 65):
+        return "GOOD"
+    return "POOR" if all(value <= 30 for value in beyond.values()) else "FAIR"

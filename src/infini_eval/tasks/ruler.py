@@ -1,4 +1,7 @@
-"""What the RULER tasks share: their words, needle sentence, depths, lengths and the label of their data."""
+"""RULER (Hsieh et al. 2024, arXiv 2404.06654): the suite of 13 tasks, and its eight needle-in-a-haystack tasks.
+
+The other five are in ruler_lists.py (variables, common and frequent words) and ruler_qa.py (questions over documents).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs,
 from infini_eval.datasets.words import NUMBER_DIGITS, Kind, needle_sentence, random_uuid, word_pair
 from infini_eval.tasks._needles import locate, validate
 
+SUITE = (
+    "ruler_niah_single_1", "ruler_niah_single_2", "ruler_niah_single_3",
+    "ruler_niah_multikey_1", "ruler_niah_multikey_2", "ruler_niah_multikey_3",
+    "ruler_niah_multivalue", "ruler_niah_multiquery",
+    "ruler_vt", "ruler_cwe", "ruler_fwe", "ruler_qa_1", "ruler_qa_2",
+)  # fmt: skip
 DEPTHS = 40  # evenly spaced points 0..100 that needles are put at
 ESSAYS_NOTE = (
     "RULER's essays are not shipped: with generated English instead of --haystack_dir ESSAYS the scores are "
@@ -45,7 +54,8 @@ def niah_question(
 ) -> Question:
     """RULER's needle-in-a-haystack: `keys` keys with `values` values each, `queries` of them asked for.
 
-    The asked needle of a single-answer variant stands at the row's depth, all others at RULER's 40 depths.
+    The asked needle of a single-answer variant stands at the row's depth, all others at RULER's 40 depths: a row of
+    several answers is labelled with the depth of the first one's needle.
     """
     used: set[str] = set()
     names = [fresh(key_kind, draw, used) for _ in range(max(keys, queries))]
@@ -57,7 +67,8 @@ def niah_question(
     recipe = Recipe(_niah_intro(value_kind, len(outputs)), inserts, _niah_question(asked, value_kind, len(outputs)))
     first = needle_sentence(value_kind, *needles[0])
     place = next(i for i, insert in enumerate(inserts) if insert.text.strip() == first)
-    return Question(recipe, ", ".join(outputs), outputs, asked=place)
+    label = {} if len(outputs) == 1 else {"depth_percent": inserts[place].depth}
+    return Question(recipe, ", ".join(outputs), outputs, asked=place, columns=label)
 
 
 def _placed(draw: RowInputs, needles: list[tuple[str, str]], kind: Kind, single: bool) -> tuple[Insert, ...]:
@@ -93,8 +104,7 @@ def ruler_task(name: str, generator: Generator, max_new_tokens: int, scorer: str
     return Task(name, (scorer, "contains"), max_new_tokens, validate=validate, locate=locate, generator=generator)
 
 
-def niah_task(name: str, haystack: str, **shape: object) -> Task:
-    """One of RULER's niah variants."""
+def _niah(name: str, haystack: str, **shape: object) -> Task:
 
     def question(draw: RowInputs) -> Question:
         return niah_question(draw, **shape)  # type: ignore[arg-type]
@@ -102,3 +112,15 @@ def niah_task(name: str, haystack: str, **shape: object) -> Task:
     notes = (ESSAYS_NOTE,) if haystack == "english" else (NEEDLES_NOTE,) if "needles" in haystack else ()
     generator = Generator(question, haystack, answer_budget=128, length_includes_answer=True, notes=notes)
     return ruler_task(name, generator, 128)
+
+
+TASKS: dict[str, Task] = {
+    "ruler_niah_single_1": _niah("ruler_niah_single_1", "noise"),
+    "ruler_niah_single_2": _niah("ruler_niah_single_2", "english"),
+    "ruler_niah_single_3": _niah("ruler_niah_single_3", "english", value_kind="uuids"),
+    "ruler_niah_multikey_1": _niah("ruler_niah_multikey_1", "english", keys=4),
+    "ruler_niah_multikey_2": _niah("ruler_niah_multikey_2", "needles"),
+    "ruler_niah_multikey_3": _niah("ruler_niah_multikey_3", "uuid-needles", key_kind="uuids", value_kind="uuids"),
+    "ruler_niah_multivalue": _niah("ruler_niah_multivalue", "english", values=4),
+    "ruler_niah_multiquery": _niah("ruler_niah_multiquery", "english", keys=4, queries=4),
+}
