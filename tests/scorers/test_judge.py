@@ -108,7 +108,7 @@ def test_the_judge_is_any_callable_and_its_words_are_kept() -> None:
 def test_answers_wait_for_their_judge() -> None:
     sample = Sample("1", "p", "a", float("nan"))
     assert score("something", sample).value is None
-    assert score("  ", sample).value == 0.0
+    assert score("  ", sample).value is None, "an empty answer is wrong, but alone it is no accuracy of a run"
 
 
 @pytest.mark.parametrize(("reply", "value"), [("CORRECT", 1.0), ("INCORRECT", 0.0), ("perhaps", None)])

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
         if not evaluate(config, timeout_s=args.timeout).is_main:
             return EXIT_OK
-    report = analyze_questions(source)
+    report = analyze_questions(source, failed_as_wrong=config.failed_as_wrong)
     written = report.write()
     print(report.text)
     print(f"\nDetailed summary saved to: {written[0]}\n{report.line_of(folder.name)}")

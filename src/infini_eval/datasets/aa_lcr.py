@@ -61,13 +61,16 @@ def load_aa_lcr(
     repeats, workers = _checked(options)
     path = _csv_path(folder)
     data = path.read_bytes()
-    questions = read_questions(path)
+    rows = read_questions(path)
+    questions = list(dict.fromkeys(rows))  # a row that stands twice would be planned twice and answered once
     archive = Archive(path.parent)
     with ThreadPoolExecutor(workers) as pool:
         found = list(
             pool.map(lambda one: _documents(one, archive, fetch if options["urls"] == "yes" else None), questions)
         )
     notes, left_out = [*archive.notes], _incomplete(questions, found)
+    if len(questions) < len(rows):
+        notes.append(f"{len(rows) - len(questions)} row(s) of the CSV repeat another exactly and are asked once")
     if left_out and options["missing"] == "refuse":
         raise _missing(left_out, source, urls=options["urls"] == "yes")
     notes += [f"left out, for a document is missing: {line}" for lines in left_out.values() for line in lines]

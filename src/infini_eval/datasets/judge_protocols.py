@@ -29,6 +29,7 @@ _JSON_PROMPT = (
     "END CANDIDATE ANSWER TO ASSESS\n\nReply as JSON, with a verdict of CORRECT or INCORRECT: "
     '{{"verdict": "CORRECT"}} or {{"verdict": "INCORRECT"}}.'
 )
+OUR_NOTES = "grading notes in our wording"
 NOTES = (
     "You compare a CANDIDATE ANSWER with an OFFICIAL ANSWER.\n"
     "- The same value in another notation or scale is the same value.\n"

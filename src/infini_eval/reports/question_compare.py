@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from infini_eval.reports.model_facts import one_line
 from infini_eval.reports.numbers import number
 from infini_eval.reports.question_verdicts import Judge, read_judges
 from infini_eval.reports.questions import one_protocol
-from infini_eval.reports.statistics.judged import Answer, pass_at_1
+from infini_eval.reports.statistics.judged import pass_at_1, question_means
 from infini_eval.reports.statistics.paired import holm, paired_difference
 from infini_eval.reports.summary import to_text
 from infini_eval.results.files import write_atomically
@@ -32,6 +32,7 @@ def compare_questions(sources: Sequence[str | Path]) -> dict[str, Any]:
     runs = [read_generations(Path(source)) for source in sources]
     judges = [{judge.name: judge for judge in read_judges(run)} for run in runs]
     _refuse_different(runs)
+    by_words = not all(run.ids_given for run in runs)
     common = [name for name in judges[0] if all(name in own for own in judges)]
     if not common:
         one_protocol([judge for own in judges for judge in own.values()])
@@ -43,7 +44,7 @@ def compare_questions(sources: Sequence[str | Path]) -> dict[str, Any]:
     head = [
         {"letter": LETTERS[i], "source": str(run.source), "model": one_line(run.model)} for i, run in enumerate(runs)
     ]
-    tables = [_table(name, runs, [own[name] for own in judges]) for name in common]
+    tables = [_table(name, runs, [own[name] for own in judges], by_words) for name in common]
     return {"schema_version": 1, "task": "aa_lcr", "runs": head, "tables": tables}
 
 
@@ -79,8 +80,13 @@ def _refuse_different(runs: Sequence[Generations]) -> None:
             raise DataError(f"the runs differ in their {name}: {', '.join(values)}", valid=f"runs with one {name}")
 
 
-def _table(name: str, runs: Sequence[Generations], judges: Sequence[Judge]) -> dict[str, Any]:
-    scores = [_by_question(run, judge) for run, judge in zip(runs, judges, strict=True)]
+def _table(name: str, runs: Sequence[Generations], judges: Sequence[Judge], by_words: bool) -> dict[str, Any]:
+    if len({judge.notes for judge in judges}) > 1:
+        raise DataError(
+            f"{name} has judged these runs by different grading notes: the scores are not comparable",
+            next_step="judge all of them alike: infini-eval judge RUN … --notes FILE",
+        )
+    scores = [_by_question(run, judge, by_words) for run, judge in zip(runs, judges, strict=True)]
     rows = [
         {"letter": LETTERS[i], **_accuracy(run, judge)} for i, (run, judge) in enumerate(zip(runs, judges, strict=True))
     ]
@@ -91,8 +97,7 @@ def _table(name: str, runs: Sequence[Generations], judges: Sequence[Judge]) -> d
 
 
 def _accuracy(run: Generations, judge: Judge) -> dict[str, Any]:
-    answers = [Answer(one.question_id, one.document_set, judge.value(one)) for one in run.items]
-    found = pass_at_1(answers)
+    found = pass_at_1(answers := judge.answers(run.items))
     if found is None:
         raise DataError(f"{judge.name} has given no verdict on {run.source} yet", next_step="run its command again")
     values = (found.value, found.low, found.high)
@@ -101,19 +106,16 @@ def _accuracy(run: Generations, judge: Judge) -> dict[str, Any]:
     return {"accuracy": accuracy, "ci_low": low, "ci_high": high, "n": n}
 
 
-Scores = dict[tuple[str, str], tuple[float, str | None]]
+Scores = dict[str, tuple[float, str | None]]
 
 
-def _by_question(run: Generations, judge: Judge) -> Scores:
-    """Mean score and document set of each question, which its id and its words name together."""
-    values: dict[tuple[str, str], list[float]] = {}
-    sets: dict[tuple[str, str], str | None] = {}
-    for one in run.items:
-        value, key = judge.value(one), (one.question_id, one.question)
-        if value is not None:
-            values.setdefault(key, []).append(value)
-            sets[key] = one.document_set
-    return {key: (sum(each) / len(each), sets[key]) for key, each in values.items()}
+def _by_question(run: Generations, judge: Judge, by_words: bool) -> Scores:
+    """Mean score and document set of each question, which its id and its words name together, or its words alone."""
+    answers = judge.answers(run.items)
+    if by_words:
+        answers = [replace(answer, question=one.words) for answer, one in zip(answers, run.items, strict=True)]
+    sets = {answer.question: answer.document_set for answer in answers}
+    return {question: (mean, sets[question]) for question, mean in question_means(answers).items()}
 
 
 def _difference(a: Scores, b: Scores) -> dict[str, Any]:

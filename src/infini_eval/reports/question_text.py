@@ -19,7 +19,7 @@ def render(summary: Part, *, ascii_only: bool) -> str:
     for judge in summary["judges"]:
         lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
     if not summary["judges"]:
-        lines += ["", "Not judged yet: infini-eval judge RUN --backend BACKEND --model JUDGE"]
+        lines += ["", f"{not_judged(summary).capitalize()}: infini-eval judge RUN --backend BACKEND --model JUDGE"]
     if summary["agreement"]:
         lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary["agreement"])]
     if summary["judges"] and summary["wrong"]:
@@ -28,13 +28,23 @@ def render(summary: Part, *, ascii_only: bool) -> str:
 
 
 def one_line_of(judge: Part) -> str:
-    """ "Accuracy: 26.0% ..." of one judge."""
+    """ "Accuracy: 26.0% ..." of one judge, with what is not counted and what makes it incomparable."""
+    by = f"(judge {judge['model']}, protocol {judge['protocol']})"
+    if judge["deviations"]:
+        by += f"; DEVIATION: {', '.join(judge['deviations'])}"
+    left = f"; not counted: {counted}" if (counted := _not_counted(judge)) else ""
     if judge["accuracy"] is None:
-        return f"Accuracy: no verdict yet (judge {judge['model']}, protocol {judge['protocol']})"
+        return f"Accuracy: no verdict yet{left} {by}"
     return (
         f"Accuracy: {judge['accuracy']:.1f}%  n={judge['n']} answers to {judge['questions']} questions, "
-        f"95% interval {judge['ci_low']:.1f} to {judge['ci_high']:.1f} (judge {judge['model']}, protocol {judge['protocol']})"
+        f"95% interval {judge['ci_low']:.1f} to {judge['ci_high']:.1f}{left} {by}"
     )
+
+
+def not_judged(summary: Part) -> str:
+    """The line of a run without a judge."""
+    failed = f"; {summary['failed']} of {summary['answers']} answers failed" if summary["failed"] else ""
+    return f"not judged yet{failed}"
 
 
 def warnings(summary: Part) -> list[str]:
@@ -43,14 +53,18 @@ def warnings(summary: Part) -> list[str]:
     if summary["complete"] is False:
         found.append(f"INCOMPLETE: {summary['answers']} of {summary['planned']} planned answers")
     if summary["failed"]:
-        found.append(f"{summary['failed']} answer(s) failed and are not counted: {'; '.join(summary['failures'])}")
+        counted = "count as wrong" if summary["failed_as_wrong"] else "are not counted"
+        found.append(f"{summary['failed']} answer(s) failed and {counted}: {'; '.join(summary['failures'])}")
+    if summary["duplicates"]:
+        found.append(f"{summary['duplicates']} row(s) that repeat another exactly are counted once")
     if summary["left_out"]:
         listed = ", ".join(summary["left_out"])
         found.append(f"{len(summary['left_out'])} question(s) were left out for missing documents: {listed}")
     if summary["cut_off"]:
         found.append(f"{summary['cut_off']} answer(s) were cut off by --max-new-tokens, perhaps before their end")
     if summary["deviation"]:
-        found.append("DEVIATION: not the official prompt or documents; do not compare with published scores")
+        kinds = [*summary["deviations"], *(kind for judge in summary["judges"] for kind in judge["deviations"])]
+        found.append(f"DEVIATION: {', '.join(dict.fromkeys(kinds))}; do not compare with published scores")
     if summary["repeats"] > 1 and summary["identical_repeats"]:
         found.append(f"{summary['identical_repeats']} question(s) got the same words in every repeat")
     if len({judge["protocol"] for judge in summary["judges"]}) > 1:
@@ -85,15 +99,17 @@ def _judge_lines(judge: Part, block: str) -> list[str]:
     if judge["ci_method"]:
         lines.append(f"  interval: {judge['ci_method']}")
     lines.append(
-        f"  right {counts['right']}, wrong {counts['wrong']}, empty {counts['empty']} (wrong without a call); not counted: "
-        f"unparsed {counts['unparsed']}, judge failed {counts['judge failed']}, pending {counts['pending']}"
+        f"  right {counts['right']}, wrong {counts['wrong']}, empty {counts['empty']} (wrong without a call); "
+        f"not counted: {_not_counted(judge) or 'none'}"
     )
     if judge["bounds"]:
         ends = judge["bounds"]
         lines.append(f"  with those {ends['open']} all wrong {ends['low']:.1f}%, all right {ends['high']:.1f}%")
     if len(judge["per_repeat"]) > 1:
         values = [_percent(row["accuracy"]) for row in judge["per_repeat"]]
-        lines.append(f"  pass@1 is the mean over repeats: {', '.join(values)}")
+        lines.append(
+            f"  by repeat: {', '.join(values)}; pass@1 is the mean over questions of their share of right repeats"
+        )
     lines += _table("category", judge["by_category"], block)
     lines += _table("tokens", judge["by_length"], block)
     for row in judge["unparsed"][:SHOWN]:
@@ -101,6 +117,10 @@ def _judge_lines(judge: Part, block: str) -> list[str]:
             f"  unparsed, question {row['question_id']} repeat {row['repeat']}: {one_line(repr(row['raw']), 160)}"
         )
     return [*lines, *(f"  judge failed: {one_line(error)}" for error in judge["errors"])]
+
+
+def _not_counted(judge: Part) -> str:
+    return ", ".join(f"{n} {state}" for state, n in judge["not_counted"].items())
 
 
 def _table(title: str, rows: Sequence[Part], block: str) -> list[str]:

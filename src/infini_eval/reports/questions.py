@@ -12,9 +12,9 @@ from infini_eval.errors import DataError
 from infini_eval.reports import question_page, question_text
 from infini_eval.reports.model_facts import one_line
 from infini_eval.reports.numbers import number
-from infini_eval.reports.question_verdicts import COUNTED, Judge, read_judges
+from infini_eval.reports.question_verdicts import Judge, read_judges
 from infini_eval.reports.statistics.intervals import wilson
-from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, pass_at_1
+from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, bounds, pass_at_1
 from infini_eval.reports.summary import to_text
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.files import write_atomically
@@ -38,7 +38,8 @@ class AnalysedQuestions:
     @property
     def line(self) -> str:
         """One line a judge."""
-        return "\n".join(question_text.one_line_of(judge) for judge in self.summary["judges"]) or "not judged yet"
+        lines = [question_text.one_line_of(judge) for judge in self.summary["judges"]]
+        return "\n".join(lines) or question_text.not_judged(self.summary)
 
     def line_of(self, judge: str) -> str:
         """The line of one judge by name."""
@@ -72,7 +73,7 @@ def analyze_questions(
     """Read answers and verdicts; nothing is written. DataError where there are no answers."""
     generations = read_generations(source)
     judges = read_judges(generations, failed_as_wrong=failed_as_wrong)
-    made = summarise(generations, judges)
+    made = summarise(generations, judges, failed_as_wrong=failed_as_wrong)
     made["wrong"] = _wrong(generations, judges)
     plain = not terminal_shows_bars() if ascii_only is None else ascii_only
     return AnalysedQuestions(source, generations, tuple(judges), made, question_text.render(made, ascii_only=plain))
@@ -90,46 +91,56 @@ def one_protocol(judges: Sequence[Judge]) -> str | None:
     return names[0] if names else None
 
 
-def summarise(generations: Generations, judges: Sequence[Judge]) -> dict[str, Any]:
+def summarise(generations: Generations, judges: Sequence[Judge], *, failed_as_wrong: bool = False) -> dict[str, Any]:
     """Everything the report says, as numbers; accuracies and intervals in percent."""
     items = generations.items
-    prompt = generations.settings.get("prompt")
+    deviations = _deviations(generations)
     return {
         "schema_version": SCHEMA_VERSION,
         "task": "aa_lcr",
         "model": one_line(generations.model),
-        "prompt": prompt,
-        "deviation": prompt not in (None, "official") or bool(generations.settings.get("documents_from_urls")),
+        "prompt": generations.settings.get("prompt"),
+        "deviation": bool(deviations or any(judge.deviations for judge in judges)),
+        "deviations": deviations,
         "data_revision": generations.settings.get("revision"),
         "left_out": generations.settings.get("left_out") or [],
-        "questions": len({one.question_id for one in items}),
+        "questions": len({one.question_key for one in items}),
         "repeats": max(one.repeat for one in items),
         "answers": len(items),
+        "duplicates": generations.duplicates,
         "planned": generations.planned,
         "complete": None if generations.planned is None else len(items) >= generations.planned,
+        "failed_as_wrong": failed_as_wrong,
         "failed": sum(one.status != "ok" for one in items),
         "failures": sorted({one_line(one.error or "no reason stored") for one in items if one.status != "ok"})[:10],
         "empty": sum(one.status == "ok" and not one.text.strip() for one in items),
         "cut_off": sum(one.finish_reason == "length" for one in items),
         "identical_repeats": _identical_repeats(items),
-        "judges": [_judge(judge, items) for judge in judges],
+        "judges": [_judge(judge, items, deviations) for judge in judges],
         "agreement": [_agreement(a, b) for a, b in combinations(judges, 2) if a.protocol == b.protocol],
         "settings": dict(generations.settings),
     }
 
 
-def _judge(judge: Judge, items: Sequence[Generation]) -> dict[str, Any]:
-    pairs = [(one, judge.value(one)) for one in items]
-    counts = judge.counts(items)
-    open_ones = sum(counts[state] for state in counts if state not in COUNTED and state != "failed")
+def _deviations(generations: Generations) -> list[str]:
+    """In what the answers depart from the data card."""
+    prompt, from_urls = generations.settings.get("prompt"), generations.settings.get("documents_from_urls")
+    found = [] if prompt in (None, "official") else [f"the {one_line(str(prompt))} prompt"]
+    return found + ([f"{from_urls} document(s) from the web"] if from_urls else [])
+
+
+def _judge(judge: Judge, items: Sequence[Generation], deviations: Sequence[str]) -> dict[str, Any]:
+    pairs = list(zip(items, judge.values(items), strict=True))
     return {
         "name": judge.name,
         "model": one_line(judge.model),
         "protocol": judge.protocol,
         "grading_notes": judge.notes,
+        "deviations": [*deviations, *judge.deviations],
         **_accuracy(pairs),
-        "counts": counts,
-        "bounds": _bounds(pairs, open_ones),
+        "counts": judge.counts(items),
+        "not_counted": judge.not_counted(items),
+        "bounds": _bounds(judge, items),
         "unparsed": judge.unparsed(items),
         "errors": judge.errors(),
         "per_repeat": [_of_repeat(pairs, repeat) for repeat in sorted({one.repeat for one in items})],
@@ -140,9 +151,9 @@ def _judge(judge: Judge, items: Sequence[Generation]) -> dict[str, Any]:
 
 def _accuracy(pairs: Pairs) -> dict[str, Any]:
     """pass@1 in percent with its interval; `n` answers of so many questions."""
-    found = pass_at_1([Answer(one.question_id, one.document_set, value) for one, value in pairs])
+    found = pass_at_1([Answer(one.question_key, one.document_set, value) for one, value in pairs])
     values = [value for _, value in pairs if value is not None]
-    questions = len({one.question_id for one, value in pairs if value is not None})
+    questions = len({one.question_key for one, value in pairs if value is not None})
     percent = (found.value, found.low, found.high) if found else (None, None, None)
     accuracy, low, high = (None if value is None else number(100 * value) for value in percent)
     return {
@@ -175,13 +186,14 @@ def _bands(items: Sequence[Generation]) -> list[str]:
     return [band(count, width) if count else "unknown" for count in tokens]
 
 
-def _bounds(pairs: Pairs, open_ones: int) -> dict[str, Any] | None:
-    """Accuracy over answers if every verdict that is missing were INCORRECT, or CORRECT; None where none is missing."""
-    if not open_ones:
+def _bounds(judge: Judge, items: Sequence[Generation]) -> dict[str, Any] | None:
+    """pass@1 if every answer that is not counted were wrong, or right; None where all are counted."""
+    answers = [Answer(one.question_key, one.document_set, judge.value(one)) for one in items]
+    left = sum(answer.value is None for answer in answers)
+    if not left:
         return None
-    right = sum(value for _, value in pairs if value is not None)
-    n = sum(value is not None for _, value in pairs) + open_ones
-    return {"open": open_ones, "low": number(100 * right / n), "high": number(100 * (right + open_ones) / n)}
+    low, high = bounds(answers)
+    return {"open": left, "low": number(100 * low), "high": number(100 * high)}
 
 
 def _agreement(a: Judge, b: Judge) -> dict[str, Any]:
@@ -200,7 +212,7 @@ def _identical_repeats(items: Sequence[Generation]) -> int:
     """Questions whose repeats are all the same words (greedy answers, or a cache): they say nothing new."""
     texts: dict[str, list[str]] = {}
     for one in items:
-        texts.setdefault(one.question_id, []).append(one.text)
+        texts.setdefault(one.question_key, []).append(one.text)
     return sum(len(each) > 1 and len(set(each)) == 1 for each in texts.values())
 
 

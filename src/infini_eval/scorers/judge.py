@@ -21,8 +21,9 @@ class Judgement:
 
 
 def score(generation: str, sample: Sample) -> Score:
-    """0.0 for an empty answer, which needs no judge; no value for any other, which waits for one."""
-    return Score(value=None if generation.strip() else 0.0)
+    """No value: the answer waits for its judge. An empty one is wrong without a call, which the report counts: alone it
+    would stand as a run's accuracy of 0 % before any judge has spoken."""
+    return Score(value=None)
 
 
 def judge(
