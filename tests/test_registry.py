@@ -21,6 +21,12 @@ def test_every_name_loads(kind: str) -> None:
         assert registry.load(kind, name) is not None
 
 
+def test_a_folder_counts_as_a_file_and_its_parts_bear_its_name() -> None:
+    assert registry.load("tasks", "aa_lcr").name == "aa_lcr"
+    assert registry.load("tasks", "aa-lcr-judge").name == "aa_lcr_judge"
+    assert {"aa_lcr_data", "judge"}.isdisjoint(registry.names("tasks"))
+
+
 def test_an_unknown_name_lists_what_exists() -> None:
     with pytest.raises(ConfigError, match=r"unknown scorer 'nearly'(.|\n)*contains, exact_digits"):
         registry.load("scorers", "nearly")

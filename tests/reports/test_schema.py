@@ -9,7 +9,7 @@ import pytest
 
 from infini_eval.cli.main import main
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.questions import analyze_questions
+from infini_eval.reports.judged import analyze_questions
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
 

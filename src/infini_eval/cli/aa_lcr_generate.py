@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.results.generations import write_generations
+    from infini_eval.tasks.aa_lcr.answers import write_generations
 
     output = Path(args.output_json)
     args.save_path = args.save_path or str(output.with_suffix(".run"))

@@ -54,9 +54,9 @@ def preset(parser: argparse.ArgumentParser, *, hidden: bool = True, **values: An
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.reports.questions import analyze_questions
-    from infini_eval.results.generations import read_generations
-    from infini_eval.tasks.aa_lcr_judge import chosen_protocol
+    from infini_eval.reports.judged import analyze_questions
+    from infini_eval.tasks.aa_lcr.answers import read_generations
+    from infini_eval.tasks.aa_lcr.judge import chosen_protocol
 
     source = Path(_source(args))
     generations = read_generations(source)

@@ -14,7 +14,7 @@ from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 # name -> (module below infini_eval.cli, one line for --help); a command's module is imported only when it runs.
 # Each module has `add_arguments(parser)` and `run(args) -> exit status`.
 COMMANDS = {
-    "run": ("run", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
+    "run": ("run_and_judge", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
     "passkey": ("passkey", "evaluate a nanotron checkpoint on a passkey data set (run_passkey_eval.py)"),
     "grid": ("grid", "make needle trials at lengths and depths and evaluate a checkpoint on them (run_evals.py)"),
     "judge": ("judge", "judge the answers of an aa_lcr run with any backend, and report their accuracy"),

@@ -1,11 +1,4 @@
-"""Evaluate any model on any task: the general command behind the others.
-
-  infini-eval run --task passkey --backend transformers --model DIR_OR_HUB_ID --eval_dataset_path DATA --save_path results/run
-  infini-eval run --task passkey --backend openai --base-url http://127.0.0.1:8000/v1 --model NAME ...
-  torchrun --nproc_per_node=2 -m infini_eval run --task passkey --backend transformers --tp 2 --model ...
-
-The same command continues an interrupted run. Keys are read from OPENAI_API_KEY, GEMINI_API_KEY or GOOGLE_API_KEY.
-"""
+"""What every command takes that asks any task of any backend: its flags, and the one EvalConfig that they make."""
 
 from __future__ import annotations
 
@@ -23,10 +16,10 @@ from infini_eval.cli.backend_flags import (
     add_vllm_flags,
     backend_settings,
 )
-from infini_eval.cli.passkey import eval_config, evaluate_and_report
+from infini_eval.cli.passkey import eval_config
 from infini_eval.cli.values import option_pairs, token_count
 from infini_eval.config import EvalConfig
-from infini_eval.errors import EXIT_OK, ConfigError
+from infini_eval.errors import ConfigError
 
 COMPUTING_HERE = ("nanotron", "transformers")  # vLLM's workers must find CUDA untouched
 COMPUTING = (*COMPUTING_HERE, "vllm")
@@ -46,16 +39,6 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[argparse._ActionsContainer], 
     "servers": (("openai", "gemini"), add_request_flags),
     "fake": (("fake",), add_fake_flags),
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_evaluation_arguments(parser)
-    flags.add_flag(
-        parser,
-        "--judge",
-        metavar="FLAGS",
-        help="aa_lcr: judge the answers afterwards; the flags of infini-eval judge in quotes, as '--backend openai --model X'",
-    )
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,17 +88,6 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     for title, (backends, add) in GROUPS.items():
         add(parser.add_argument_group(title, f"backends: {', '.join(backends)}"))
     parser.set_defaults(scorer=None, max_new_tokens=None)
-
-
-def run(args: argparse.Namespace) -> int:
-    if args.judge is None:
-        evaluate_and_report(run_config(args), args.timeout)
-        return EXIT_OK
-    from infini_eval.cli.judge import judge_afterwards, parsed_judge_flags
-
-    judge = parsed_judge_flags(args)  # a mistake there is said before hours of generation
-    outcome = evaluate_and_report(run_config(args), args.timeout, report=False)
-    return judge_afterwards(judge, args.judge) if outcome.is_main else EXIT_OK
 
 
 def run_config(args: argparse.Namespace) -> EvalConfig:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from infini_eval.datasets.judge_protocols import protocol_named
 from infini_eval.records import Sample, Score
+from infini_eval.tasks.aa_lcr.protocols import protocol_named
 
 
 def score(generation: str, sample: Sample) -> Score:

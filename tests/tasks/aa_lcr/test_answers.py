@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infini_eval.errors import DataError
-from infini_eval.results.generations import Generations, read_generations
+from infini_eval.tasks.aa_lcr.answers import Generations, read_generations
 
 
 def answers(folder: Path, *rows: dict[str, Any]) -> Generations:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini_eval.datasets.judge_protocols import OUR_NOTES, PROTOCOLS
-from infini_eval.reports.model_facts import model_facts
-from infini_eval.reports.statistics.judged import Answer
 from infini_eval.results.folders import natural_key
-from infini_eval.results.generations import Generation, Generations
 from infini_eval.results.manifest import MANIFEST, read_manifest
 from infini_eval.results.merge import unique_records
 from infini_eval.results.resume import iter_samples
+from infini_eval.tasks.aa_lcr.answers import Generation, Generations
+from infini_eval.tasks.aa_lcr.protocols import OUR_NOTES, PROTOCOLS
 
 NOBODY = "nobody, for every answer is empty"
 COUNTED = ("right", "wrong", "empty")
@@ -63,11 +61,6 @@ class Judge:
         if states & WAITING and not states & {"right", "wrong"}:
             return [None] * len(items)
         return [self.value(one) for one in items]
-
-    def answers(self, items: Sequence[Generation]) -> list[Answer]:
-        """The items as the statistics take them."""
-        values = self.values(items)
-        return [Answer(one.question_key, one.document_set, value) for one, value in zip(items, values, strict=True)]
 
     def not_counted(self, items: Sequence[Generation]) -> dict[str, int]:
         """How many answers have no value, by state; states without any are left out."""
@@ -122,7 +115,7 @@ def _judge(folder: Path, items: Sequence[Generation], failed_as_wrong: bool) -> 
     lines = (line.record for line in iter_samples(folder) if line.record is not None)
     return Judge(
         name=folder.name,
-        model=model_facts(manifest.to_json()).name,
+        model=str(manifest.model.get("name") or "unknown model"),
         protocol=str(settings.get("protocol")),
         notes=settings.get("grading_notes"),
         records=_joined(unique_records(lines), items),

@@ -12,14 +12,14 @@ import pytest
 
 from infini_eval.backends import fake
 from infini_eval.cli.main import main
-from infini_eval.datasets.judge_protocols import PROTOCOLS
 from infini_eval.errors import ConfigError
-from infini_eval.results.generations import read_generations, write_generations
-from infini_eval.tasks import aa_lcr_judge
 from infini_eval.tasks.aa_lcr import TASK, load, select
+from infini_eval.tasks.aa_lcr import judge as aa_lcr_judge
+from infini_eval.tasks.aa_lcr.answers import read_generations, write_generations
+from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS
 from infini_eval.testing.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples/aa-lcr"
 
 

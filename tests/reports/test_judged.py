@@ -12,14 +12,12 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import DataError
 from infini_eval.records import RunManifest
-from infini_eval.reports.any_run import analyze_any
-from infini_eval.reports.question_compare import compare_questions
-from infini_eval.reports.question_verdicts import Judge
-from infini_eval.reports.questions import analyze_questions, one_protocol, summarise
+from infini_eval.reports.judged import analyze_any, analyze_questions, compare_questions, one_protocol, summarise
 from infini_eval.reports.statistics.intervals import wilson
 from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, pass_at_1
-from infini_eval.results.generations import Generation, Generations, read_generations
 from infini_eval.results.manifest import write_manifest
+from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
+from infini_eval.tasks.aa_lcr.verdicts import Judge
 
 
 def answers_file(path: Path, texts: dict[tuple[str, int], str], **head: Any) -> Path:

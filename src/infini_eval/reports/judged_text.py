@@ -1,15 +1,22 @@
-"""The report of a judged run as text."""
+"""The report of a judged run as text and as a page: the summary in, words out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infini_eval.reports.html_page.escape import text as safe
+from infini_eval.reports.html_page.style import CSS
+from infini_eval.reports.html_page.tables import bar, interval, percent, table
 from infini_eval.reports.model_facts import one_line
 
 WIDTH = 70
 BAR = 20
 SHOWN = 10
+PAGE_SHOWN = 200
+LONGEST = 4000
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))
 Part = Mapping[str, Any]
 
 
@@ -130,10 +137,10 @@ def _table(title: str, rows: Sequence[Part], block: str) -> list[str]:
         if row["accuracy"] is None:
             lines.append(f"  {row['name']:<{width}} {'':<{BAR}}        -  nothing judged")
             continue
-        bar = block * round(BAR * row["accuracy"] / 100)
+        drawn = block * round(BAR * row["accuracy"] / 100)
         ends = f"{row['ci_low']:.1f} to {row['ci_high']:.1f}"
         right = f"{row['correct']:g} / {row['n']}"
-        lines.append(f"  {row['name']:<{width}} {bar:<{BAR}} {row['accuracy']:>7.1f}%  {ends:<14}  {right}")
+        lines.append(f"  {row['name']:<{width}} {drawn:<{BAR}} {row['accuracy']:>7.1f}%  {ends:<14}  {right}")
     return lines
 
 
@@ -151,11 +158,88 @@ def _wrong_lines(rows: Sequence[Part]) -> list[str]:
 def verdict_text(verdict: Part) -> str:
     """ "wrong (INCORRECT)": the state, and the judge's own words where it said any."""
     raw = verdict["raw"]
-    return verdict["state"] if raw is None else f"{verdict['state']} ({one_line(raw.strip(), 120)})"
+    return verdict["state"] if not raw else f"{verdict['state']} ({one_line(raw.strip(), 120)})"
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}%"
 
 
-_SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))
+def page(summary: Part) -> str:
+    """report.html: one self-contained page; foreign text escaped."""
+    title = f"{safe(summary['model'])}: AA-LCR"
+    about = f"{summary['questions']} questions · {summary['answers']} answers · prompt {summary['prompt'] or 'unknown'}"
+    about += f" · data {summary['data_revision'] or 'unknown'}"
+    sections = [_hero(summary), *map(_judge_section, summary["judges"]), _agreement_section(summary["agreement"])]
+    sections += [_wrong_section(summary["wrong"]), _settings_section(summary["settings"])]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{CSS}</style></head><body><main>"
+        f"<header><h1>{title}</h1><p>{safe(about)}</p></header>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _hero(summary: Part) -> str:
+    cards = ""
+    for judge in summary["judges"]:
+        big = "no verdict yet" if judge["accuracy"] is None else f"{judge['accuracy']:.1f} %"
+        cards += f"<div><strong>{safe(big)}</strong><small>{safe(one_line_of(judge))}; {safe(judge['ci_method'])}</small></div>"
+    said = "".join(f"<li>{safe(line[2:])}</li>" for line in warnings(summary))
+    cards = cards or "<div><strong>not judged yet</strong></div>"
+    return f'<section><div class="hero">{cards}</div>{f"<ul>{said}</ul>" if said else ""}</section>'
+
+
+def _judge_section(judge: Part) -> str:
+    counts = table(("state", "answers"), [[safe(state), str(n)] for state, n in judge["counts"].items()])
+    parts = [("By category", _groups(judge["by_category"])), ("By length in tokens", _groups(judge["by_length"]))]
+    if len(judge["per_repeat"]) > 1:
+        rows = [{**row, "name": f"repeat {row['repeat']}"} for row in judge["per_repeat"]]
+        parts.append(("By repeat", _groups(rows)))
+    parts.append(("Verdicts", counts))
+    if judge["unparsed"]:
+        names = [f"question {row['question_id']}, repeat {row['repeat']}" for row in judge["unparsed"][:PAGE_SHOWN]]
+        replies = [[safe(name), safe(row["raw"])] for name, row in zip(names, judge["unparsed"], strict=False)]
+        parts.append(("Replies that are no verdict (not counted)", table(("answer", "reply"), replies)))
+    inner = "".join(f"<h3>{safe(name)}</h3>{part}" for name, part in parts)
+    return f"<section><h2>Judge {safe(judge['name'])}, protocol {safe(judge['protocol'])}</h2>{inner}</section>"
+
+
+def _groups(rows: Sequence[Part]) -> str:
+    cells = []
+    for row in rows:
+        ends = (row["ci_low"], row["ci_high"])
+        shown = [safe(row["name"]), bar(row["accuracy"], *ends), percent(row["accuracy"]), interval(*ends)]
+        cells.append([*shown, f"{row['correct'] or 0:g} / {row['n']}"])
+    return table(("", "", "accuracy", "95 % interval", "right / n"), cells)
+
+
+def _agreement_section(found: Sequence[Part]) -> str:
+    lines = "".join(f"<li>{safe(agreement_line(one))}</li>" for one in found)
+    return f"<section><h2>Agreement of judges</h2><ul>{lines}</ul></section>" if lines else ""
+
+
+def _wrong_section(rows: Sequence[Part]) -> str:
+    """Question, official answer and the model's beside every judge's verdict."""
+    made = []
+    for row in rows[:PAGE_SHOWN]:
+        where = f"question {row['question_id']}, repeat {row['repeat']}, {row['category'] or 'no category'}"
+        verdicts = "".join(
+            f"<dt>{safe(verdict['judge'])}</dt><dd><code>{safe(verdict_text(verdict))}</code></dd>"
+            for verdict in row["verdicts"]
+        )
+        sides = f"<dt>official</dt><dd>{safe(row['official'], LONGEST)}</dd>"
+        sides += f"<dt>answer</dt><dd><code>{safe(row['answer'], LONGEST) or '(nothing)'}</code></dd>"
+        asked = f"<p>{safe(row['question'], LONGEST)}</p>"
+        made.append(f'<article class="wrong"><h4>{safe(where)}</h4>{asked}<dl>{sides}{verdicts}</dl></article>')
+    if not made:
+        return ""
+    note = f"{len(rows)} answers" + (f", the first {PAGE_SHOWN} shown" if len(rows) > PAGE_SHOWN else "")
+    title = "Not called correct by every judge"
+    return f'<section><h2>{title}</h2><p class="note">{note}</p><div class="cards">{"".join(made)}</div></section>'
+
+
+def _settings_section(settings: Part) -> str:
+    rows = [[safe(key), safe(value)] for key, value in settings.items()]
+    return f"<section><h2>Settings</h2>{table(('setting', 'value'), rows)}</section>" if rows else ""

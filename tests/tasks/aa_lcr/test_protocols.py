@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from infini_eval.datasets.judge_protocols import NOTES, PROTOCOLS, protocol_named
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 from infini_eval.scorers import judge_verdict
-from infini_eval.scorers.judge import judge, score
+from infini_eval.scorers.judge import score
+from infini_eval.tasks.aa_lcr.protocols import NOTES, PROTOCOLS, judge, protocol_named
 
 V10, V11 = PROTOCOLS["v1.0"], PROTOCOLS["v1.1"]
 
