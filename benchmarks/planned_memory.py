@@ -156,7 +156,7 @@ def _transformers(folder: Path, case: Case) -> Callable[[], Callable[[int, int],
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    from infini_eval.backends._hf_load import skeleton
+    from infini_eval.backends.huggingface.load import skeleton
     from infini_eval.planning.memory import TRANSFORMERS_CHUNK
 
     skeleton(AutoConfig.from_pretrained(folder), trust_remote_code=False)  # the backend makes one before the plan

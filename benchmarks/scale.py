@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import ROOT, WrongAnswer, gate, peak_bytes
-from infini_eval.cli.values import token_count
+from infini_eval.options import token_count
 
 HIDDEN = "--child"
 LENGTHS = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 20, 1 << 22, 10 << 20)

@@ -1,6 +1,6 @@
 """A grid of lengths, depths and samples on some GPUs: topology, memory, time by the simulated queue, and what stands idle.
 
-Time of a batch: its rows' prefill and its new tokens as `infini_eval.planning.speed` computes them, at a stated share of the
+Time of a batch: its rows' prefill and its new tokens as `infini_eval.planning.plan` computes them, at a stated share of the
 device's peak; batches, their order and the dealing are the engine's own.
 """
 
@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import _queue
+from infini_eval.api.backend import Batch
 from infini_eval.distributed.topology import MeshShape, fitting
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import Device
-from infini_eval.planning.flops import prefill_flops
 from infini_eval.planning.memory import Settings, plan_stages
-from infini_eval.planning.plan import model_shape
-from infini_eval.planning.speed import Speed, Workload, estimate_speed
+from infini_eval.planning.plan import Speed, Workload, estimate_speed, model_shape, prefill_flops
 
 K, M = 1 << 10, 1 << 20
 

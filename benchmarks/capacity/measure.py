@@ -44,7 +44,7 @@ def _cpu(run: Callable[[], Any]) -> tuple[float, Any]:
 def text(folder: Path, tokens: int, prompts: int) -> Iterator[Measured]:
     """Making, reading and tokenising prompts of `tokens` tokens, with the shipped checkpoint's tokenizer."""
     from benchmarks._passkey import tokenizer
-    from infini_eval import registry
+    from infini_eval.api import registry
     from infini_eval.datasets.generate import generate
     from infini_eval.datasets.parquet import load_samples
     from infini_eval.datasets.plan import GenerateConfig
@@ -86,7 +86,7 @@ def loading(folder: Path, toy: bool) -> Iterator[Measured]:
 
 def starting() -> Measured:
     before = children_cpu()
-    command = "import torch, torch.distributed, infini_eval.evaluate, infini_eval.backends.nanotron"
+    command = "import torch, torch.distributed, infini_eval.evaluation.run, infini_eval.backends.nanotron"
     subprocess.run([sys.executable, "-c", command], check=True, cwd=ROOT)
     return Measured("start", children_cpu() - before, "CPU s", "a process up to its first line of work")
 

@@ -3,16 +3,34 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model"]
+__all__ = [
+    "Backend",
+    "EvalConfig",
+    "EvalResult",
+    "Report",
+    "Sample",
+    "Score",
+    "Scorer",
+    "Task",
+    "TextBackend",
+    "__version__",
+    "analyze",
+    "evaluate",
+    "load_model",
+]
 
 if TYPE_CHECKING:
+    from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
+    from infini_eval.library import EvalResult, analyze, evaluate
+
+_HOMES = {"load_model": "engine.native_model", **dict.fromkeys(("EvalResult", "analyze", "evaluate"), "library")}
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; nothing but this attribute needs it, so it is imported on first use
-    if name == "load_model":
-        from infini_eval.engine.native_model import load_model
+    # torch takes seconds to import, and most commands need none of these: each is imported on first use
+    if name not in __all__:
+        raise AttributeError(f"module 'infini_eval' has no attribute {name!r}")
+    import importlib
 
-        return load_model
-    raise AttributeError(f"module 'infini_eval' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"infini_eval.{_HOMES.get(name, 'api')}"), name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeVar
+
+from infini_eval.options import count, depth_list, gigabytes, option, positive_int, token_count, token_count_or_zero
 
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
@@ -65,40 +67,99 @@ class ModelConfig:
         return self.num_hidden_layers * layer + embeddings + self.hidden_size
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """What a user overrides about the model; None means "as the checkpoint says"."""
+def _axis_help(parallel: str) -> str:
+    return f"{parallel}-parallel size (default: chosen from the checkpoint and the world size)"
 
-    dtype: str | None = None
-    device: str | None = None
-    memory: Memory | None = None
-    memory_query: MemoryQuery | None = None
-    memory_dtype: MemoryDtype = "float32"
-    rope_interleaved: bool | None = None
-    attn_implementation: str = "sdpa"  # the native engine has sdpa and flash_attn
-    chunk_segments: int | None = None
-    prefix_cache_gb: float = 1.0  # 10**9 bytes of states kept for shared prefixes; 0 reads every prompt whole
-    compile: bool = False  # torch.compile for the steps whose shapes recur
-    cuda_graphs: bool = False  # decoding replays one recorded step
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """How the weights of a model that is computed here are held; None means "as the checkpoint says"."""
+
+    TITLE: ClassVar[str] = "weights"
+
+    dtype: str | None = option(None, "dtype of weights and activations (default: the checkpoint's)", choices=DTYPES)
+    device: str | None = option(None, "cpu or cuda (default: cuda when present)", metavar="DEVICE")
+    attn_implementation: str = option(
+        "sdpa", "attention kernels (default: %(default)s)", choices=("sdpa", "flash_attn")
+    )
+
+
+@dataclass(frozen=True)
+class ModelSettings(WeightSettings):
+    """What a user overrides about a nanotron checkpoint; None means "as the checkpoint says"."""
+
+    TITLE: ClassVar[str] = "nanotron"
+
+    memory: Memory | None = option(
+        None,
+        "compressive memory: off drops the gate too (turn_on_memory: false), ablate keeps it and reads zero "
+        "(default: as the checkpoint says)",
+        choices=("on", "off", "ablate"),
+    )
+    memory_query: MemoryQuery | None = option(
+        None,
+        "the query that reads the memory (default: as the checkpoint says, else rotary)",
+        choices=("rotary", "plain"),
+    )
+    memory_dtype: MemoryDtype = option(
+        "float32", "dtype of the memory state (default: %(default)s)", choices=("float32", "model")
+    )
+    rope_interleaved: bool | None = option(
+        None,
+        "override how rotary pairs are laid out (default: as the checkpoint says)",
+        values={"yes": True, "no": False},
+    )
+    chunk_segments: int | None = option(
+        None, "whole segments computed in one step (default: chosen)", read=positive_int, metavar="K"
+    )
+    prefix_cache_gb: float = option(
+        1.0,
+        "samples of one haystack are read once up to where they part; GB (10**9 bytes) bounds, on each rank, the states "
+        "that later batches start from; 0 reads every prompt whole (default: %(default)g; models without segments "
+        "always do)",
+        read=gigabytes,
+        metavar="GB",
+    )
+    compile: bool = option(
+        False,
+        "torch.compile for chunks of whole segments and new tokens (nanotron): minutes of compiling, then a gain on "
+        "small models",
+    )
+    cuda_graphs: bool = option(
+        False, "new tokens replay one recorded CUDA graph for each batch size (nanotron, --tp 1 --pp 1)"
+    )
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Sizes of the mesh axes; None means "choose" (DESIGN 7)."""
+    """Sizes of the mesh axes; None means "choose" (distributed/mesh.py says how)."""
 
-    dp: int | None = None
-    tp: int | None = None
-    pp: int | None = None
+    dp: int | None = option(None, _axis_help("data"), read=positive_int, metavar="N")
+    tp: int | None = option(None, _axis_help("tensor"), read=positive_int, metavar="N")
+    pp: int | None = option(None, _axis_help("pipeline"), read=positive_int, metavar="N")
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn: temperature 0 is greedy; top_k 0 and top_p 1 keep the whole distribution."""
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
+    temperature: float = option(0.0, "0 is greedy (default: %(default)s)", read=float)
+    top_k: int = option(0, "draw from the k likeliest tokens; 0 keeps all (default: %(default)s)", read=count)
+    top_p: float = option(1.0, "draw from the smallest set with this probability (default: %(default)s)", read=float)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How a prompt is put to a model that may have a chat format."""
+
+    TITLE: ClassVar[str] = "prompts"
+
+    chat_template: Literal["auto", "on", "off"] = option(
+        "auto",
+        "ask in the model's chat format, or send the prompt as it is (default: auto, on where the model has a template)",
+        choices=("auto", "on", "off"),
+    )
 
 
 @dataclass(frozen=True)
@@ -110,12 +171,38 @@ class RequestSettings:
     reply cache, None for <save_path>/replies, "off" for none. extra: a JSON object merged into each request.
     """
 
-    base_url: str | None = None
-    concurrency: int = 8
-    timeout_s: float = 1800.0
-    attempts: int = 6
-    replies: str | None = None
-    extra: str | None = None
+    TITLE: ClassVar[str] = "servers"
+
+    base_url: str | None = option(
+        None,
+        "the server's address, as http://127.0.0.1:8000/v1 (default: OPENAI_BASE_URL, else the provider's own)",
+        metavar="URL",
+    )
+    concurrency: int = option(
+        8, "requests in flight from each process (default: %(default)s)", read=positive_int, metavar="N"
+    )
+    timeout_s: float = option(
+        1800.0,
+        "limit of one request; prefilling a long prompt takes minutes (default: %(default)s)",
+        flag="--request-timeout",
+        read=float,
+        metavar="SECONDS",
+    )
+    attempts: int = option(
+        6, "tries of a request on 429, 5xx and lost connections (default: %(default)s)", read=positive_int, metavar="N"
+    )
+    replies: str | None = option(
+        None,
+        "where replies are kept, or off (default: replies/ in the run folder)",
+        flag="--reply-cache",
+        metavar="DIR",
+    )
+    extra: str | None = option(
+        None,
+        'merged into every request, as {"reasoning_effort": "low"}',
+        flag="--request-extra",
+        metavar="JSON",
+    )
 
 
 @dataclass(frozen=True)
@@ -124,16 +211,43 @@ class LoadSettings:
 
     device_map, offload_folder: as from_pretrained has them. max_memory: "80GiB" for every GPU, or "0=70GiB,cpu=200GiB".
     prefill_chunk: tokens of a prefill step, None for the backend's choice, 0 for the whole prompt at once.
-    vllm_extra: a JSON object of further arguments of vLLM's own LLM class.
     """
 
-    device_map: str | None = None
-    max_memory: str | None = None
-    offload_folder: str | None = None
-    quantization: Literal["4bit", "8bit"] | None = None
-    prefill_chunk: int | None = None
-    trust_remote_code: bool = False
-    vllm_extra: str | None = None
+    TITLE: ClassVar[str] = "Hugging Face models"
+
+    device_map: str | None = option(
+        None, "auto, balanced, sequential: one process spreads the model over its devices", metavar="MAP"
+    )
+    max_memory: str | None = option(
+        None,
+        "80GiB for every GPU, or 0=70GiB,1=70GiB,cpu=200GiB; what does not fit is offloaded",
+        metavar="SIZES",
+    )
+    offload_folder: str | None = option(None, "where weights go that fit into no memory", metavar="DIR")
+    quantization: Literal["4bit", "8bit"] | None = option(
+        None, "bitsandbytes; refused where it would leave most of the model as it is", choices=("4bit", "8bit")
+    )
+    prefill_chunk: int | None = option(
+        None,
+        "tokens of a prefill step; 0 reads the whole prompt at once (default: 4096)",
+        read=token_count_or_zero,
+        metavar="N",
+    )
+    trust_remote_code: bool = option(False, "run the code that comes with the model: read it first")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """What only vLLM's own LLM class takes, as a JSON object."""
+
+    TITLE: ClassVar[str] = "vllm"
+
+    extra: str | None = option(
+        None,
+        'further arguments of vLLM\'s LLM, as {"distributed_executor_backend": "ray", "max_model_len": 131072}',
+        flag="--vllm-extra",
+        metavar="JSON",
+    )
 
 
 @dataclass(frozen=True)
@@ -143,24 +257,39 @@ class FakeSettings:
     `seconds` is the time that one answer takes.
     """
 
-    horizon: int | None = None
-    near_miss_rate: float = 0.0
-    failure_rate: float = 0.0
-    seconds: float = 0.0
+    TITLE: ClassVar[str] = "fake"
+
+    horizon: int | None = option(
+        None,
+        "forgets a needle that lies more than N tokens back",
+        flag="--fake-horizon",
+        read=token_count,
+        metavar="N",
+    )
+    near_miss_rate: float = option(
+        0.0,
+        "share of answers with one wrong character (default: %(default)s)",
+        flag="--fake-near-miss-rate",
+        read=float,
+        metavar="RATE",
+    )
+    failure_rate: float = option(
+        0.0,
+        "share of requests that fail (default: %(default)s)",
+        flag="--fake-failure-rate",
+        read=float,
+        metavar="RATE",
+    )
+    seconds: float = option(
+        0.0,
+        "time that an answer takes (default: %(default)s)",
+        flag="--fake-seconds",
+        read=float,
+        metavar="SECONDS",
+    )
 
 
-@dataclass(frozen=True)
-class BackendSettings:
-    """Settings of the backends other than nanotron; each backend reads its own group.
-
-    `chat_template`: "on" asks in the model's chat format, "off" sends the prompt as it is, "auto" does what the model
-    has a template for.
-    """
-
-    chat_template: Literal["auto", "on", "off"] = "auto"
-    requests: RequestSettings = RequestSettings()
-    loading: LoadSettings = LoadSettings()
-    fake: FakeSettings = FakeSettings()
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -169,7 +298,8 @@ class EvalConfig:
 
     `model_path` is what the backend understands: a checkpoint folder, a hub id, the name a server gives its model.
     `num_samples` is per cell of (context length, depth); None takes all rows. `num_shots` None and `num_digits` 0 or
-    None mean "do not filter". `depths` and `context_length` filter the data set where given.
+    None mean "do not filter". `depths` and `context_length` filter the data set where given. `backend_settings` holds
+    settings objects of the backend's own, each of the classes that it declares; `settings` reads them.
     """
 
     model_path: str
@@ -177,27 +307,95 @@ class EvalConfig:
     eval_dataset_path: str
     task: str = "passkey"
     backend: str = "nanotron"
-    scorer: str = "exact_digits"
-    num_shots: int | None = None
-    num_digits: int | None = None
-    num_samples: int | None = None
-    depths: tuple[float, ...] | None = None
-    context_length: int | None = None
-    seed: int = 42
-    max_new_tokens: int = 15
-    batch_size: int | None = None
-    tokenizer: str | None = None
+    max_new_tokens: int = option(
+        15, "tokens of an answer at most (default: %(default)s)", read=positive_int, metavar="N", section="run"
+    )
+    # generation ends where no further token can change a score
+    early_stop: bool = option(
+        True,
+        "go on to --max-new-tokens where no further token can change a score (nanotron and transformers stop there)",
+        section="run",
+    )
+    batch_size: int | None = option(
+        None,
+        "samples computed together (default: by their length, no more than fit into memory)",
+        flag="--batch_size",
+        read=positive_int,
+        metavar="N",
+        section="run",
+    )
+    scorer: str = option(
+        "exact_digits",
+        "what counts as correct: exact_digits (the first number is the answer) or contains; both are recorded "
+        "(default: %(default)s)",
+        metavar="NAME",
+        section="run",
+    )
+    tokenizer: str | None = option(
+        None,
+        "folder or hub id (default: the configuration's, or beside the checkpoint)",
+        metavar="DIR",
+        section="run",
+    )
+    results_file: str | None = option(
+        None,
+        "also write the JSON summary that older scripts read",
+        flag="--results_file",
+        metavar="FILE",
+        section="run",
+    )
+    overwrite: bool = option(False, "discard a run that is already in the folder", section="run")
+    failed_as_wrong: bool = option(
+        False, "count failed samples as wrong (default: as neither right nor wrong, and shown)", section="run"
+    )
+    log_prompts: bool = option(False, "log whole prompts instead of the text around the needle", section="run")
+    quiet: bool = option(False, "no log lines for single samples", section="run")
+    # refuse, before loading, what cannot fit
+    plan: bool = option(True, "load the model even where the memory plan says that it cannot fit", section="run")
+    num_shots: int | None = option(
+        None,
+        "only rows with N worked examples (default: all rows)",
+        flag="--num_shots",
+        read=count,
+        metavar="N",
+        section="data",
+    )
+    num_digits: int | None = option(
+        None,
+        "only rows with N-digit keys; 0 takes all (default: all)",
+        flag="--num_digits",
+        read=count,
+        metavar="N",
+        section="data",
+    )
+    context_length: int | None = option(
+        None,
+        "only rows labelled N tokens (128k = 131,072)",
+        flag="--context_length",
+        read=token_count,
+        metavar="N",
+        section="data",
+    )
+    depths: tuple[float, ...] | None = option(
+        None, "only these depths: 0,50,100 or 0:100:5", read=depth_list, metavar="LIST", section="data"
+    )
+    num_samples: int | None = option(
+        None,
+        "samples of each depth and length, drawn with --seed (default: all)",
+        flag="--num_samples",
+        read=positive_int,
+        metavar="N",
+        section="data",
+    )
+    seed: int = option(42, "draws the samples, and seeds sampling (default: %(default)s)", read=int, section="data")
+    strict_data: bool = option(False, "defects of the data set are errors, not warnings", section="data")
     model: ModelSettings = ModelSettings()
     topology: Topology = Topology()
     sampling: Sampling = Sampling()
-    backend_settings: BackendSettings = BackendSettings()
-    results_file: str | None = None
-    overwrite: bool = False
-    failed_as_wrong: bool = False
-    strict_data: bool = False
-    log_prompts: bool = False
-    quiet: bool = False
-    early_stop: bool = True  # generation ends where no further token can change a score
-    plan: bool = True  # refuse, before loading, what cannot fit
+    backend_settings: tuple[Any, ...] = ()
     task_options: tuple[tuple[str, str], ...] = ()  # names and values, as the task lists them
     context_window: int | None = None  # tokens that the model reads at most, answer included; None: as it says itself
+
+    def settings(self, kind: type[Settings]) -> Settings:
+        """The settings of that class, its defaults where none were given."""
+        return next((one for one in self.backend_settings if isinstance(one, kind)), None) or kind()

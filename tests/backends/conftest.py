@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from infini_eval import registry
-from infini_eval.backends import _retry
-from infini_eval.backends._backend import Prepared
-from infini_eval.config import BackendSettings, EvalConfig, ModelSettings, RequestSettings
+from infini_eval.api import registry
+from infini_eval.api.backend import EarlyStop, WorkItem
+from infini_eval.backends import _remote
+from infini_eval.config import EvalConfig, ModelSettings, PromptSettings, RequestSettings
 from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.records import Response
@@ -43,7 +43,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(_retry, "FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(_remote, "FIRST_DELAY_S", 0.01)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def remote_config(tmp_path: Path) -> Callable[..., EvalConfig]:
         own = {name: fields.pop(name) for name in list(fields) if name in RequestSettings.__dataclass_fields__}
         url = server.address + ("/v1" if backend == "openai" else "")
         requests = RequestSettings(**({"base_url": url, "concurrency": 1, "attempts": 3, "timeout_s": 10.0} | own))
-        settings = BackendSettings(chat_template=fields.pop("chat_template", "auto"), requests=requests)
+        settings = (PromptSettings(fields.pop("chat_template", "auto")), requests)
         common = {"num_samples": 1, "depths": (0.0, 50.0, 100.0), "model": ModelSettings(device="cpu")}
         return EvalConfig(
             "scripted",
@@ -102,8 +102,8 @@ def opened() -> Callable[..., Any]:
             backend = registry.load("backends", config.backend)(config, world)
             samples = load_samples(DATA, depths=(0, 50, 100)).samples[:count]
             prepared = [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
-            backend.plan(prepared)
-            yield SimpleNamespace(backend=backend, samples=samples, prepared=prepared, world=world)
+            plan = backend.plan(prepared)
+            yield SimpleNamespace(backend=backend, samples=samples, prepared=prepared, plan=plan, world=world)
 
     return context
 
@@ -114,7 +114,7 @@ def answers(opened: Callable[..., Any]) -> Callable[..., list[Response]]:
 
     def ask(config: EvalConfig, count: int = 3) -> list[Response]:
         with opened(config, count) as it:
-            it.backend.load()
+            it.backend.load(it.plan)
             return _in_order(it.backend, it.prepared)
 
     return ask
@@ -126,8 +126,8 @@ def in_order() -> Callable[..., list[Response]]:
     return _in_order
 
 
-def _in_order(backend: Any, prepared: Sequence[Prepared]) -> list[Response]:
-    batches = backend.plan(prepared)
-    work = ((batch, prepared) for batch in batches)
-    pairs = ((row, one) for batch, many in backend.answer(work) for row, one in zip(batch.rows, many, strict=True))
+def _in_order(backend: Any, prepared: Sequence[WorkItem], early_stop: EarlyStop | None = None) -> list[Response]:
+    work = ((batch, prepared) for batch in backend.plan(prepared).batches)
+    answered = backend.answer(work, early_stop=early_stop)
+    pairs = ((row, one) for batch, many in answered for row, one in zip(batch.rows, many, strict=True))
     return [response for _, response in sorted(pairs, key=lambda pair: pair[0])]

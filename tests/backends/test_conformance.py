@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
 from infini_eval.planning.check import check
 from infini_eval.records import Response
@@ -69,9 +69,7 @@ def test_the_identity_has_what_changes_an_answer_and_nothing_else(
     own = identity(config)
     assert own == identity(replace(config, save_path=config.save_path + "2", batch_size=2, quiet=True))
     assert own != identity(replace(config, sampling=replace(config.sampling, temperature=0.5)))
-    assert own != identity(
-        replace(config, backend_settings=replace(config.backend_settings, fake=FakeSettings(horizon=9)))
-    ) or (config.backend != "fake")
+    assert own != identity(replace(config, backend_settings=(FakeSettings(horizon=9),))) or (config.backend != "fake")
 
 
 def test_prepared_samples_keep_the_sample_and_know_its_needle(config: EvalConfig, opened: Callable[..., Any]) -> None:
@@ -85,19 +83,18 @@ def test_prepared_samples_keep_the_sample_and_know_its_needle(config: EvalConfig
 
 def test_the_plan_has_every_sample_once(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 7) as it:
-        batches = it.backend.plan(it.prepared)
+        batches = it.backend.plan(it.prepared).batches
         assert sorted(row for batch in batches for row in batch.rows) == list(range(7))
-        assert batches == it.backend.plan(it.prepared)
+        assert batches == it.backend.plan(it.prepared).batches
         assert all(batch.cost > 0 for batch in batches)
-        smaller = it.backend.plan(it.prepared, 2)
+        smaller = it.backend.plan(it.prepared, 2).batches
         assert max(len(batch.rows) for batch in smaller) <= 2
         assert sorted(row for batch in smaller for row in batch.rows) == list(range(7))
 
 
 def test_what_computes_here_says_what_it_needs(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 1) as it:
-        it.backend.plan(it.prepared)
-        footprint = it.backend.footprint() if hasattr(it.backend, "footprint") else None
+        footprint = it.backend.footprint(it.plan)
         assert (footprint is not None) == (config.backend in ("nanotron", "transformers"))
         if footprint is not None:
             plan = check(footprint, [(1, it.prepared[0].tokens + config.max_new_tokens)])
@@ -119,14 +116,14 @@ def test_every_sample_is_answered_once_and_again_alike(
 
 def test_tokens_are_counted_for_the_progress_bar(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 2) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         counted: list[int] = []
-        work = ((batch, it.prepared) for batch in it.backend.plan(it.prepared))
-        list(it.backend.answer(work, counted.append))
+        work = ((batch, it.prepared) for batch in it.plan.batches)
+        list(it.backend.answer(work, on_tokens=counted.append))
         assert sum(counted) > 0
 
 
 def test_no_work_is_no_answer(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         assert list(it.backend.answer(iter([]))) == []

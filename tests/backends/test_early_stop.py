@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from infini_eval import registry
+from infini_eval.api import registry
+from infini_eval.api.backend import EarlyStop
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.datasets.tokenizer import load_tokenizer
-from infini_eval.evaluation.early_stop import settled_when
+from infini_eval.evaluation.early_stop import early_stop_of
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.records import Sample
+from infini_eval.tasks.passkey import TASK
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -43,20 +45,19 @@ def test_the_same_scores_from_fewer_tokens(
     in_order: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    score, settled = registry.load("scorers", "contains"), registry.companion("scorers", "contains", "settled")
+    score = registry.scorer("contains")
     tokenizer = load_tokenizer(str(ROOT / "checkpoints/infini-demo/tokenizer"))
     with opened(replace(config, batch_size=batch_size), 4) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         never_ends(it.backend, monkeypatch)
         whole = in_order(it.backend, it.prepared)
-        it.backend.stop_when(settled)
-        early = in_order(it.backend, it.prepared)
+        early = in_order(it.backend, it.prepared, EarlyStop((score,)))
     for sample, long, short in zip(it.samples, whole, early, strict=True):
         assert score(short.text, sample).value == score(long.text, sample).value
         assert list(long.token_ids[: len(short.token_ids)]) == list(short.token_ids)
         if short.finish_reason == "settled":
             before = tokenizer.decode(short.token_ids[:-1])
-            assert settled(short.text, sample) and not settled(before, sample)
+            assert score.is_settled(short.text, sample) and not score.is_settled(before, sample)
             assert len(short.token_ids) < config.max_new_tokens
         else:
             assert short.text == long.text and short.finish_reason == "length"
@@ -69,17 +70,18 @@ def test_the_manifest_tells_runs_apart_that_record_other_texts(config: EvalConfi
 
     with opened(config, 2) as it:
         data = load_samples(DATA, depths=(0,))
-        early = describe_run(config, data, it.backend, it.prepared).identity
-        whole = describe_run(replace(config, early_stop=False), data, it.backend, it.prepared).identity
+        rule = early_stop_of(config, TASK, it.backend)
+        early = describe_run(config, data, it.backend, it.prepared, rule).identity
+        whole = describe_run(config, data, it.backend, it.prepared).identity
     assert early["early_stop"] is True
     assert {key: value for key, value in early.items() if key != "early_stop"} == whole
 
 
 def test_a_scorer_that_wants_the_whole_text_forbids_it(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 1) as it:
-        assert settled_when(replace(config, scorer="rouge_l"), it.backend) is None
-        assert settled_when(replace(config, early_stop=False), it.backend) is None
-        settled = settled_when(config, it.backend)
+        assert early_stop_of(replace(config, scorer="rouge_l"), TASK, it.backend) is None
+        assert early_stop_of(replace(config, early_stop=False), TASK, it.backend) is None
+        settled = early_stop_of(config, TASK, it.backend)
     assert settled is not None
     sample = Sample("1", "", "48", 0.0)
     assert settled("it is 48.", sample)
@@ -90,4 +92,4 @@ def test_a_scorer_that_wants_the_whole_text_forbids_it(config: EvalConfig, opene
 
 def test_backends_that_get_whole_texts_never_stop_early(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(replace(config, backend="fake"), 1) as it:
-        assert settled_when(config, it.backend) is None
+        assert early_stop_of(config, TASK, it.backend) is None

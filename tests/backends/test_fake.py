@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.backends.fake import FORGOTTEN, near_miss
-from infini_eval.config import BackendSettings, EvalConfig, FakeSettings, ModelSettings
+from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
 from infini_eval.errors import ConfigError, TopologyError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ TOKENIZER = str(ROOT / "checkpoints/infini-demo/tokenizer")
 
 
 def config(tmp_path: Path, **fields) -> EvalConfig:
-    settings = BackendSettings(fake=FakeSettings(**fields))
+    settings = (FakeSettings(**fields),)
     cpu = ModelSettings(device="cpu")
     return EvalConfig(
         "any", str(tmp_path), str(DATA), backend="fake", tokenizer=TOKENIZER, model=cpu, backend_settings=settings

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from infini_eval.backends.nanotron import Backend, short_count
+from infini_eval.api.backend import Batch
+from infini_eval.backends.nanotron import NanotronBackend, short_count
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
-from infini_eval.engine.batching import Batch
 from infini_eval.errors import DataError
 from infini_eval.tasks.passkey import TASK
 
@@ -24,7 +24,7 @@ DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 def backend(tmp_path):
     config = EvalConfig(str(CHECKPOINT), str(tmp_path), str(DATA), model=ModelSettings(device="cpu"))
     with launch("cpu") as world:
-        yield Backend(config, world)
+        yield NanotronBackend(config, world)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def fail_above(backend, monkeypatch, rows: int) -> list[int]:
 
 
 def test_out_of_memory_halves_the_batch_and_loses_no_answer(backend, prepared, monkeypatch) -> None:
-    backend.load()
+    backend.load(backend.plan(prepared))
     expected = [response.text for response in answer(backend, prepared)]
     tried = fail_above(backend, monkeypatch, 2)
     got = answer(backend, prepared)
@@ -61,7 +61,7 @@ def test_out_of_memory_halves_the_batch_and_loses_no_answer(backend, prepared, m
 
 
 def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepared, monkeypatch) -> None:
-    backend.load()
+    backend.load(backend.plan(prepared))
     fail_above(backend, monkeypatch, 0)
     got = answer(backend, prepared, rows=(0, 1))
     assert [response.finish_reason for response in got] == ["error", "error"]
@@ -69,7 +69,7 @@ def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepar
 
 
 def test_nan_fails_the_sample_not_the_run(backend, prepared) -> None:
-    backend.load()
+    backend.load(backend.plan(prepared))
     backend._model.llama.layers[0].gates[1].fill_(float("nan"))
     assert all("NaN" in response.error for response in answer(backend, prepared))
 
@@ -81,7 +81,7 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path) -> None:
     tokenizer = str(CHECKPOINT / "tokenizer")
     config = EvalConfig(str(path), str(tmp_path), str(DATA), tokenizer=tokenizer, model=ModelSettings(device="cpu"))
     with launch("cpu") as world, pytest.raises(DataError, match="has 1024 tokens, the model's vocabulary 96"):
-        Backend(config, world)
+        NanotronBackend(config, world)
 
 
 @pytest.mark.parametrize(

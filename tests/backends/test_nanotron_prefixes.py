@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from infini_eval import registry
-from infini_eval.backends.nanotron import Backend
+from infini_eval.api import registry
+from infini_eval.api.backend import BatchPlan
+from infini_eval.backends.nanotron import NanotronBackend
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.datasets.generate import generate
 from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import load_tokenizer
 from infini_eval.distributed.launch import launch
-from infini_eval.engine.batching import Batch
 from infini_eval.evaluation.batches import unfinished
 from infini_eval.planning.check import check
 from infini_eval.records import Sample
@@ -41,14 +41,14 @@ def opened(tmp_path, samples, gb: float, **settings):
         str(CHECKPOINT), str(tmp_path), "data", model=ModelSettings(device="cpu", prefix_cache_gb=gb), **settings
     )
     with launch("cpu") as world:
-        backend = Backend(config, world)
+        backend = NanotronBackend(config, world)
     return backend, [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
 
 
-def answers(backend, prepared, batches: list[Batch]) -> dict[int, object]:
-    backend.load()
+def answers(backend, prepared, plan: BatchPlan) -> dict[int, object]:
+    backend.load(plan)
     found = {}
-    for batch, responses in backend.answer((batch, prepared) for batch in batches):
+    for batch, responses in backend.answer((batch, prepared) for batch in plan.batches):
         found |= dict(zip(batch.rows, responses, strict=True))
     return found
 
@@ -58,8 +58,7 @@ def test_records_say_what_was_reused_and_answers_stay(tmp_path, samples) -> None
     expected = answers(cold, prepared, cold.plan(prepared))
     for size in (None, 2):
         warm, _ = opened(tmp_path, samples, 1, batch_size=size)
-        batches = warm.plan(prepared)
-        got = answers(warm, prepared, batches)
+        got = answers(warm, prepared, warm.plan(prepared))
         assert {row: each.text for row, each in got.items()} == {row: each.text for row, each in expected.items()}
         reused = {row: each.details["reused_tokens"] for row, each in got.items()}
         assert reused[0] == 0 and sum(reused.values()) >= 128 * (1 + 3 + 4 + 6)  # whole segments before each needle
@@ -70,10 +69,10 @@ def test_records_say_what_was_reused_and_answers_stay(tmp_path, samples) -> None
 
 def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypatch) -> None:
     backend, prepared = opened(tmp_path, samples, 1, batch_size=3)
-    batches = backend.plan(prepared)
-    expected = answers(backend, prepared, batches)
-    backend.load()
-    first, second = [batch for batch in batches if len(batch.rows) > 1][:2]
+    plan = backend.plan(prepared)
+    expected = answers(backend, prepared, plan)
+    backend.load(plan)
+    first, second = [batch for batch in plan.batches if len(batch.rows) > 1][:2]
     next(iter(backend.answer(iter([(first, prepared)]))))
     cache = backend._prefix_cache
     assert len(cache) > 0
@@ -86,7 +85,7 @@ def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypa
         return run_layers(x_BTD, state, step)
 
     monkeypatch.setattr(backend._model.llama, "run_layers", limited)
-    without_saves = replace(second, saves=())
+    without_saves = replace(second, snapshot_points=())
     _, got = next(iter(backend.answer(iter([(without_saves, prepared)]))))
     assert [each.text for each in got] == [expected[row].text for row in second.rows]
     assert tried[0][1] > 0 and all(kept == 0 for _, kept in tried[1:])
@@ -95,22 +94,22 @@ def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypa
 
 def test_resumed_batches_keep_their_plan(tmp_path, samples) -> None:
     backend, prepared = opened(tmp_path, samples, 1, batch_size=3)
-    batches = backend.plan(prepared)
-    saving = next(batch for batch in batches if batch.saves)
+    plan = backend.plan(prepared)
+    saving = next(batch for batch in plan.batches if batch.snapshot_points)
     state = ResumeState(finished_keys=frozenset([prepared[saving.rows[0]].sample.key]))
-    left = unfinished(batches, prepared, state)
+    left = unfinished(plan, prepared, state).batches
     assert sum(len(batch.rows) for batch in left) == len(samples) - 1
     resumed = next(batch for batch in left if set(batch.rows) < set(saving.rows))
-    assert (resumed.saves, resumed.priority) == (saving.saves, saving.priority)
+    assert (resumed.snapshot_points, resumed.priority) == (saving.snapshot_points, saving.priority)
 
 
 def test_the_memory_plan_counts_kept_prefixes_and_larger_batches(tmp_path, samples) -> None:
     backend, prepared = opened(tmp_path, samples, 1, batch_size=2)
-    assert backend.footprint().kept_prefixes is None
-    batches = backend.plan(prepared)
-    footprint = backend.footprint()
-    assert footprint.kept_prefixes == len({save for batch in batches for save in batch.saves}) > 0
-    backend.load()
+    assert backend.footprint(BatchPlan([])).kept_prefixes is None
+    plan = backend.plan(prepared)
+    footprint = backend.footprint(plan)
+    assert footprint.kept_prefixes == len({point for batch in plan.batches for point in batch.snapshot_points}) > 0
+    backend.load(plan)
     one = backend._model.new_prefix_cache().kind.counted_bytes
     assert check(footprint, [(2, 1040)]).prefix_cache == footprint.kept_prefixes * one
     assert check(replace(footprint, kept_bytes=one), [(2, 1040)]).prefix_cache == one

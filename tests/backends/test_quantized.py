@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from infini_eval.backends import _hf_load, _hf_quantized
-from infini_eval.config import BackendSettings, EvalConfig, LoadSettings, ModelSettings
+from infini_eval.backends.huggingface import load as hf_load
+from infini_eval.backends.huggingface import quantized as hf_quantized
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings
 from infini_eval.errors import BackendError
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
 
@@ -21,7 +22,7 @@ TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
 
 
 def config_of(model: Path, save_path: Path, quantization: str) -> EvalConfig:
-    settings = BackendSettings(loading=LoadSettings(quantization=quantization))
+    settings = (LoadSettings(quantization=quantization),)
     own = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 4}
     return EvalConfig(str(model), str(save_path), str(DATA), backend_settings=settings, **own)
 
@@ -52,19 +53,19 @@ def test_the_plan_knows_that_fused_experts_keep_their_size(tmp_path, opened, mon
     """The refusal is switched off, so that the claim behind it is measured: what the quantizer leaves is as large as planned."""
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("accelerate")
-    monkeypatch.setattr(_hf_quantized, "refuse_what_stays_large", lambda *arguments: None)
+    monkeypatch.setattr(hf_quantized, "refuse_what_stays_large", lambda *arguments: None)
     config = config_of(write_tiny_llama4(tmp_path / "m"), tmp_path / "run", quantization)
     with opened(config, 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         model, planned = it.backend._generator._model, it.backend._planned
         fused = [each for name, each in model.named_parameters() if "experts" in name and each.ndim == 3]
         assert len(fused) == 4 and {each.dtype for each in fused} == {torch.float32}, "two of each layer, not converted"
         assert sum(each.numel() for each in fused) <= planned.left_out < 1.05 * sum(each.numel() for each in fused)
         real = model.get_memory_footprint(return_buffers=False)
         assert real == pytest.approx(planned.bytes, rel=0.02)
-        hoped = planned.bytes - planned.left_out * (4 - _hf_quantized.BITS[quantization] / 8)
+        hoped = planned.bytes - planned.left_out * (4 - hf_quantized.BITS[quantization] / 8)
         with pytest.raises(BackendError, match="not everything was quantised"):
-            _hf_quantized.check_footprint(model, replace(planned, bytes=int(hoped)), quantization)
+            hf_quantized.check_footprint(model, replace(planned, bytes=int(hoped)), quantization)
 
 
 @pytest.mark.parametrize("quantization", ["4bit", "8bit"])
@@ -73,7 +74,7 @@ def test_quantized_weights_take_what_was_planned(tmp_path, opened, quantization)
     pytest.importorskip("accelerate")
     model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, hidden_size=64, intermediate_size=64)
     with opened(config_of(model, tmp_path / "run", quantization), 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
         assert real == pytest.approx(it.backend._planned.bytes, rel=0.05)
         assert it.backend._planned.bytes < it.backend.model_facts()["parameters"] * 4
@@ -97,13 +98,13 @@ def test_the_ordinary_kernel_computes_what_the_quantised_weights_say(tmp_path, w
     pytest.importorskip("accelerate")
     path = write_tiny_hf_model(tmp_path / "m", TOKENIZER, hidden_size=width, intermediate_size=width)
     loading, ids_BT = LoadSettings(quantization="4bit"), torch.arange(20)[None]
-    quantized = _hf_load.load(str(path), ModelSettings(), loading, dtype="float32", device="cpu", tp=1)
-    plain = _hf_load.load(str(path), ModelSettings(), LoadSettings(), dtype="float32", device="cpu", tp=1)
+    quantized = hf_load.load(str(path), ModelSettings(), loading, dtype="float32", device="cpu", tp=1)
+    plain = hf_load.load(str(path), ModelSettings(), LoadSettings(), dtype="float32", device="cpu", tp=1)
     for name, module in quantized.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
             plain.get_submodule(name).weight.data = weight.float()
-    odd = _hf_quantized.use_plain_kernels_where_needed(quantized)
+    odd = hf_quantized.use_plain_kernels_where_needed(quantized)
     assert odd in (0, 14 if width == 48 else 0)  # none where the processor has no AVX512-BF16
     with torch.inference_mode():
         expected_BTV = plain(ids_BT).logits

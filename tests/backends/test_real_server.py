@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.config import BackendSettings, EvalConfig, ModelSettings, RequestSettings
+from infini_eval.config import EvalConfig, ModelSettings, PromptSettings, RequestSettings
 from infini_eval.testing.model_servers import transformers_serve
 
 pytest.importorskip("openai")
@@ -26,7 +26,7 @@ def server(hf_chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def config_of(backend: str, model: Path, save_path: Path, mode: str, url: str | None = None) -> EvalConfig:
     requests = RequestSettings(base_url=url, concurrency=1, attempts=2, timeout_s=60)
-    settings = BackendSettings(chat_template="on" if mode == "chat" else "off", requests=requests)
+    settings = (PromptSettings("on" if mode == "chat" else "off"), requests)
     tokenizer = str(model) if url else None
     cpu = ModelSettings(device="cpu")
     return EvalConfig(

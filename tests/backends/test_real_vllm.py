@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.config import BackendSettings, EvalConfig, ModelSettings, RequestSettings
+from infini_eval.config import EvalConfig, ModelSettings, RequestSettings
 from infini_eval.testing.model_servers import vllm_serve
 
 PYTHON = os.environ.get("INFINI_EVAL_VLLM_PYTHON") or (sys.executable if find_spec("vllm") else None)
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def asked(backend: str, save_path: Path, **requests) -> EvalConfig:
-    settings = BackendSettings(requests=RequestSettings(concurrency=4, attempts=2, timeout_s=120, **requests))
+    settings = (RequestSettings(concurrency=4, attempts=2, timeout_s=120, **requests),)
     own = {
         "backend": backend,
         "backend_settings": settings,
@@ -67,7 +67,7 @@ def test_a_prompt_that_vllm_cuts_is_an_error(server, answers, tmp_path) -> None:
 
 def test_a_prompt_beyond_max_model_len_is_an_error(server, answers, opened, in_order, tmp_path) -> None:
     with opened(asked("openai", tmp_path / "long", base_url=server), 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         prompt = it.samples[0].prompt
         sample = replace(it.samples[0], prompt=prompt * 3)
         (response,) = in_order(it.backend, [it.backend.prepare(sample, None)])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from infini_eval.backends._hf_load import max_memory
-from infini_eval.config import BackendSettings, EvalConfig, LoadSettings, ModelSettings, Sampling, Topology
+from infini_eval.backends.huggingface.load import max_memory
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, Sampling, Topology
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.tiny_hf_model import CHAT_TEMPLATE, write_tiny_hf_model
@@ -26,7 +26,7 @@ NO_LOADING = LoadSettings()
 def config_of(
     model: Path | str, save_path: Path | str, *, chat_template="auto", loading=NO_LOADING, **fields
 ) -> EvalConfig:
-    settings = BackendSettings(chat_template=chat_template, loading=loading)
+    settings = (PromptSettings(chat_template), loading)
     common = {"backend": "transformers", "model": ModelSettings(device="cpu"), "max_new_tokens": 6}
     return EvalConfig(str(model), str(save_path), str(DATA), backend_settings=settings, **(common | fields))
 
@@ -50,7 +50,7 @@ def plain_greedy(model: Path, ids: list[int]) -> list[int]:
 
 def test_answers_equal_the_models_own(config, opened, hf_model, in_order) -> None:
     with opened(config, 2) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         got = in_order(it.backend, it.prepared)
         assert [list(one.token_ids) for one in got] == [plain_greedy(hf_model, row.ids.tolist()) for row in it.prepared]
         assert all(one.prompt_tokens == 1008 and one.finish_reason == "length" for one in got)
@@ -58,7 +58,7 @@ def test_answers_equal_the_models_own(config, opened, hf_model, in_order) -> Non
 
 @pytest.mark.parametrize("change", [{"prefill_chunk": 100}, {"prefill_chunk": 1007}, {"prefill_chunk": 0}], ids=str)
 def test_a_chunked_prefill_is_exact(config, answers, change) -> None:
-    chunked = replace(config, backend_settings=BackendSettings(loading=LoadSettings(**change)))
+    chunked = replace(config, backend_settings=(LoadSettings(**change),))
     assert [one.text for one in answers(chunked, 2)] == [one.text for one in answers(config, 2)]
 
 
@@ -108,7 +108,7 @@ def test_chat_models_are_asked_in_their_format(hf_chat_model, tmp_path, opened) 
 
 def test_memory_that_runs_out_halves_the_batch(config, opened, monkeypatch, in_order) -> None:
     with opened(config, 3) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         expected = [one.text for one in in_order(it.backend, it.prepared)]
         generate, tried = it.backend._generator._generate, []
 
@@ -125,24 +125,25 @@ def test_memory_that_runs_out_halves_the_batch(config, opened, monkeypatch, in_o
 
 def test_nan_fails_the_sample(config, opened, in_order) -> None:
     with opened(config, 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         it.backend._generator._model.model.norm.weight.data.fill_(float("nan"))
         (response,) = in_order(it.backend, it.prepared)
         assert response.finish_reason == "error" and "NaN" in response.error
 
 
 def sharded_answers(model: str, save_path: str) -> list[str]:
-    from infini_eval.backends.transformers import Backend
+    from infini_eval.backends.huggingface.backend import TransformersBackend
     from infini_eval.datasets.parquet import load_samples
     from infini_eval.distributed.launch import launch
     from infini_eval.tasks.passkey import TASK
 
     with launch("cpu") as world:
-        backend = Backend(config_of(model, save_path, topology=Topology(tp=2)), world)
+        backend = TransformersBackend(config_of(model, save_path, topology=Topology(tp=2)), world)
         samples = load_samples(DATA, depths=(0, 50, 100)).samples[:2]
         prepared = [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
-        backend.load()
-        work = ((batch, prepared) for batch in backend.plan(prepared))
+        plan = backend.plan(prepared)
+        backend.load(plan)
+        work = ((batch, prepared) for batch in plan.batches)
         return [response.text for _, responses in backend.answer(work) for response in responses]
 
 
@@ -174,7 +175,7 @@ def test_pickled_weights_are_not_opened(hf_model, tmp_path, opened) -> None:
     shutil.copytree(hf_model, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with opened(config_of(pickled, tmp_path), 1) as it, pytest.raises(BackendError, match="convert the weights"):
-        it.backend.load()
+        it.backend.load(it.plan)
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path, opened) -> None:
@@ -204,7 +205,7 @@ def test_sizes_of_memory_that_make_no_sense(text) -> None:
 def test_a_model_spread_by_device_map_answers_alike(config, answers, tmp_path) -> None:
     pytest.importorskip("accelerate")
     loading = LoadSettings(device_map="auto", max_memory="cpu=1GiB", offload_folder=str(tmp_path / "offload"))
-    spread = replace(config, backend_settings=BackendSettings(loading=loading))
+    spread = replace(config, backend_settings=(loading,))
     assert [one.text for one in answers(spread, 1)] == [one.text for one in answers(config, 1)]
 
 
@@ -214,7 +215,7 @@ def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
     model = write_tiny_hf_model(tmp_path / "m", TOKENIZER, tie_word_embeddings=tied)
     config = replace(config_of(model, tmp_path / "run"), model=ModelSettings(device="cpu", dtype=dtype))
     with opened(config, 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         real = it.backend._generator._model.get_memory_footprint(return_buffers=False)
         assert it.backend._planned.bytes == real == it.backend.model_facts()["weight_bytes"]
 
@@ -225,7 +226,7 @@ def test_layers_on_disk_answer_alike(answers, opened, in_order, tmp_path) -> Non
     model = ROOT / "checkpoints/llama-demo"
     loading = LoadSettings(device_map="auto", max_memory="cpu=2MB", offload_folder=str(tmp_path / "offload"))
     with opened(config_of(model, tmp_path / "disk", loading=loading), 2) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         placed = it.backend._generator._model
         assert placed.hf_device_map["model.layers"] == "disk"
         assert sum(each.device.type == "meta" for each in placed.parameters()) > 30

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.config import BackendSettings, EvalConfig, LoadSettings, ModelSettings, Sampling, Topology
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, Sampling, Topology, VllmSettings
 from infini_eval.datasets.tokenizer import load_tokenizer
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
 from infini_eval.testing.fake_vllm import fake_vllm
@@ -20,7 +20,7 @@ NO_LOADING = LoadSettings()
 
 
 def config_of(model: Path, save_path: Path, loading=NO_LOADING, **fields) -> EvalConfig:
-    settings = BackendSettings(loading=loading)
+    settings = (loading,)
     common = {"backend": "vllm", "model": ModelSettings(device="cpu", dtype="bfloat16"), "backend_settings": settings}
     return EvalConfig(str(model), str(save_path), str(DATA), **(common | fields))
 
@@ -90,15 +90,15 @@ def test_further_arguments_reach_vllm_and_only_what_changes_answers_is_identity(
     calls: list = []
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm(calls))
     own = {"distributed_executor_backend": "ray", "nnodes": 2, "kv_cache_dtype": "fp8"}
-    loading = LoadSettings(vllm_extra=json.dumps(own))
-    with opened(config_of(hf_model, tmp_path, loading), 1) as it:
-        it.backend.load()
+    extra = VllmSettings(json.dumps(own))
+    with opened(config_of(hf_model, tmp_path, extra), 1) as it:
+        it.backend.load(it.plan)
         assert calls[0][1].items() >= own.items()
         assert it.backend.identity()["model"]["vllm_extra"] == {"kv_cache_dtype": "fp8"}
         assert it.backend.environment()["packages"]["vllm"] == "0.0.stand-in"
     with (
         pytest.raises(ConfigError, match="--vllm-extra"),
-        opened(config_of(hf_model, tmp_path, LoadSettings(vllm_extra="[]"))),
+        opened(config_of(hf_model, tmp_path, VllmSettings("[]"))),
     ):
         pass
 
@@ -109,8 +109,8 @@ def test_prompts_beyond_max_model_len_fail_and_the_others_are_answered(
     calls: list = []
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm(calls))
     for limit, failed in ((1008 + 15, False), (1008 + 14, True)):
-        loading = LoadSettings(vllm_extra=json.dumps({"max_model_len": limit}))
-        (response,) = answers(config_of(hf_model, tmp_path, loading), 1)
+        extra = VllmSettings(json.dumps({"max_model_len": limit}))
+        (response,) = answers(config_of(hf_model, tmp_path, extra), 1)
         assert (response.error is not None) == failed
     assert "too long" in response.error and f"{limit:,}" in response.error
     assert len([name for name, _ in calls if name == "generate"]) == 1, "what cannot be read is not sent"
@@ -120,7 +120,7 @@ def test_an_engine_that_stops_ends_the_run_with_one_message(hf_model, tmp_path, 
     engine_error = type("EngineDeadError", (Exception,), {"__module__": "vllm.v1.engine.exceptions"})
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm([]))
     with opened(config_of(hf_model, tmp_path), 1) as it:
-        it.backend.load()
+        it.backend.load(it.plan)
         for error, seen in ((engine_error("worker 0 died"), BackendError), (KeyError("ours"), KeyError)):
 
             def stops(*arguments, error=error, **settings):

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infini_eval.api.task import Insert, Recipe, RowInputs
 from infini_eval.datasets import english
-from infini_eval.datasets.compose import Insert, Recipe, compose
+from infini_eval.datasets.compose import compose
 from infini_eval.datasets.haystack import Haystack, build_haystack
 from infini_eval.datasets.needle_position import find_passkey, token_span
-from infini_eval.datasets.question import Draw
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 from infini_eval.tasks.passkey import question
 
 
 def passkey_recipe(depth: float, key: str, shot_keys: tuple[str, ...] = ()) -> Recipe:
-    recipe = question(Draw(depth, key, shot_keys, random.Random(key), 0, tokenizer=None)).recipe  # type: ignore[arg-type]
+    recipe = question(RowInputs(depth, key, shot_keys, random.Random(key), 0, tokenizer=None)).recipe  # type: ignore[arg-type]
     assert recipe is not None
     return recipe
 

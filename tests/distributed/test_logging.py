@@ -10,7 +10,7 @@ from infini_eval.distributed.logging import setup_logging
 
 def test_the_line_is_as_the_guide_shows_it(capsys):
     setup_logging("DP=1|PP=0|TP=0")
-    logging.getLogger("infini_eval.evaluate").info("generation: %s", "42857")
+    logging.getLogger("infini_eval.evaluation.run").info("generation: %s", "42857")
     line = capsys.readouterr().err
     assert re.fullmatch(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d \[INFO\|DP=1\|PP=0\|TP=0\]: generation: 42857\n", line)
 

@@ -82,7 +82,7 @@ def test_every_row_is_in_one_batch_within_its_bounds(prompts, size, largest) -> 
     for batch in batches:
         assert len(batch.rows) <= min(size or len(prompts), largest or len(prompts))
         assert len({lengths[row] // L for row in batch.rows}) == 1
-        for border, digest in batch.saves:
+        for border, digest in batch.snapshot_points:
             assert any(digest_at(digests[row], border) == digest for row in batch.rows)
 
 
@@ -128,8 +128,8 @@ def test_a_family_is_cut_so_that_replicas_can_share_it() -> None:
     batches = plan_batches([length] * len(prompts), segment, prefixes=digests)
     assert max(batch.cost for batch in batches) <= 2 * length
     assert len(batches) >= 5
-    related = [batch for batch in batches if batch.dealt_as is not None]
-    assert all(batch.saves for batch in related[:-1]) and not related[-1].saves
+    related = [batch for batch in batches if batch.schedule_cost is not None]
+    assert all(batch.snapshot_points for batch in related[:-1]) and not related[-1].snapshot_points
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.preparing import prepare_samples
@@ -25,11 +26,11 @@ MANIFEST = RunManifest({}, {}, {}, 16)
 
 def backend_with_room_for(config: EvalConfig, world, rows: int):
     """The nanotron backend on a device with exactly the memory that batches of up to `rows` prompts of 1k need."""
-    from infini_eval.backends.nanotron import Backend
+    from infini_eval.backends.nanotron import NanotronBackend
 
-    class Tight(Backend):
-        def footprint(self):
-            roomy = replace(super().footprint(), capacity=10**12)
+    class Tight(NanotronBackend):
+        def footprint(self, plan):
+            roomy = replace(super().footprint(plan), capacity=10**12)
             needed = (check(roomy, [(number, 1008 + 15)]).total for number in range(1, rows + 1))
             return replace(roomy, capacity=max(needed))
 
@@ -40,12 +41,12 @@ def left_in(folder: str, rows: int, **settings):
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA), **settings)
     with launch("cpu", timeout_s=30) as world:
         backend = backend_with_room_for(config, world, rows)
-        prepared = prepare_samples(TASK, backend, TASK.load(str(DATA)).samples[:16], world)
+        prepared = prepare_samples(TASK, backend, load_samples(str(DATA)).samples[:16], world)
         state = ResumeState.from_json(world.share("opened", lambda: open_run(folder, MANIFEST).to_json()))
-        batches = batches_left(config, backend, world, prepared, state)
-        assert sorted(row for batch in batches for row in batch.rows) == list(range(16))
-        footprint, sizes = backend.footprint(), batch_sizes(config, batches, prepared)
-        return [len(batch.rows) for batch in batches], rows_that_fit(footprint, sizes)
+        plan = batches_left(config, backend, world, prepared, state)
+        assert sorted(row for batch in plan.batches for row in batch.rows) == list(range(16))
+        footprint, sizes = backend.footprint(plan), batch_sizes(config, plan, prepared)
+        return [len(batch.rows) for batch in plan.batches], rows_that_fit(footprint, sizes)
 
 
 def learnt(folder) -> dict | None:

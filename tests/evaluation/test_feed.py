@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from infini_eval.backends._backend import NO_IDS, Prepared
+from infini_eval.api.backend import Batch, WorkItem, no_ids
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.distributed.work_queue import SPARE, WorkQueue
-from infini_eval.engine.batching import Batch
 from infini_eval.errors import DataError
 from infini_eval.evaluation.feed import AHEAD, Feed
 from infini_eval.records import NeedlePosition, Sample
@@ -32,9 +31,9 @@ class Tokens:
         return np.full(len(sample.prompt), int(sample.id), np.int32)
 
 
-def made_up(number: int) -> tuple[list[Prepared], list[Batch]]:
+def made_up(number: int) -> tuple[list[WorkItem], list[Batch]]:
     samples = [Sample(str(i), "x" * (i + 1), "", 0.0) for i in range(number)]
-    prepared = [Prepared(sample, NO_IDS, len(sample.prompt), NeedlePosition(None, None), "") for sample in samples]
+    prepared = [WorkItem(sample, no_ids(), len(sample.prompt), NeedlePosition(None, None), "") for sample in samples]
     return prepared, [Batch((row,), row + 1) for row in range(number)]
 
 
@@ -54,7 +53,7 @@ def test_every_batch_comes_once_with_its_own_ids():
 
 def test_ids_that_were_kept_are_not_made_again():
     prepared, batches = made_up(1)
-    kept = Prepared(prepared[0].sample, np.array([7], np.int32), 1, prepared[0].position, "")
+    kept = WorkItem(prepared[0].sample, np.array([7], np.int32), 1, prepared[0].position, "")
     backend = Tokens()
     with Feed(WorkQueue([1], Mesh()), batches, [kept], backend) as source:
         assert next(iter(source))[1][0].ids is kept.ids

@@ -27,9 +27,9 @@ class Counting:
     """The nanotron backend, which counts what it tokenises and fails for one sample."""
 
     def __init__(self, world, bad: str | None = None) -> None:
-        from infini_eval.backends.nanotron import Backend
+        from infini_eval.backends.nanotron import NanotronBackend
 
-        self.inner, self.bad, self.prepared = Backend(CONFIG, world), bad, 0
+        self.inner, self.bad, self.prepared = NanotronBackend(CONFIG, world), bad, 0
 
     def prepare(self, sample, needle):
         if sample.id == self.bad:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, Topology
-from infini_eval.evaluate import evaluate
 from infini_eval.evaluation import preparing
+from infini_eval.evaluation.run import evaluate
 from infini_eval.testing.distributed import run_distributed_test
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.backends._footprint import Footprint
+from infini_eval.api.backend import BatchPlan, Footprint
 from infini_eval.distributed.topology import MeshShape
 from infini_eval.errors import ConfigError
 from infini_eval.planning.check import as_json, check
@@ -41,13 +41,6 @@ def test_refusal_has_numbers_and_a_setting_that_fits():
     assert "24.0 GB are free" in text
     assert "--batch_size 2" in text
     assert "--no-plan" in text
-
-
-def test_steps_are_those_of_the_engines():
-    from infini_eval.backends import _hf_generate
-    from infini_eval.planning import memory
-
-    assert memory.TRANSFORMERS_CHUNK == _hf_generate.PREFILL_CHUNK
 
 
 def test_no_plan_goes_on():
@@ -80,15 +73,15 @@ def test_an_evaluation_records_planned_and_measured_memory(tmp_path: Path):
 
 
 def test_footprint_of_the_native_backend_is_what_it_loads():
-    from infini_eval.backends.nanotron import Backend
+    from infini_eval.backends.nanotron import NanotronBackend
     from infini_eval.config import EvalConfig, ModelSettings
     from infini_eval.distributed.launch import launch
 
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), "unused", "unused", model=ModelSettings(device="cpu"))
     with launch("cpu") as world:
-        backend = Backend(config, world)
-        plan = check(backend.footprint(), [(2, 300)])
-        backend.load()
+        backend = NanotronBackend(config, world)
+        plan = check(backend.footprint(BatchPlan([])), [(2, 300)])
+        backend.load(BatchPlan([]))
         model = backend._model
         assert model is not None
         difference = plan.weights - model.llama.nbytes()

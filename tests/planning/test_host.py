@@ -9,8 +9,17 @@ import pytest
 from infini_eval.distributed.topology import MeshShape
 from infini_eval.planning.devices import Device
 from infini_eval.planning.hf_config import from_hf_config
-from infini_eval.planning.host import BLOCKS, HEAP_BLOCK, LIBRARIES, allocator_bytes, loading_bytes, unread_bytes
-from infini_eval.planning.memory import RankPlan, Settings, plan_stages
+from infini_eval.planning.memory import (
+    BLOCKS,
+    HEAP_BLOCK,
+    LIBRARIES,
+    RankPlan,
+    Settings,
+    allocator_bytes,
+    loading_bytes,
+    plan_stages,
+    unread_bytes,
+)
 from infini_eval.planning.models import read_architecture
 
 CPU, GPU = Device("cpu", "cpu", 1 << 50), Device("gpu", "cuda", 1 << 50)

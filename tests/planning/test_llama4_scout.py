@@ -6,9 +6,8 @@ import pytest
 
 from infini_eval.planning.activations import StepShape, eager_softmax_bytes, expert_bytes, logit_bytes
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.cache import bytes_a_token, state_bytes
 from infini_eval.planning.models import read_architecture
-from infini_eval.planning.weights import total_weight_bytes
+from infini_eval.planning.weights import bytes_a_token, state_bytes, total_weight_bytes
 
 GIB = 2**30
 

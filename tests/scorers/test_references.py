@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.records import Sample
 
 CASES = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.records import Sample
 
 SETTLING = ("contains", "exact_digits", "exact_match", "string_match_all", "string_match_part")
@@ -15,7 +15,7 @@ SAMPLE = Sample("1", "", "12", 0.0, columns={"outputs": '["12", "ab c"]'})
 
 
 def test_the_others_want_the_whole_text() -> None:
-    settling = [name for name in registry.names("scorers") if registry.companion("scorers", name, "settled")]
+    settling = [name for name in registry.names("scorers") if registry.scorer(name).can_settle]
     assert tuple(settling) == SETTLING
 
 
@@ -23,7 +23,8 @@ def test_the_others_want_the_whole_text() -> None:
 @settings(max_examples=400, deadline=None)
 @given(text=TEXTS, more=TEXTS)
 def test_no_further_text_changes_a_settled_score(name: str, text: str, more: str) -> None:
-    score, settled = registry.load("scorers", name), registry.companion("scorers", name, "settled")
+    score = registry.scorer(name)
+    settled = score.is_settled
     if settled(text, SAMPLE):
         assert score(text, SAMPLE).value == score(text + more, SAMPLE).value
         assert settled(text + more, SAMPLE)
@@ -42,6 +43,6 @@ def test_no_further_text_changes_a_settled_score(name: str, text: str, more: str
     ],
 )
 def test_where_each_scorer_settles(name: str, open_text: str, settled_text: str) -> None:
-    settled = registry.companion("scorers", name, "settled")
+    settled = registry.scorer(name).is_settled
     assert not settled(open_text, SAMPLE)
     assert settled(settled_text, SAMPLE)

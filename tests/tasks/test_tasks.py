@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.datasets.generate import generate
 from infini_eval.datasets.needle_position import token_span
 from infini_eval.datasets.plan import GenerateConfig

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import torch
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.records import Response
 
 logger = logging.getLogger(__name__)
-Answer = Callable[[list[Prepared], list[int]], list[Response]]
+Answer = Callable[[list[WorkItem], list[int]], list[Response]]
 
 
 def answer_or_halve(
-    rows: list[Prepared],
+    rows: list[WorkItem],
     seeds: list[int],
     answer: Answer,
     free: Callable[[], bool] = lambda: False,

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import queue
+import random
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-
-from infini_eval.backends._backend import NO_IDS, Prepared, Rows
-from infini_eval.backends._data_parallel import data_parallel_mesh
-from infini_eval.backends._json_flag import json_object
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
 from infini_eval.backends._keys import hide_keys
-from infini_eval.backends._reply_cache import Reply, open_cache
-from infini_eval.backends._retry import Retry, SampleFailed
-from infini_eval.config import EvalConfig
+from infini_eval.config import EvalConfig, PromptSettings, RequestSettings
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
-from infini_eval.engine.batching import Batch
+from infini_eval.errors import BackendError, ConfigError
 from infini_eval.records import NeedlePosition, Response, Sample
+from infini_eval.results.files import write_json
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]
@@ -36,15 +35,15 @@ NO_TOKENIZER = (
 )
 
 
-class Remote(ABC):
+class Remote(Backend):
     """A model behind a server. A backend's file says what a request is (`request`) and how it is sent (`ask`)."""
 
+    settings = (PromptSettings, RequestSettings)
     service: str
 
     def __init__(self, config: EvalConfig, world: World) -> None:
-        self._config, self._world = config, world
-        self._settings = config.backend_settings.requests
-        self.mesh = data_parallel_mesh(config.topology, world, config.backend)
+        super().__init__(config, world)
+        self._settings = config.settings(RequestSettings)
         self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
         self.extra = json_object("--request-extra", self._settings.extra, EXAMPLE)
         self.notes = [] if self.tokenizer else [NO_TOKENIZER]
@@ -61,8 +60,7 @@ class Remote(ABC):
 
     def model_facts(self) -> Mapping[str, Any]:
         """A server says little about its model."""
-        unknown = dict.fromkeys(("parameters", "segment_length", "dtype", "memory", "memory_query"))
-        return {"name": self._config.model_path, "kind": "served", **unknown}
+        return {**super().model_facts(), "kind": "served"}
 
     def identity(self) -> Mapping[str, Any]:
         return {
@@ -74,35 +72,35 @@ class Remote(ABC):
 
     def environment(self) -> Mapping[str, Any]:
         return {
-            "ckpt_path": self._config.model_path,
+            **super().environment(),
             "tokenizer": self._config.tokenizer,
-            "topology": {"dp": self.mesh.shape.dp, "tp": 1, "pp": 1},
             "base_url": self._settings.base_url,
             "concurrency": self._settings.concurrency,
             "request_timeout_s": self._settings.timeout_s,
         }
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         if self.tokenizer is None:
-            return Prepared(sample, NO_IDS, 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
+            return WorkItem(sample, no_ids(), 0, NeedlePosition(None, None), excerpt(sample.prompt, needle))
         ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
         position = needle_position(needle, offsets, len(ids), None, 0)
-        return Prepared(sample, NO_IDS, len(ids), position, excerpt(sample.prompt, needle))
+        return WorkItem(sample, no_ids(), len(ids), position, excerpt(sample.prompt, needle))
 
-    def token_ids(self, sample: Sample) -> np.ndarray:
-        return NO_IDS
-
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
         """One sample a batch, the longest first: the server batches as it likes."""
-        batches = [Batch((row,), len(item.sample.prompt)) for row, item in enumerate(prepared)]
-        return sorted(batches, key=lambda batch: (-batch.cost, batch.rows))
+        batches = [Batch((row,), len(item.sample.prompt)) for row, item in enumerate(items)]
+        return BatchPlan(sorted(batches, key=lambda batch: (-batch.cost, batch.rows)))
 
     @abstractmethod
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         """Make the client, and find out at once where no server answers."""
 
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[Answered]:
         """Batches as they are answered, `concurrency` in flight.
 
@@ -126,13 +124,13 @@ class Remote(ABC):
                 if on_tokens is not None:
                     on_tokens(sum(response.prompt_tokens for response in outcome[1]))
 
-    def _work(self, batch: Batch, prepared: Sequence[Prepared], finished: queue.SimpleQueue) -> None:
+    def _work(self, batch: Batch, prepared: Sequence[WorkItem], finished: queue.SimpleQueue) -> None:
         try:
             finished.put((batch, [self._answer_row(prepared[row], row) for row in batch.rows]))
         except BaseException as error:  # it is raised again in the main thread
             finished.put(error)
 
-    def _answer_row(self, prepared: Prepared, row: int) -> Response:
+    def _answer_row(self, prepared: WorkItem, row: int) -> Response:
         began = time.perf_counter()
         request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
         reply = self._cache.get(request)
@@ -147,7 +145,7 @@ class Remote(ABC):
                 return Response("", [], prepared.tokens, "error", seconds, hide_keys(str(problem)))
         return self._response(prepared, reply, details, time.perf_counter() - began)
 
-    def _asked(self, request: Mapping[str, Any], prepared: Prepared) -> tuple[Reply, int]:
+    def _asked(self, request: Mapping[str, Any], prepared: WorkItem) -> tuple[Reply, int]:
         """The server's reply, checked and kept, and the attempts that it took."""
         reply, attempts = self._retry(lambda: self.ask(request))
         reply = replace(reply, text=hide_keys(reply.text))
@@ -157,12 +155,12 @@ class Remote(ABC):
         self._cache.put(request, reply)
         return reply, attempts
 
-    def _response(self, prepared: Prepared, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
+    def _response(self, prepared: WorkItem, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
         ids = [] if self.tokenizer is None else self.tokenizer.encode(reply.text, add_special_tokens=False).tolist()
         read = prepared.tokens if reply.prompt_tokens is None else reply.prompt_tokens
         return Response(reply.text, ids, read, reply.finish_reason, seconds, details={**reply.details, **details})
 
-    def _truncation(self, prepared: Prepared, reply: Reply) -> str | None:
+    def _truncation(self, prepared: WorkItem, reply: Reply) -> str | None:
         """Why this reply must not be judged: the server has read less than it was sent. None where it has read all."""
         read = reply.prompt_tokens
         if read is None:
@@ -177,3 +175,147 @@ class Remote(ABC):
             return None
         counted = f"{prepared.tokens:,} prompt tokens (as --tokenizer {self.tokenizer.name} counts them)"
         return f"truncated: the server read {read:,} of {counted}"
+
+
+def json_object(flag: str, text: str | None, example: str) -> dict[str, Any]:
+    """The object that `text` holds, empty for None; ConfigError where it holds none."""
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text!r} is not JSON: {error}", valid=example) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{flag} {text!r} is not a JSON object", valid=example)
+    return value
+
+
+Answer = TypeVar("Answer")
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+LONGEST_ASKED_DELAY_S = 600.0  # what a server may ask for with Retry-After
+PAUSE_S = 0.1
+AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+REFUSED = {401: "the key was refused", 403: "access was refused", 404: "the model or the address does not exist"}
+
+
+class TryAgain(Exception):
+    """This attempt failed for a reason that may pass. `after_s`: what the server asks us to wait.
+
+    `unreachable`: no connection could be made; after the last attempt that is the run's failure, not the sample's.
+    """
+
+    def __init__(self, reason: str, after_s: float | None = None, *, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.after_s, self.unreachable = after_s, unreachable
+
+
+class SampleFailed(Exception):
+    """This sample cannot be answered now; asking again would cost much or change nothing."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A policy: `attempts` tries in all; `stopping` ends the waiting early."""
+
+    attempts: int
+    stopping: Callable[[], bool] = lambda: False
+
+    def __call__(self, ask: Callable[[], Answer]) -> tuple[Answer, int]:
+        """The answer and the number of attempts that it took; SampleFailed, or BackendError for an unreachable server."""
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return ask(), attempt
+            except TryAgain as problem:
+                if attempt == self.attempts or self.stopping():
+                    raise _given_up(problem, attempt) from None
+                delay = delay_s(attempt, problem.after_s)
+                logger.warning("%s; attempt %d of %d in %.1f s", problem, attempt + 1, self.attempts, delay)
+                self._wait(delay)
+        raise AssertionError("attempts is at least 1")
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.stopping() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(PAUSE_S, left))
+
+
+def delay_s(attempt: int, asked_s: float | None = None) -> float:
+    """Seconds before the next attempt: as the server asks, else doubling; spread, so that requests do not return at once."""
+    if asked_s is not None:
+        return min(max(asked_s, 0.0), LONGEST_ASKED_DELAY_S) + random.uniform(0, FIRST_DELAY_S)
+    return min(FIRST_DELAY_S * 2.0 ** (attempt - 1), LONGEST_DELAY_S) * random.uniform(0.5, 1.0)
+
+
+def refused(status: int, message: str, valid: str | None = None) -> BackendError:
+    """The one clear error for a refusal that every other sample would get too."""
+    return BackendError(
+        f"{REFUSED.get(status, 'the request was refused')} (status {status}): {message}",
+        valid=valid,
+        next_step="mend this and run the same command again: it continues where it stopped",
+    )
+
+
+def _given_up(problem: TryAgain, attempts: int) -> Exception:
+    times = "once" if attempts == 1 else f"{attempts} times"
+    if problem.unreachable:
+        return BackendError(
+            f"{problem}; tried {times}",
+            next_step="start the server or mend --base-url, then run the same command again: it continues",
+        )
+    return SampleFailed(f"{problem}; tried {times}")
+
+
+OFF = "off"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered. `prompt_tokens` is what it says it has read (None where it does not say)."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ReplyCache:
+    """One JSON file a reply, named by the sha256 of the request; prompts and keys are in neither name nor content.
+
+    `folder` None keeps nothing. `reading` False only writes: --overwrite asks anew.
+    """
+
+    def __init__(self, folder: Path | None, *, reading: bool = True) -> None:
+        self._folder, self._reading = folder, reading
+
+    def get(self, request: Mapping[str, Any]) -> Reply | None:
+        """The reply to such a request; None where there is none, or its file cannot be used."""
+        path = self._path(request)
+        if path is None or not self._reading or not path.is_file():
+            return None
+        try:
+            return Reply(**json.loads(path.read_bytes())["reply"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is not usable (%s): asking again", path, error)
+            return None
+
+    def put(self, request: Mapping[str, Any], reply: Reply) -> None:
+        """Keep a reply."""
+        path = self._path(request)
+        if path is not None:
+            write_json(path, {"version": VERSION, "reply": asdict(reply)})
+
+    def _path(self, request: Mapping[str, Any]) -> Path | None:
+        if self._folder is None:
+            return None
+        name = hashlib.sha256(json.dumps([VERSION, request], sort_keys=True).encode()).hexdigest()
+        return self._folder / name[:2] / f"{name}.json"
+
+
+def open_cache(asked: str | None, save_path: str, overwrite: bool) -> ReplyCache:
+    """The cache of a run: the folder asked for, "off", or `replies` in the run folder."""
+    if asked == OFF:
+        return ReplyCache(None)
+    return ReplyCache(Path(asked) if asked else Path(save_path) / "replies", reading=not overwrite)

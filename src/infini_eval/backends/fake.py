@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from infini_eval.backends._backend import NO_IDS, Prepared, Rows
-from infini_eval.backends._data_parallel import data_parallel_mesh
-from infini_eval.config import EvalConfig
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
+from infini_eval.config import EvalConfig, FakeSettings
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.errors import ConfigError
 from infini_eval.records import NeedlePosition, Response, Sample
 
@@ -24,24 +21,25 @@ CHARS_PER_TOKEN = 4
 FORGOTTEN = "I do not remember."
 
 
-class Backend:
+class FakeBackend(Backend):
     """Answers come from the sample, the seed and the settings alone: the same at every topology and after every resume."""
 
+    settings = (FakeSettings,)
+
     def __init__(self, config: EvalConfig, world: World) -> None:
-        self._config, self._settings = config, config.backend_settings.fake
+        super().__init__(config, world)
+        self._settings = config.settings(FakeSettings)
         for name in ("near_miss_rate", "failure_rate"):
             if not 0 <= getattr(self._settings, name) <= 1:
                 flag = f"--fake-{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} {getattr(self._settings, name):g}", valid="a rate from 0 to 1")
-        self.mesh = data_parallel_mesh(config.topology, world, "fake")
         self.tokenizer: Tokenizer | None = load_tokenizer(config.tokenizer) if config.tokenizer else None
         self.notes = ["the backend fake has no model: it makes its answers up from the data set's own"]
         if self.tokenizer is None:
             self.notes.append(f"without --tokenizer, {CHARS_PER_TOKEN} characters count as a token")
 
     def model_facts(self) -> Mapping[str, Any]:
-        nothing = dict.fromkeys(("parameters", "segment_length", "dtype", "memory", "memory_query"))
-        return {"name": f"fake ({self._config.model_path})", "kind": "fake", **nothing}
+        return {**super().model_facts(), "name": f"fake ({self._config.model_path})"}
 
     def identity(self) -> Mapping[str, Any]:
         """Failures are no answers, so their rate may change: a resumed run may try them again at another."""
@@ -51,29 +49,26 @@ class Backend:
         return {"model": model, "tokenizer": tokenizer, "sampling": asdict(self._config.sampling)}
 
     def environment(self) -> Mapping[str, Any]:
-        topology = {"dp": self.mesh.shape.dp, "tp": 1, "pp": 1}
-        return {"ckpt_path": self._config.model_path, "topology": topology, "fake": asdict(self._settings)}
+        return {**super().environment(), "fake": asdict(self._settings)}
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         shown = excerpt(sample.prompt, needle)
         if self.tokenizer is not None:
             ids, offsets = self.tokenizer.encode_with_offsets(sample.prompt)
-            return Prepared(sample, ids, len(ids), needle_position(needle, offsets, len(ids), None, 0), shown)
+            return WorkItem(sample, ids, len(ids), needle_position(needle, offsets, len(ids), None, 0), shown)
         start, end = needle or (None, None)
         position = NeedlePosition(_tokens(start), _tokens(end))
-        return Prepared(sample, NO_IDS, -(-len(sample.prompt) // CHARS_PER_TOKEN), position, shown)
+        return WorkItem(sample, no_ids(), -(-len(sample.prompt) // CHARS_PER_TOKEN), position, shown)
 
-    def token_ids(self, sample: Sample) -> np.ndarray:
-        return NO_IDS
-
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        return plan_batches([item.tokens for item in prepared], None, self._config.batch_size, largest)
-
-    def load(self) -> None:
-        """There is nothing to load."""
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
+        return BatchPlan(plan_batches([item.tokens for item in items], None, self._config.batch_size, largest))
 
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         for batch, prepared in work:
             responses = []
@@ -84,7 +79,7 @@ class Backend:
                     on_tokens(prepared[row].tokens)
             yield batch, responses
 
-    def _respond(self, prepared: Prepared) -> Response:
+    def _respond(self, prepared: WorkItem) -> Response:
         began = time.perf_counter()
         draw = random.Random(f"{self._config.sampling.seed}/{prepared.sample.key}")
         fails, errs = draw.random() < self._settings.failure_rate, draw.random() < self._settings.near_miss_rate
@@ -98,7 +93,7 @@ class Backend:
         details = {} if ids else {"completion_tokens": _tokens(len(text))}
         return Response(text, ids, prepared.tokens, "stop", time.perf_counter() - began, details=details)
 
-    def _forgets(self, prepared: Prepared) -> bool:
+    def _forgets(self, prepared: WorkItem) -> bool:
         end = prepared.position.token_end
         if self._settings.horizon is None or end is None:
             return False

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from infini_eval.api.backend import BatchPlan
 from infini_eval.backends._keys import hide_keys, require_key
 from infini_eval.backends._packages import require, versions
-from infini_eval.backends._remote import Remote
-from infini_eval.backends._reply_cache import Reply
-from infini_eval.backends._retry import AGAIN, REFUSED, SampleFailed, TryAgain, refused
-from infini_eval.config import EvalConfig
+from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
+from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
 
@@ -21,14 +20,14 @@ WITHHELD = ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "
 TOO_LONG = ("exceeds the maximum number of tokens", "token count", "too long")
 
 
-class Backend(Remote):
+class GeminiBackend(Remote):
     """One model of Google's service. Every prompt is counted first: a count that the answer's usage undercuts is an error."""
 
     service = "gemini"
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         super().__init__(config, world)
-        if config.backend_settings.chat_template == "off":
+        if config.settings(PromptSettings).chat_template == "off":
             raise ConfigError("--chat-template off: Gemini models only chat", valid="auto, on")
         self._genai = require("google.genai", extra="gemini", purpose="the backend gemini")
         self._errors = require("google.genai.errors", extra="gemini", purpose="the backend gemini")
@@ -45,7 +44,7 @@ class Backend(Remote):
     def environment(self) -> Mapping[str, Any]:
         return {**super().environment(), "packages": versions("google-genai")}
 
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         options = self._genai.types.HttpOptions(
             base_url=self._settings.base_url,
             timeout=round(self._settings.timeout_s * 1000),

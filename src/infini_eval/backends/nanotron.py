@@ -12,26 +12,60 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from infini_eval.backends._backend import Prepared, Rows, Settled
-from infini_eval.backends._footprint import Footprint
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
+from infini_eval.backends import LAZY
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._native_prompts import check_vocabulary, open_tokenizer, prepare_sample
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
+from infini_eval.datasets.needle_position import excerpt, position_from_tokens
+from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.acceleration import check_acceleration
-from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.generation import Completion, Finish, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.prefix_cache import PrefixCache
+from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
 from infini_eval.engine.shared_prefill import Prefixes
-from infini_eval.errors import OutOfMemory
+from infini_eval.errors import DataError, OutOfMemory
 from infini_eval.models.gates import gates
 from infini_eval.models.load import resolve
-from infini_eval.records import Response, Sample
+from infini_eval.records import NeedlePosition, Response, Sample
+
+
+def prepare_sample(
+    sample: Sample, needle: tuple[int, int] | None, tokenizer: Tokenizer, segment_length: int | None
+) -> WorkItem:
+    """Tokenise a prompt as the model was trained on it, and find its needle (a character span) among the tokens."""
+    ids, span = tokenizer.encode_with_span(sample.prompt, needle)
+    start, end = span or (None, None)
+    if segment_length is None:
+        position = NeedlePosition(start, end)
+    else:
+        answer_tokens = len(tokenizer.encode(sample.answer, add_special_tokens=False))
+        position = position_from_tokens(start, end, len(ids), segment_length, answer_tokens)
+    prefixes = border_digests(ids, segment_length) if segment_length else b""
+    return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
+
+
+def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
+    """The one that was asked for and no other; else the configuration's, or the one beside the checkpoint."""
+    if asked is not None:
+        return load_tokenizer(asked)
+    return load_tokenizer(checkpoint.config.tokenizer, checkpoint.folder)
+
+
+def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    if tokenizer.vocab_size > checkpoint.config.vocab_size:
+        raise DataError(
+            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, "
+            f"the model's vocabulary {checkpoint.config.vocab_size}",
+            next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
+        )
+
 
 logger = logging.getLogger(__name__)
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
@@ -44,8 +78,13 @@ FINISH: dict[Finish, Literal["stop", "length", "settled", "error"]] = {
 }
 
 
-class Backend:
+class NanotronBackend(Backend):
     """A nanotron checkpoint on this rank. Opening reads headers and the tokenizer; `load` reads the weights."""
+
+    settings = LAZY["nanotron"].settings
+    computes_here = True
+    attention = LAZY["nanotron"].attention
+    stops_early = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
@@ -58,8 +97,6 @@ class Backend:
         self.notes = list(self.checkpoint.notes)
         self._model: NativeModel | None = None
         self._prefix_cache: PrefixCache | None = None
-        self._kept_prefixes: int | None = None  # by the plan; None where samples share nothing
-        self._settled: Settled | None = None
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
@@ -114,23 +151,23 @@ class Backend:
             "cuda_graphs": self._config.model.cuda_graphs,
         }
 
-    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> Prepared:
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         return prepare_sample(sample, needle, self.tokenizer, self.checkpoint.config.segment_length)
 
     def token_ids(self, sample: Sample) -> np.ndarray:
         return self.tokenizer.encode(sample.prompt)
 
-    def plan(self, prepared: Sequence[Prepared], largest: int | None = None) -> list[Batch]:
-        lengths = [item.tokens for item in prepared]
+    def plan(self, items: Sequence[WorkItem], largest: int | None = None) -> BatchPlan:
+        lengths = [item.tokens for item in items]
         self._warn_of_positions(max(lengths))
         segment_length, size = self.checkpoint.config.segment_length, self._config.batch_size
-        prefixes = [item.prefixes for item in prepared] if self._config.model.prefix_cache_gb else None
+        prefixes = [item.prefixes for item in items] if self._config.model.prefix_cache_gb else None
         batches = plan_batches(lengths, segment_length, size, largest, prefixes)
-        if any(batch.dealt_as is not None for batch in batches):
-            self._kept_prefixes = len({digest for batch in batches for _, digest in batch.saves})
-        return batches
+        shares = any(batch.schedule_cost is not None for batch in batches)
+        kept = len({digest for batch in batches for _, digest in batch.snapshot_points}) if shares else None
+        return BatchPlan(batches, max(lengths), kept)
 
-    def footprint(self) -> Footprint:
+    def footprint(self, plan: BatchPlan) -> Footprint:
         """What this rank will load and compute, for the plan that precedes it."""
         config, attention, chunk = self._resolved.config, self._resolved.attention, self._config.model.chunk_segments
         return Footprint(
@@ -143,11 +180,11 @@ class Backend:
             dtype=str(self._resolved.dtype).removeprefix("torch."),
             memory_dtype=str(self._resolved.memory_dtype).removeprefix("torch."),
             prefill_chunk=chunk * config.segment_length if chunk and config.segment_length else None,
-            kept_prefixes=self._kept_prefixes,
+            kept_prefixes=plan.kept_prefixes,
             kept_bytes=int(self._config.model.prefix_cache_gb * 10**9),
         )
 
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         layers = my_layers(self.checkpoint.config, self.mesh)
         self._model = load_replica(self.checkpoint, self._config.model, self.mesh, self._world.device)
         self._prefix_cache = self._model.new_prefix_cache()
@@ -160,30 +197,36 @@ class Backend:
             self._world.device,
         )
 
-    def stop_when(self, settled: Settled) -> None:
-        self._settled = settled
-
     def answer(
-        self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
+        self,
+        work: Iterator[tuple[Batch, Rows]],
+        *,
+        early_stop: EarlyStop | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
             for batch, rows, seeds in requests:
-                answer = partial(self._answer_one, batch, on_tokens)
+                answer = partial(self._answer_one, batch, early_stop, on_tokens)
                 yield batch, answer_or_halve(rows, seeds, answer, self._forget_prefixes)
             return
-        in_flight: dict[Batch, list[Prepared]] = {}
+        in_flight: dict[Batch, list[WorkItem]] = {}
         try:
-            yield from self._answer_batches(requests, in_flight, on_tokens)
+            yield from self._answer_batches(requests, in_flight, early_stop, on_tokens)
         except torch.OutOfMemoryError as error:  # the peers have gone on with this batch: it cannot be tried again here
             raise self._out_of_memory(list(in_flight.values()), error) from None
 
     def _answer_one(
-        self, batch: Batch, on_tokens: Callable[[int], None] | None, rows: list[Prepared], seeds: list[int]
+        self,
+        batch: Batch,
+        early_stop: EarlyStop | None,
+        on_tokens: Callable[[int], None] | None,
+        rows: list[WorkItem],
+        seeds: list[int],
     ) -> list[Response]:
         """Answer some rows of a batch on their own."""
         part = replace(batch, rows=tuple(seeds))
-        return next(self._answer_batches(iter([(part, rows, seeds)]), {}, on_tokens))[1]
+        return next(self._answer_batches(iter([(part, rows, seeds)]), {}, early_stop, on_tokens))[1]
 
     def _forget_prefixes(self) -> bool:
         """Free the states of shared prefixes; whether there were any."""
@@ -195,8 +238,9 @@ class Backend:
 
     def _answer_batches(
         self,
-        requests: Iterator[tuple[Batch, list[Prepared], list[int]]],
-        in_flight: dict[Batch, list[Prepared]],
+        requests: Iterator[tuple[Batch, list[WorkItem], list[int]]],
+        in_flight: dict[Batch, list[WorkItem]],
+        early_stop: EarlyStop | None,
         on_tokens: Callable[[int], None] | None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         """Answer batches through the engine; with pipeline stages several are `in_flight` at once."""
@@ -209,22 +253,22 @@ class Backend:
                 yield batch, [row.ids for row in rows], seeds, self._prefixes(batch, rows)
 
         def settled(batch: Batch, row: int, token_ids: Sequence[int]) -> bool:
-            assert self._settled is not None
-            return self._settled(self.tokenizer.decode(token_ids), in_flight[batch][row].sample)
+            assert early_stop is not None
+            return early_stop(self.tokenizer.decode(token_ids), in_flight[batch][row].sample)
 
         limits = Limits(self._config.max_new_tokens, self._stop_ids())
         sampling, vocabulary = self._config.sampling, self.tokenizer.vocab_size
-        done = None if self._settled is None else settled
+        done = None if early_stop is None else settled
         for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens, done):
             rows = in_flight.pop(batch)
             seconds = shares(time.perf_counter() - began.pop(batch), rows, completions)
             yield batch, [self._response(*each) for each in zip(rows, completions, seconds, strict=True)]
 
-    def _prefixes(self, batch: Batch, rows: list[Prepared]) -> Prefixes | None:
+    def _prefixes(self, batch: Batch, rows: list[WorkItem]) -> Prefixes | None:
         cache = self._prefix_cache
-        return None if cache is None else Prefixes([row.prefixes for row in rows], batch.saves, cache)
+        return None if cache is None else Prefixes([row.prefixes for row in rows], batch.snapshot_points, cache)
 
-    def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
+    def _out_of_memory(self, in_flight: list[list[WorkItem]], error: Exception) -> OutOfMemory:
         rows = max(map(len, in_flight))
         longest = max(row.tokens for batch in in_flight for row in batch)
         problem = OutOfMemory(
@@ -237,7 +281,7 @@ class Backend:
         problem.rows = rows
         return problem
 
-    def _response(self, prepared: Prepared, completion: Completion, seconds: float) -> Response:
+    def _response(self, prepared: WorkItem, completion: Completion, seconds: float) -> Response:
         return Response(
             text=self.tokenizer.decode(completion.token_ids),
             token_ids=completion.token_ids,
@@ -263,7 +307,7 @@ class Backend:
             )
 
 
-def shares(seconds: float, rows: Sequence[Prepared], completions: Sequence[Completion]) -> list[float]:
+def shares(seconds: float, rows: Sequence[WorkItem], completions: Sequence[Completion]) -> list[float]:
     """A batch's time dealt to its rows by what was computed for each: a row pays for what other rows reuse."""
     pairs = zip(rows, completions, strict=True)
     computed = [row.tokens - done.reused_tokens + len(done.token_ids) for row, done in pairs]

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from infini_eval.api.backend import BatchPlan
 from infini_eval.backends._keys import hide_keys, key_from_environment, require_key
 from infini_eval.backends._packages import require, versions
-from infini_eval.backends._remote import Remote
-from infini_eval.backends._reply_cache import Reply
-from infini_eval.backends._retry import AGAIN, REFUSED, SampleFailed, TryAgain, refused
-from infini_eval.config import EvalConfig
+from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
+from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError
 
@@ -28,7 +27,7 @@ NO_TEMPLATE = " (some servers answer so where the model has no chat template: --
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
 
-class Backend(Remote):
+class OpenAiBackend(Remote):
     """Chat completions for chat models, completions for base models; keys from OPENAI_API_KEY."""
 
     def __init__(self, config: EvalConfig, world: World) -> None:
@@ -37,7 +36,7 @@ class Backend(Remote):
         self._base_url = _checked_url(self._settings.base_url or os.environ.get("OPENAI_BASE_URL") or None)
         self.service = "compatible" if self._base_url else "openai"
         self._key = (key_from_environment(KEY) or NO_KEY) if self._base_url else require_key(KEY, what="api.openai.com")
-        self._chat = self._is_chat(config.backend_settings.chat_template)
+        self._chat = self._is_chat(config.settings(PromptSettings).chat_template)
         if config.sampling.top_k and not self._base_url:
             raise ConfigError(
                 f"--top-k {config.sampling.top_k}: OpenAI's own service does not know it", valid="--top-k 0"
@@ -50,7 +49,7 @@ class Backend(Remote):
     def environment(self) -> Mapping[str, Any]:
         return {**super().environment(), "base_url": self._base_url, "packages": versions("openai")}
 
-    def load(self) -> None:
+    def load(self, plan: BatchPlan) -> None:
         timeout = self._openai.Timeout(self._settings.timeout_s, connect=CONNECT_S)
         self._client = self._openai.OpenAI(api_key=self._key, base_url=self._base_url, timeout=timeout, max_retries=0)
         served, _ = self._retry(self._served_models)

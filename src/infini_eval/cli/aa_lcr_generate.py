@@ -14,8 +14,8 @@ from infini_eval.cli import run as run_command
 from infini_eval.cli.flags import add_flag
 from infini_eval.cli.judge import preset
 from infini_eval.cli.passkey import evaluate_and_report
-from infini_eval.cli.values import positive_int
 from infini_eval.errors import EXIT_OK
+from infini_eval.options import positive_int
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 DATA = "ArtificialAnalysis/AA-LCR"

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infini_eval.api import registry
+from infini_eval.api.report import Report
 from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
 from infini_eval.reports import summary
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from infini_eval.reports.analyze import AnalysedRun
     from infini_eval.reports.judged import AnalysedQuestions
 
+SAVED = {".json": "Detailed summary", ".html": "Page"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", type=Path, help="a run folder, or a folder of run folders")
@@ -28,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--json-only", action="store_true", help='print JSON only: one summary, or {"runs": [...]}')
     add_failed_flag(parser)
     add_flag(parser, "--html", action="store_true", help="also write report.html and plots/*.png with their numbers")
+    add_flag(
+        parser,
+        "--report",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also write this report, ours or another package's; repeatable (an unknown name lists them all)",
+    )
     add_flag(parser, "--ascii", action="store_true", help="bars of plain ASCII (default: where the terminal needs it)")
 
 
@@ -35,24 +48,25 @@ def run(args: argparse.Namespace) -> int:
     """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
     from infini_eval.reports.judged import quiet_line
 
+    extra = [registry.load("reports", name) for name in args.report]  # a wrong name is said first
     plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
     if args.json_only:
         found = [{"folder": str(run.folder), **run.summary} for run in runs]
         print(summary.to_text({"runs": found} if several else runs[0].summary), end="")
-        _write_all(runs, args.html)
+        _write_all(runs, args.html, extra)
         return status
     for number, run in enumerate(runs):
         if args.quiet:
             print(f"{run.folder}: " * several + quiet_line(run, ascii_only=plain).replace("\n", "\n  "))
         else:
             print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
-    written = _write_all(runs, args.html)
+    written = _write_all(runs, args.html, extra)
     if not args.quiet:
         print()
         for path in written:
-            print(f"{'Page' if path.suffix == '.html' else 'Detailed summary'} saved to: {path}")
+            print(f"{SAVED.get(path.suffix, 'Report')} saved to: {path}")
     return status
 
 
@@ -80,13 +94,14 @@ def _analysed(
     return runs, status
 
 
-def _write_all(runs: list[AnalysedRun | AnalysedQuestions], html: bool) -> list[Path]:
+def _write_all(runs: list[AnalysedRun | AnalysedQuestions], html: bool, extra: Sequence[Report] = ()) -> list[Path]:
     """Write each run's files; a folder that cannot be written costs a message, not the report."""
     written = []
     for run in runs:
         try:
             written.append(run.write()[0])
             written += run.write_page()[:1] if html else []
+            written += [path for report in extra for path in report(run, Path(run.folder))]
         except RunFolderError as error:
             print(f"warning: {error.problem}", file=sys.stderr)
     return written

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from infini_eval.cli.flags import add_flag
-from infini_eval.cli.values import depth_list, token_count
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
+from infini_eval.options import depth_list, token_count
 
 if TYPE_CHECKING:
-    from infini_eval.datasets.validate import Finding
+    from infini_eval.api.task import DataFinding
     from infini_eval.records import Sample
 
 CELLS_SHOWN = 60
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval import registry
+    from infini_eval.api import registry
 
     task = registry.load("tasks", args.task)
     data = task.load(args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths)
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return report(found)
 
 
-def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Finding]:
+def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[DataFinding]:
     """The samples that do not have the tokens that their own column says."""
     from infini_eval.datasets.validate import findings
 
@@ -75,7 +75,7 @@ def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Findin
     )
 
 
-def report(findings: Sequence[Finding]) -> int:
+def report(findings: Sequence[DataFinding]) -> int:
     """Print the defects; the exit status says whether there are any."""
     if not findings:
         print("no defects found")

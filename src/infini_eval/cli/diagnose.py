@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def diagnose_dataset(args: argparse.Namespace, keys_first: Collection[str] | None = None) -> dict[str, Any]:
     """Diagnose on the rows that the data flags choose, --num_samples of each depth or 4; these samples' keys first."""
-    from infini_eval.backends._native_prompts import open_tokenizer, prepare_sample
+    from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.datasets.parquet import load_samples, select_samples
     from infini_eval.diagnosis.diagnose import diagnose

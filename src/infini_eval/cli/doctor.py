@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.planning.doctor import examine
+    from infini_eval.cli.doctor_checks import examine
 
     findings = examine(args.model)
     if args.json:

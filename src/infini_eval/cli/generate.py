@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli.generate_flags import DEFAULT_DEPTHS, add_arguments
 from infini_eval.cli.generate_output import check_place, push, write
-from infini_eval.cli.values import depth_list, option_pairs
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.options import depth_list, option_pairs
 
 if TYPE_CHECKING:
+    from infini_eval.api.task import Generator
     from infini_eval.datasets.plan import GenerateConfig
-    from infini_eval.datasets.question import Generator
     from infini_eval.datasets.tokenizer import Tokenizer
 
 __all__ = ["add_arguments", "run", "tokenizer_at"]
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def generator_of(task: str) -> Generator:
     """The generator of a task by name."""
-    from infini_eval import registry
+    from infini_eval.api import registry
 
     generator = registry.load("tasks", task).generator
     if generator is None:

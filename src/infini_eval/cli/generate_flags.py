@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from infini_eval.cli.flags import add_flag
-from infini_eval.cli.values import count, depth_list, positive_int, token_count
+from infini_eval.options import count, depth_list, positive_int, token_count
 
 YES_NO = ("yes", "no")
 DEFAULT_DEPTHS = "0:100:5"

@@ -14,9 +14,9 @@ import hashlib
 from pathlib import Path
 
 from infini_eval.cli import flags, generate, generate_flags
-from infini_eval.cli.passkey import eval_config, evaluate_and_report
-from infini_eval.cli.values import depth_percent, positive_int, token_count
+from infini_eval.cli.passkey import evaluate_and_report
 from infini_eval.errors import EXIT_OK, ConfigError
+from infini_eval.options import depth_percent, positive_int, token_count
 
 DEFAULT_ROOT = Path("results") / "run_evals"
 
@@ -84,13 +84,13 @@ def run(args: argparse.Namespace) -> int:
     args.context_length = args.depths = args.num_samples = args.num_shots = (
         None  # the data hold just what was asked for
     )
-    args.num_digits, args.strict_data = 0, False
+    args.num_digits, args.strict_data = None, False
 
     def make_data() -> None:
         if not any(data.glob("*.parquet")):
             generate.run(_parsed([*wanted, "--save_path", str(data), "--quiet"]))
 
-    evaluate_and_report(eval_config(args, args.ckpt_path), args.timeout, make_data)
+    evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout, make_data)
     return EXIT_OK
 
 

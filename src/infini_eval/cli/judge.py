@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     given = {"protocol": protocol.name} | ({"notes": args.notes} if args.notes else {})
     config = replace(run_command.run_config(args), task_options=tuple(given.items()))
     if any(one.status == "ok" and one.text.strip() for one in generations.items):
-        from infini_eval.evaluate import evaluate
+        from infini_eval.evaluation.run import evaluate
 
         if not evaluate(config, timeout_s=args.timeout).is_main:
             return EXIT_OK

@@ -17,7 +17,7 @@ __all__ = ["add_arguments", "run"]
 
 def run(args: argparse.Namespace) -> int:
     config = run_config(args)
-    from infini_eval.planning.load_only import load_only
+    from infini_eval.evaluation.load_only import load_only
 
     found = load_only(config, timeout_s=args.timeout)
     if found is not None:

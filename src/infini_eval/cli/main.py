@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -11,34 +12,55 @@ from infini_eval import __version__
 from infini_eval.cli.flags import make_parser
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 
-# name -> (module below infini_eval.cli, one line for --help); a command's module is imported only when it runs.
-# Each module has `add_arguments(parser)` and `run(args) -> exit status`.
-COMMANDS = {
-    "run": ("run_and_judge", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
-    "passkey": ("passkey", "evaluate a nanotron checkpoint on a passkey data set (run_passkey_eval.py)"),
-    "grid": ("grid", "make needle trials at lengths and depths and evaluate a checkpoint on them (run_evals.py)"),
+# Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, imported only
+# when it runs. The first view of --help shows GROUPS; ALIASES and TOOLS stand below it.
+Command = tuple[str, str]  # module, one line for --help
+GROUPS: dict[str, dict[str, Command]] = {
+    "evaluate": {
+        "run": ("run_and_judge", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
+        "grid": ("grid", "make needle trials at lengths and depths, and evaluate a checkpoint on them"),
     "judge": ("judge", "judge the answers of an aa_lcr run with any backend, and report their accuracy"),
-    "aa-lcr-generate": ("aa_lcr_generate", "answer AA-LCR's questions into one JSON file (generate.py)"),
-    "aa-lcr-evaluate": ("aa_lcr_evaluate", "judge such a file and print the accuracy (evaluate.py)"),
-    "analyze": ("analyze", "report on results folders (analyze_passkey_results.py)"),
-    "compare": ("compare", "compare runs on the same samples, with intervals and p-values"),
-    "track": ("track", "accuracy over the checkpoints of one training run"),
-    "generate": ("generate", "make passkey and needle data sets of exact length and depth"),
+        "model-comparison": ("model_comparison", "models against each other on a needle in a long text"),
+    },
+    "data": {
+        "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),
     "data": ("data", "check a data set: `infini-eval data check FILE --tokenizer T`"),
+    },
+    "reports": {
+        "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
+        "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
+        "track": ("track", "accuracy over the checkpoints of one training run"),
+    },
+    "models": {
     "inspect": ("inspect", "a checkpoint's topology, dtype and gates, and what stands out"),
-    "diagnose": ("diagnose", "why retrieval works or fails: memory health, retrieval probe, ablations by head"),
+        "diagnose": ("diagnose", "why retrieval works or fails: control, memory, probe, ablations by head"),
+        "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
+    },
+    "machine": {
+        "doctor": ("doctor", "what works here, what is missing, and the command that mends it"),
+    },
+}
+ALIASES: dict[str, Command] = {
+    "passkey": ("passkey", "= run --task passkey --backend nanotron --model CKPT (run_passkey_eval.py)"),
+    "long-context": (
+        "long_context",
+        "= model-comparison with one model, a context in characters (long_context_test.py)",
+    ),
+    "aa-lcr-generate": ("aa_lcr_generate", "= run --task aa_lcr, answers in one JSON file (generate.py)"),
+    "aa-lcr-evaluate": ("aa_lcr_evaluate", "= judge for such a file (evaluate.py)"),
+}
+TOOLS: dict[str, Command] = {
     "verify": ("verify", "compare a checkpoint's logits and tokens with the training framework's own"),
     "load": ("load", "load a model and tokenise a data set without generating: memory and time"),
-    "long-context": ("long_context", "one needle in a context of a given size in characters (long_context_test.py)"),
-    "model-comparison": ("model_comparison", "models against each other on such a needle (model_comparison.py)"),
-    "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
-    "doctor": ("doctor", "what works on this machine, what is missing, and the command that mends it"),
 }
+COMMANDS = {name: command for group in (*GROUPS.values(), ALIASES, TOOLS) for name, command in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The `infini-eval` command; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] == "help":  # `infini-eval help run` is `infini-eval run --help`
+        argv = [*argv[1:2], "--help"]
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -46,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"infini-eval {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"infini-eval: unknown command {argv[0]!r}\n  valid: {', '.join(COMMANDS)}", file=sys.stderr)
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"infini-eval: unknown command {argv[0]!r}{hint}\n  valid: {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USAGE
     return run_command(argv[0], argv[1:], prog=f"infini-eval {argv[0]}")
 
@@ -75,8 +99,8 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
 
 
 def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = ["usage: infini-eval COMMAND [options]", "", "commands:"]
-    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    lines += ["", "infini-eval COMMAND --help shows a command's options; infini-eval --version the version."]
+    lines = ["usage: infini-eval COMMAND [options]", ""]
+    for title, commands in (*GROUPS.items(), ("other spellings", ALIASES), ("for checking", TOOLS)):
+        lines += [f"{title}:", *(f"  {name:<16}  {text}" for name, (_, text) in commands.items()), ""]
+    lines.append("infini-eval help COMMAND shows a command's options; infini-eval --version the version.")
     return "\n".join(lines)

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infini_eval.cli.flags import add_flag
+from infini_eval.cli.flags import add_flag, read_options
 from infini_eval.cli.niah_flags import add_niah_flags, sizes
+from infini_eval.config import PromptSettings
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
@@ -127,7 +128,7 @@ def local_contender(args: argparse.Namespace, model: str, backend: str = "transf
 
 def named_contender(args: argparse.Namespace, name: str) -> Any:
     """A contender from BACKEND:MODEL."""
-    from infini_eval import registry
+    from infini_eval.api import registry
     from infini_eval.cli.niah_comparison import Contender
 
     backend, _, model = name.partition(":")
@@ -143,8 +144,9 @@ def named_contender(args: argparse.Namespace, name: str) -> Any:
 
 
 def _chat(args: argparse.Namespace, backend: str) -> list[str]:
-    asked = backend in ("transformers", "openai", "vllm") and args.chat_template != "auto"
-    return ["--chat-template", args.chat_template] if asked else []
+    template = read_options(args, PromptSettings).chat_template
+    asked = backend in ("transformers", "openai", "vllm") and template != "auto"
+    return ["--chat-template", template] if asked else []
 
 
 def _gemini_key(args: argparse.Namespace) -> dict[str, str]:

@@ -6,9 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from infini_eval.cli.backend_flags import add_prompt_flags
-from infini_eval.cli.flags import add_flag
-from infini_eval.cli.values import positive_int
+from infini_eval.cli.flags import add_flag, add_options
+from infini_eval.config import PromptSettings
+from infini_eval.options import positive_int
 
 
 def add_niah_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="counts the context's tokens (default: the local model's, else the shipped one)",
     )
-    add_prompt_flags(parser)
+    add_options(parser, PromptSettings)
     add_flag(parser, "--seed", type=int, default=42, help="default: %(default)s")
     add_flag(parser, "--max-new-tokens", type=positive_int, default=128, metavar="N", help="default: %(default)s")
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.cli import flags
 from infini_eval.config import EvalConfig
 from infini_eval.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from infini_eval.evaluate import Outcome
+    from infini_eval.evaluation.run import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    outcome = evaluate_and_report(eval_config(args, args.ckpt_path), args.timeout)
+    outcome = evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout)
     if outcome.is_main and args.diagnose:
         from infini_eval.cli.diagnose import write_into
 
@@ -50,8 +50,8 @@ def evaluate_and_report(
 
     make_data: called on rank 0 before the data are read. report: False for the caller's own report.
     """
-    registry.load("scorers", config.scorer)  # a wrong name is said before torch is imported
-    from infini_eval.evaluate import evaluate
+    registry.scorer(config.scorer)  # a wrong name is said before torch is imported
+    from infini_eval.evaluation.run import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
     if outcome.is_main and report:
@@ -62,34 +62,3 @@ def evaluate_and_report(
         print(run_report.text)
         print(f"\nDetailed summary saved to: {written[0]}")
     return outcome
-
-
-def eval_config(args: argparse.Namespace, model_path: str, **more: Any) -> EvalConfig:
-    """The parsed flags as one EvalConfig; `more` are fields that not every command has flags for."""
-    return EvalConfig(
-        model_path=model_path,
-        save_path=args.save_path,
-        eval_dataset_path=args.eval_dataset_path,
-        scorer=args.scorer,
-        num_shots=args.num_shots,
-        num_digits=args.num_digits,
-        num_samples=args.num_samples,
-        depths=args.depths,
-        context_length=args.context_length,
-        seed=args.seed,
-        max_new_tokens=args.max_new_tokens,
-        batch_size=args.batch_size,
-        tokenizer=args.tokenizer,
-        model=flags.model_settings(args),
-        topology=flags.topology(args),
-        sampling=flags.sampling(args),
-        results_file=args.results_file,
-        overwrite=args.overwrite,
-        failed_as_wrong=args.failed_as_wrong,
-        strict_data=args.strict_data,
-        log_prompts=args.log_prompts,
-        quiet=args.quiet,
-        plan=not args.no_plan,
-        early_stop=not args.no_early_stop,
-        **more,
-    )

@@ -12,9 +12,9 @@ import argparse
 import json
 
 from infini_eval.cli import flags
-from infini_eval.cli.values import positive_int, token_count
 from infini_eval.config import Topology
 from infini_eval.errors import EXIT_OK
+from infini_eval.options import positive_int, token_count
 
 DTYPES = ("float32", "bfloat16", "float16", "fp8", "int8")
 QUANTIZATIONS = ("none", "fp8", "int8", "int4", "nf4", "bnb-4bit", "bnb-8bit")
@@ -135,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
     from infini_eval.planning.devices import parse_gpus
     from infini_eval.planning.memory import Settings
     from infini_eval.planning.models import read_architecture
-    from infini_eval.planning.plan import make_plan
-    from infini_eval.planning.speed import Workload
+    from infini_eval.planning.plan import Workload, make_plan
     from infini_eval.planning.text import plan_json, plan_text
 
     count, device = parse_gpus(args.gpus)

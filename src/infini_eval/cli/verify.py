@@ -13,7 +13,7 @@ from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 from infini_eval.cli import flags
-from infini_eval.config import ModelSettings
+from infini_eval.config import ModelSettings, Topology
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint = Checkpoint(args.ckpt_path)
         query = args.memory_query or checkpoint.config.memory_query
         reference = read_reference(args.reference, args.generation, query)
-        mesh = Mesh.build(mesh_shape(checkpoint, flags.topology(args), world.world_size), world.rank)
+        mesh = Mesh.build(mesh_shape(checkpoint, flags.read_options(args, Topology), world.world_size), world.rank)
         settings = ModelSettings(dtype="float32", memory_query=query)
         model = load_replica(checkpoint, settings, mesh, world.device)
         rows = range(mesh.dp_rank, max(len(reference.input_ids), len(reference.prompts)), mesh.shape.dp)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infini_eval.api.task import Insert, Recipe, Span
 from infini_eval.datasets.haystack import Haystack
 from infini_eval.datasets.slices import Slices, plan_slices
 from infini_eval.datasets.tokenizer import Tokenizer
@@ -19,32 +19,8 @@ VERIFY_TOKENS = 262_144  # prompts up to this length are re-tokenised whole
 ATTEMPTS = 40
 EDGE_SHIFTS = 8
 
-Span = tuple[int, int]
 # Which needle positions are allowed: (start [C], end [C]) int64 token spans in the prompt -> bool [C].
 Allowed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Insert:
-    """A text put into the haystack at a depth: the share, in percent, of the haystack's tokens before it.
-
-    `text` begins where the word or sentence before it ends, and ends without the space that follows. `needle` is the
-    half-open character span in `text` that counts as the needle. `after` says where the haystack is cut for it.
-    """
-
-    text: str
-    depth: float
-    needle: Span
-    after: Literal["word", "sentence"] = "word"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A prompt around its haystack: `prefix` (no space at its end), inserts in order of depth, `suffix`."""
-
-    prefix: str
-    inserts: tuple[Insert, ...]
-    suffix: str
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from infini_eval.datasets.compose import Composed, Recipe, compose
+from infini_eval.api.task import Generator, Question, Recipe, RowInputs
+from infini_eval.datasets.compose import Composed, compose
 from infini_eval.datasets.haystack import Haystack, build_haystack
 from infini_eval.datasets.needle_position import whole_word_starts
 from infini_eval.datasets.place import allowed_places, start_depth
@@ -24,7 +25,6 @@ from infini_eval.datasets.plan import (
     plan_rows,
     pool_tokens,
 )
-from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.datasets.sources import Source
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError
@@ -109,7 +109,7 @@ class _RowMaker:
         config, plan = self.config, keyed.plan
         depth = "random" if plan.cell < 0 else f"{plan.cell:g}"
         name = f"{config.id or config.seed}-{plan.context_length}-{depth}-{plan.trial}"
-        draw = Draw(
+        draw = RowInputs(
             depth=start_depth(config, plan.depth, plan.target),
             key=keyed.key,
             shot_keys=keyed.shot_keys,

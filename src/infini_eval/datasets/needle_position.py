@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from infini_eval.api.task import Span
 from infini_eval.datasets.passkey_text import NEEDLE_SENTENCES, QUESTION
 from infini_eval.records import NeedlePosition
-
-Span = tuple[int, int]
 
 
 def find_passkey(prompt: str, answer: str) -> Span | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.task import LoadedData, Task
 from infini_eval.datasets.locate import find_files, fingerprint, read_table
 from infini_eval.datasets.validate import answer_follows_question
 from infini_eval.errors import DataError
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
 REQUIRED = ("prompt", "answer", "depth_percent")
 MAX_VALUES_SHOWN = 25
-
-
-@dataclass(frozen=True)
-class LoadedData:
-    """The samples of a data set, the sha256 of its files (16 digits), where they came from, and what should be said.
-
-    `settings` decide the samples beside the files; they are a part of a run's identity.
-    """
-
-    samples: list[Sample]
-    fingerprint: str
-    source: str
-    notes: list[str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_samples(
@@ -65,6 +51,12 @@ def load_samples(
         },
     )
     return LoadedData(_samples(rows), fingerprint(files), files.source, notes)
+
+
+def load_data(task: Task, path_or_hub_id: str | Path, **filters: Any) -> LoadedData:
+    """Read a task's data as the task does, or as plain rows where it does not say; filters as `load_samples` has them."""
+    asked = {"num_shots": None, "num_digits": None, "context_length": None, "depths": None} | filters
+    return (task.load or load_samples)(path_or_hub_id, **asked)
 
 
 def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int) -> tuple[list[Sample], list[str]]:

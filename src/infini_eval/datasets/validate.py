@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from infini_eval.api.task import DataFinding
 from infini_eval.datasets.needle_position import find_passkey, question_start, stands_alone, whole_word_starts
 from infini_eval.datasets.passkey_text import NEEDLE_SENTENCES, QUESTION, SHOT_KINDS
 from infini_eval.records import Sample
@@ -26,21 +26,7 @@ MESSAGES = {
 _SHOT_KEY = re.compile("|".join(re.escape(f"The {kind.name} is ") + r"(\d+)" for kind in SHOT_KINDS))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One kind of defect: how many samples have it, the ids of some, and what it means."""
-
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-    message: str
-
-    def __str__(self) -> str:
-        more = ", …" if self.count > len(self.examples) else ""
-        return f"{self.kind}: {self.count} sample(s): {self.message} (ids: {', '.join(self.examples)}{more})"
-
-
-def validate(samples: Sequence[Sample]) -> list[Finding]:
+def validate(samples: Sequence[Sample]) -> list[DataFinding]:
     """The defects of a passkey data set, one finding a kind, in the order of MESSAGES; an empty list when clean."""
     ids: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
@@ -50,10 +36,10 @@ def validate(samples: Sequence[Sample]) -> list[Finding]:
     return findings(ids)
 
 
-def findings(ids_by_kind: dict[str, list[str]]) -> list[Finding]:
+def findings(ids_by_kind: dict[str, list[str]]) -> list[DataFinding]:
     """Findings for the kinds that occurred, in the order of MESSAGES."""
     return [
-        Finding(kind, len(ids), tuple(dict.fromkeys(ids))[:EXAMPLES_KEPT], message)
+        DataFinding(kind, len(ids), tuple(dict.fromkeys(ids))[:EXAMPLES_KEPT], message)
         for kind, message in MESSAGES.items()
         if (ids := ids_by_kind.get(kind, []))
     ]

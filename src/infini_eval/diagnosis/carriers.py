@@ -13,7 +13,7 @@ import torch
 
 from infini_eval.diagnosis.ablation import greedy_answers
 from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis
-from infini_eval.scorers.exact_digits import score
+from infini_eval.scorers.text_match import exact_digits
 
 MOST = 4  # heads
 
@@ -45,4 +45,4 @@ def confirm(
 def _is_right(diagnoser: Diagnoser, item: SampleDiagnosis, tokens: list[int]) -> bool:
     end = diagnoser.tokenizer.eos_id
     text = diagnoser.tokenizer.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
-    return bool(score(text, item.item.sample).value)
+    return bool(exact_digits(text, item.item.sample).value)

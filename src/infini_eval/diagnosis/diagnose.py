@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.datasets.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ LONGEST = 1 << 16  # the trace keeps every position's hidden state
 MOST = 0.8  # of the failures share a place that is worth naming
 
 
-def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[Prepared]) -> dict[str, Any]:
+def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[WorkItem]) -> dict[str, Any]:
     """Diagnose on prompts whose needle lies in an earlier segment than the question; a JSON-ready report.
 
     Runs in one process, in fp32. ConfigError for models without memory, DataError where no prompt is usable.
@@ -43,7 +43,7 @@ def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[Pr
     return _report(diagnoser, done, len(prepared) - len(usable))
 
 
-def _usable(checkpoint: Checkpoint, prepared: Sequence[Prepared]) -> list[Prepared]:
+def _usable(checkpoint: Checkpoint, prepared: Sequence[WorkItem]) -> list[WorkItem]:
     config = checkpoint.config
     if not config.has_segments or config.memory == "off":
         raise ConfigError(

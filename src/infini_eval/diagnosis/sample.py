@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.diagnosis.ablation import Effects, Question, ask, head_effects
@@ -17,7 +17,7 @@ from infini_eval.diagnosis.probe import Probe, probe
 from infini_eval.diagnosis.trace import Watched, load_weights, trace
 from infini_eval.diagnosis.verdict import Evidence, Interval
 from infini_eval.engine.native_model import NativeModel
-from infini_eval.scorers.exact_digits import score
+from infini_eval.scorers.text_match import exact_digits
 
 MOST_TOKENS = 8  # of an answer that are probed
 
@@ -30,7 +30,7 @@ class SampleDiagnosis:
     predicted. health: [layers][points].
     """
 
-    item: Prepared
+    item: WorkItem
     answer: list[int]
     correct: bool
     failed_at: int | None
@@ -53,15 +53,15 @@ class Diagnoser:
         self.checkpoint, self.tokenizer, self.model = checkpoint, tokenizer, model
         self._weights = load_weights(checkpoint)
 
-    def tokens(self, item: Prepared) -> list[int]:
+    def tokens(self, item: WorkItem) -> list[int]:
         """The answer's token ids, the first MOST_TOKENS of them."""
         return list(map(int, self.tokenizer.encode(item.sample.answer, add_special_tokens=False)))[:MOST_TOKENS]
 
-    def diagnose(self, item: Prepared, others: Sequence[Sequence[int]]) -> SampleDiagnosis:
+    def diagnose(self, item: WorkItem, others: Sequence[Sequence[int]]) -> SampleDiagnosis:
         """`others` are the answers (token ids) of the other samples, which the probe contrasts with."""
         answer = self.tokens(item)
         given = self._generate(item, len(answer))
-        correct = bool(score(self.tokenizer.decode(given), item.sample).value)
+        correct = bool(exact_digits(self.tokenizer.decode(given), item.sample).value)
         failed_at = None if correct else first_difference(answer, given)
         length = self.checkpoint.config.segment_length or 1
         needle_segment = needle_segment_of(item, length)
@@ -87,12 +87,12 @@ class Diagnoser:
         offsets = [at.position % length for at in watched]
         return SampleDiagnosis(item, answer, correct, failed_at, probes, offsets, effects, health, question)
 
-    def _generate(self, item: Prepared, tokens: int) -> list[int]:
+    def _generate(self, item: WorkItem, tokens: int) -> list[int]:
         stop = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
         return self.model.generate([item.ids], tokens + 2, stop_ids=stop)[0]
 
 
-def needle_segment_of(item: Prepared, length: int) -> int:
+def needle_segment_of(item: WorkItem, length: int) -> int:
     """The segment with which the whole needle is written: that of its end, unless the question's own."""
     position = item.position
     assert position.needle_segment is not None and position.token_end is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from infini_eval.api.backend import Batch
 from infini_eval.engine.prefixes import Stretch
 from infini_eval.engine.shared_batches import families, family_batches
 
@@ -17,26 +18,6 @@ TOKENS_PER_BATCH = 1 << 15  # beyond this a larger batch gains little and costs 
 # their temporaries come fresh from the system each time; on a GPU they keep the matrix units busy.
 CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 LARGEST_BATCH = 8  # more rows than this make units too large to balance over replicas
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples computed together. `rows` index the planned list.
-
-    cost: tokens that are computed, the longest row times the rows where nothing is shared. saves: prefixes that
-    later batches start from, as (border, digest). dealt_as: the cost of the largest batch that shares a prefix with
-    this one, so that these follow one another; its own where none does.
-    """
-
-    rows: tuple[int, ...]
-    cost: int
-    saves: tuple[tuple[int, bytes], ...] = ()
-    dealt_as: int | None = None
-
-    @property
-    def priority(self) -> int:
-        """By which batches are dealt, the highest first."""
-        return self.cost if self.dealt_as is None else self.dealt_as
 
 
 def plan_batches(
@@ -61,8 +42,8 @@ def plan_batches(
         for family in related:
             assert prefixes is not None and segment_length is not None
             parts = family_batches(family, lengths, prefixes, segment_length, batch_size, largest, TOKENS_PER_BATCH)
-            dealt_as = max(part.cost for part in parts)
-            units.append([Batch(part.rows, part.cost, part.saves, dealt_as) for part in parts])
+            schedule_cost = max(part.cost for part in parts)
+            units.append([Batch(part.rows, part.cost, part.saves, schedule_cost) for part in parts])
         shared = {row for family in related for row in family}
         units += [[batch] for batch in _alone([row for row in rows if row not in shared], lengths, batch_size, largest)]
     units.sort(key=lambda unit: (-unit[0].priority, unit[0].rows))

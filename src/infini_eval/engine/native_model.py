@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from infini_eval.api.backend import Batch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
 from infini_eval.distributed.stages import stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.acceleration import accelerated
-from infini_eval.engine.batching import CHUNK_TOKENS, Batch, PrefillStep, plan_batches
+from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
 from infini_eval.engine.generation import Completion, Generation, Limits
 from infini_eval.engine.links import Links
 from infini_eval.engine.pipeline import run_pipeline
@@ -57,6 +58,9 @@ def load_model(
 class NativeModel:
     """A checkpoint ready to compute: this process's tensor-parallel shard of this process's pipeline stage."""
 
+    checkpoint: Checkpoint | None = None  # where it was loaded from, and how; None for a model made in memory
+    settings: ModelSettings = ModelSettings()
+
     def __init__(
         self,
         llama: Llama,
@@ -89,7 +93,7 @@ class NativeModel:
         """Load the part of a checkpoint that one rank computes; the defaults are the whole model in one process."""
         resolved = resolve(checkpoint.config, settings, device)
         llama = load_llama(checkpoint, resolved, tensor_parallel or TensorParallel(), layers)
-        return cls(
+        model = cls(
             llama,
             resolved,
             links or Links(),
@@ -99,6 +103,8 @@ class NativeModel:
             compile=settings.compile,
             cuda_graphs=settings.cuda_graphs,
         )
+        model.checkpoint, model.settings = checkpoint, settings
+        return model
 
     @torch.inference_mode()
     def logits(self, input_ids: Any) -> torch.Tensor:
@@ -240,7 +246,7 @@ def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCach
     """What a planned batch may share; `digests` of all planned prompts."""
     if digests is None or cache is None:
         return None
-    return Prefixes([digests[row] for row in batch.rows], batch.saves, cache)
+    return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache)
 
 
 class _LogitsOfAll(Generation):

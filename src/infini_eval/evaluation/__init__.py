@@ -1,1 +1,1 @@
-"""The parts of one evaluation, each a step of evaluate.py."""
+"""The parts of one evaluation, each a step of run.py."""

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from infini_eval import registry
-from infini_eval.backends._backend import AnyBackend, Prepared, Rows
+from infini_eval.api.backend import Backend, Batch, EarlyStop, Rows, WorkItem
+from infini_eval.api.scorer import Scorer
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.number_source import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
-from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
-from infini_eval.evaluation.early_stop import scorer_names, stop_early
 from infini_eval.evaluation.feed import Feed
 from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
 from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
-from infini_eval.tasks._task import Task
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]
 
 
 def answer_batches(
-    config: EvalConfig, task: Task, backend: AnyBackend, world: World, left: list[Batch], prepared: Sequence[Prepared]
+    config: EvalConfig,
+    scorers: Mapping[str, Scorer],
+    early_stop: EarlyStop | None,
+    backend: Backend,
+    world: World,
+    left: Sequence[Batch],
+    prepared: Sequence[WorkItem],
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
     store = world.connect_again()
     queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
-    scorers = {name: registry.load("scorers", name) for name in scorer_names(config, task)}
-    stop_early(config, backend)
     rows = [row for batch in left for row in batch.rows]
     alone = mesh.shape.tp * mesh.shape.pp == 1
     tally = Tally()
@@ -60,7 +60,8 @@ def answer_batches(
             if mesh.is_leader:
                 progress.add(tokens=tokens)
 
-        for batch, responses in _smaller_next_time(config, backend.answer(work(), on_tokens)):
+        answers = backend.answer(work(), early_stop=early_stop, on_tokens=on_tokens)
+        for batch, responses in _smaller_next_time(config, answers):
             if writer is None:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
@@ -73,7 +74,7 @@ def answer_batches(
         logger.info("%s", line)
 
 
-def computed_tokens(left: Sequence[Batch], prepared: Sequence[Prepared]) -> int:
+def computed_tokens(left: Sequence[Batch], prepared: Sequence[WorkItem]) -> int:
     """Prompt tokens that the batches will compute: less than they have where samples share prefixes."""
     return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
 
@@ -89,7 +90,7 @@ def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Itera
 
 
 def _record(
-    config: EvalConfig, scorers: dict[str, Any], prepared: Prepared, response: Response, replica: int
+    config: EvalConfig, scorers: Mapping[str, Scorer], prepared: WorkItem, response: Response, replica: int
 ) -> SampleRecord:
     scores = {name: score(response.text, prepared.sample) for name, score in scorers.items()}
     source = number_source(prepared.sample.prompt, prepared.sample.answer, response.text)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.api.backend import Backend, BatchPlan, WorkItem
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
-from infini_eval.engine.batching import Batch
 from infini_eval.evaluation.telling import say
 from infini_eval.planning.check import rows_that_fit
 from infini_eval.results.manifest import update_environment
@@ -16,28 +15,28 @@ from infini_eval.results.resume import ResumeState
 
 
 def batches_left(
-    config: EvalConfig, backend: AnyBackend, world: World, prepared: Sequence[Prepared], state: ResumeState
-) -> list[Batch]:
+    config: EvalConfig, backend: Backend, world: World, prepared: Sequence[WorkItem], state: ResumeState
+) -> BatchPlan:
     """What no earlier attempt has finished. Rows that memory allows are decided once, for all ranks and attempts."""
     largest = largest_batch(state)
-    left = unfinished(backend.plan(prepared, largest), prepared, state)
-    if not left or not config.plan or config.batch_size is not None:
-        return left
-    footprint = backend.footprint() if hasattr(backend, "footprint") else None
-    rows = max(len(batch.rows) for batch in left)
-    fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, left, prepared))
+    plan = unfinished(backend.plan(prepared, largest), prepared, state)
+    if not plan.batches or not config.plan or config.batch_size is not None:
+        return plan
+    footprint = backend.footprint(plan)
+    rows = max(len(batch.rows) for batch in plan.batches)
+    fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, plan, prepared))
     fitting = min(world.gather("rows that fit", fitting))
     if fitting == rows:
-        return left
+        return plan
     say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
     if world.is_main:
         update_environment(config.save_path, batch_sizes={"largest": fitting})
     return unfinished(backend.plan(prepared, fitting), prepared, state)
 
 
-def batch_sizes(config: EvalConfig, left: Sequence[Batch], prepared: Sequence[Prepared]) -> list[tuple[int, int]]:
+def batch_sizes(config: EvalConfig, plan: BatchPlan, prepared: Sequence[WorkItem]) -> list[tuple[int, int]]:
     """Rows of each batch, and tokens of its longest row with the answer."""
-    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in left]
+    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in plan.batches]
 
 
 def largest_batch(state: ResumeState) -> int | None:
@@ -45,11 +44,11 @@ def largest_batch(state: ResumeState) -> int | None:
     return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
 
 
-def unfinished(batches: list[Batch], prepared: Sequence[Prepared], state: ResumeState) -> list[Batch]:
+def unfinished(plan: BatchPlan, prepared: Sequence[WorkItem], state: ResumeState) -> BatchPlan:
     """Planned batches without the rows that are done: a row keeps its companions' plan however often a run resumes."""
     left = []
-    for batch in batches:
+    for batch in plan.batches:
         rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
         if rows:
             left.append(replace(batch, rows=rows, cost=batch.cost * len(rows) // len(batch.rows)))
-    return left
+    return replace(plan, batches=left)

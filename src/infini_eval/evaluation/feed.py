@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
-from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.api.backend import Backend, Batch, WorkItem
 from infini_eval.distributed.work_queue import WorkQueue
-from infini_eval.engine.batching import Batch
 from infini_eval.evaluation.preparing import with_ids
 
 AHEAD = 1  # batches that wait with their ids: what is held does not grow with the samples
-Item = tuple[int, Mapping[int, Prepared]]
+Item = tuple[int, Mapping[int, WorkItem]]
 
 
 class Feed:
@@ -25,7 +24,7 @@ class Feed:
     """
 
     def __init__(
-        self, queue: WorkQueue, batches: Sequence[Batch], prepared: Sequence[Prepared], backend: AnyBackend
+        self, queue: WorkQueue, batches: Sequence[Batch], prepared: Sequence[WorkItem], backend: Backend
     ) -> None:
         self._queue, self._batches, self._prepared, self._backend = queue, batches, prepared, backend
         self._changed = threading.Condition()
@@ -78,7 +77,7 @@ class Feed:
             self._asked -= 1
             return not self._closed
 
-    def _rows(self, batch: Batch) -> dict[int, Prepared]:
+    def _rows(self, batch: Batch) -> dict[int, WorkItem]:
         return {row: with_ids(self._prepared[row], self._backend) for row in batch.rows}
 
     def _put(self, item: Item | BaseException | None) -> None:

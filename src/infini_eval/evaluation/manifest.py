@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from infini_eval import __version__
-from infini_eval.backends._backend import AnyBackend, Prepared
+from infini_eval.api.backend import Backend, EarlyStop, WorkItem
+from infini_eval.api.task import LoadedData
 from infini_eval.backends._keys import without_keys
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import LoadedData
-from infini_eval.evaluation.early_stop import settled_when
 from infini_eval.records import RunManifest
 
 
 def describe_run(
-    config: EvalConfig, data: LoadedData, backend: AnyBackend, prepared: Sequence[Prepared]
+    config: EvalConfig,
+    data: LoadedData,
+    backend: Backend,
+    prepared: Sequence[WorkItem],
+    early_stop: EarlyStop | None = None,
 ) -> RunManifest:
     """The manifest that is written before the first sample; the task stands in the configuration."""
     filters = {"num_shots": config.num_shots, "num_digits": config.num_digits or None, "depths": config.depths}
@@ -32,7 +35,7 @@ def describe_run(
         "num_samples": config.num_samples,
         "max_new_tokens": config.max_new_tokens,
         # it leaves every score as it is, but not the recorded text
-        **({"early_stop": True} if settled_when(config, backend) is not None else {}),
+        **({"early_stop": True} if early_stop is not None else {}),
         **backend.identity(),
     }
     environment = {

@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from infini_eval.backends._backend import NO_IDS, AnyBackend, Prepared
+from infini_eval.api.backend import Backend, WorkItem, no_ids
+from infini_eval.api.task import Task
 from infini_eval.distributed.launch import World
 from infini_eval.records import NeedlePosition, Sample
-from infini_eval.tasks._task import Task
 
 KEPT_BYTES = 16 << 20  # token ids (4 bytes each) that a rank keeps until they are computed; of the rest it keeps none
 HEX = "hex"
-HERE = ("sample", "ids")  # fields of Prepared that never travel
+HERE = ("sample", "ids")  # fields of WorkItem that never travel
 
 
-def prepare_samples(task: Task, backend: AnyBackend, samples: Sequence[Sample], world: World) -> list[Prepared]:
+def prepare_samples(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> list[WorkItem]:
     """All samples as the backend will see them, without the ids of those that this rank does not keep.
 
     Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts.
@@ -33,25 +33,25 @@ def prepare_samples(task: Task, backend: AnyBackend, samples: Sequence[Sample], 
     return prepared
 
 
-def with_ids(prepared: Prepared, backend: AnyBackend) -> Prepared:
+def with_ids(prepared: WorkItem, backend: Backend) -> WorkItem:
     """The same with its token ids, made now unless they were kept."""
     return prepared if len(prepared.ids) else replace(prepared, ids=backend.token_ids(prepared.sample))
 
 
-def _tokenised(task: Task, backend: AnyBackend, samples: Sequence[Sample], world: World) -> Iterator[Prepared]:
+def _tokenised(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> Iterator[WorkItem]:
     """In order, on as many threads as this rank computes with."""
     import torch
 
     room, lock = KEPT_BYTES, threading.Lock()
 
-    def tokenise(sample: Sample) -> Prepared:
+    def tokenise(sample: Sample) -> WorkItem:
         nonlocal room
         world.raise_if_stopped()
         item = backend.prepare(sample, task.locate(sample))
         with lock:
             keep = item.ids.nbytes <= room
             room -= item.ids.nbytes if keep else 0
-        return item if keep else replace(item, ids=NO_IDS)
+        return item if keep else replace(item, ids=no_ids())
 
     pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="tokenise")
     try:
@@ -60,17 +60,17 @@ def _tokenised(task: Task, backend: AnyBackend, samples: Sequence[Sample], world
         pool.shutdown(cancel_futures=True)
 
 
-def _facts(prepared: Prepared) -> dict[str, Any]:
+def _facts(prepared: WorkItem) -> dict[str, Any]:
     """What travels to the other ranks, as JSON; bytes as their hexadecimal digits."""
     facts = {field.name: getattr(prepared, field.name) for field in fields(prepared) if field.name not in HERE}
     digits = {name: {HEX: value.hex()} for name, value in facts.items() if isinstance(value, bytes)}
     return facts | digits | {"position": asdict(prepared.position)}
 
 
-def _from_facts(sample: Sample, facts: Mapping[str, Any]) -> Prepared:
+def _from_facts(sample: Sample, facts: Mapping[str, Any]) -> WorkItem:
     of_bytes = {name: bytes.fromhex(value[HEX]) for name, value in facts.items() if _is_hex(value)}
     position = NeedlePosition(**facts["position"])
-    return Prepared(sample=sample, ids=NO_IDS, **{**facts, **of_bytes, "position": position})
+    return WorkItem(sample=sample, ids=no_ids(), **{**facts, **of_bytes, "position": position})
 
 
 def _is_hex(value: Any) -> bool:

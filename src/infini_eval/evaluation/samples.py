@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from infini_eval.api.task import LoadedData, Task
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import LoadedData
+from infini_eval.datasets.parquet import load_data, select_samples
 from infini_eval.distributed.launch import World
 from infini_eval.errors import DataError
 from infini_eval.evaluation.telling import say
 from infini_eval.records import Sample
-from infini_eval.tasks._task import Task
 
 
 def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[LoadedData, list[Sample]]:
@@ -16,10 +16,10 @@ def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[Loaded
     filters = {"num_shots": config.num_shots, "num_digits": config.num_digits}
     options = task.with_defaults(dict(config.task_options))
     more = {"options": options} if options else {}
-    data = task.load(
-        config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
+    data = load_data(
+        task, config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
     )
-    samples, notes = task.select(data.samples, config.num_samples, config.seed)
+    samples, notes = (task.select or select_samples)(data.samples, config.num_samples, config.seed)
     findings = [str(finding) for finding in task.validate(samples)]
     if findings and config.strict_data:
         raise DataError(

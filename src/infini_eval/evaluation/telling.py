@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infini_eval.backends._backend import Prepared
+from infini_eval.api.backend import WorkItem
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import DataError
@@ -22,7 +22,7 @@ def say(world: World, lines: Sequence[str]) -> None:
             logger.warning("%s", line)
 
 
-def say_lengths(world: World, prepared: Sequence[Prepared]) -> None:
+def say_lengths(world: World, prepared: Sequence[WorkItem]) -> None:
     """The real lengths: a data set's label often counts another tokenizer's tokens."""
     if not world.is_main:
         return
@@ -36,7 +36,7 @@ def say_lengths(world: World, prepared: Sequence[Prepared]) -> None:
     logger.info("%s; labelled %s", text, ", ".join(f"{label:,}" for label in labels) or "nothing")
 
 
-def say_window(config: EvalConfig, world: World, model: Mapping[str, Any], prepared: Sequence[Prepared]) -> None:
+def say_window(config: EvalConfig, world: World, model: Mapping[str, Any], prepared: Sequence[WorkItem]) -> None:
     """Prompts that the model cannot read whole, before anything runs; an error under --strict-data."""
     window = config.context_window or model.get("max_position_embeddings")
     tokens = [(item.sample.id, item.tokens or item.sample.columns.get("input_tokens")) for item in prepared]

@@ -2,15 +2,172 @@
 
 from __future__ import annotations
 
-from infini_eval.planning.activations_native import native_phases
-from infini_eval.planning.activations_transformers import (
-    eager_softmax_bytes,
-    expert_bytes,
-    transformers_phases,
-    transformers_steps,
-)
+from dataclasses import dataclass, replace
+from typing import Literal
+
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.step_shape import AttentionKernel, Phase, StepShape
+from infini_eval.planning.weights import bits_of, bytes_a_token, kv_heads_of_a_shard
+
+AttentionKernel = Literal["sdpa", "flash", "eager"]
+Phase = list[float]  # bytes of each tensor that is alive at the same moment
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """One step: `tokens` new ones in each of `rows` sequences that have `context` tokens when it ends."""
+
+    tokens: int
+    context: int
+    rows: int = 1
+    tp: int = 1
+    dtype: str = "bfloat16"
+    kv_dtype: str = "bfloat16"
+    memory_dtype: str = "float32"
+    kernel: AttentionKernel = "sdpa"
+
+    @property
+    def new_tokens(self) -> int:
+        """New tokens over all rows."""
+        return self.rows * min(self.tokens, self.context)
+
+    @property
+    def value_bytes(self) -> float:
+        """Bytes of one value in the model's dtype."""
+        return bits_of(self.dtype) / 8
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Values a token of one tp shard: D model, Q queries, K keys (as many values), I the widest MLP."""
+
+    d: float
+    q: float
+    k: float
+    inner: float
+
+
+def widths(architecture: Architecture, tp: int) -> Widths:
+    """D, and Q, K, I of one shard."""
+    width = architecture.head_dim
+    kv = kv_heads_of_a_shard(architecture.num_kv_heads, tp) * width
+    return Widths(architecture.hidden_size, architecture.num_heads * width / tp, kv, architecture.widest_mlp / tp)
+
+
+def native_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
+    """The phases of one layer in one prefill step."""
+    w = widths(architecture, step.tp)
+    token = step.new_tokens * step.value_bytes
+    # what Generation embedded, the layer's input, its norm, and the fused projection
+    held = [w.d, w.d, w.d, w.q + 2 * w.k]
+    middle = [*held, w.q, w.d]  # with the attended heads and what follows o_proj
+    mlp = [
+        [*middle, w.d, 2 * w.inner],  # norm, gate_up
+        [*middle, 2 * w.inner, w.inner, w.inner],  # gate_up, silu, their product
+        [*middle, 2 * w.inner, w.inner, w.d, w.d],  # gate_up, product, down_proj and the sum
+    ]
+    rotated = [*held, w.q + w.k, w.q]  # rotated queries and keys, local attention's result
+    attention = [value * token for value in rotated] + _beside_local(architecture, step)
+    return [attention, *([value * token for value in phase] for phase in mlp)]
+
+
+def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
+    """With a memory: the mixed result, features, the write's target, a read. A plain Llama: its mask."""
+    w = widths(architecture, step.tp)
+    if architecture.keeps_memory:
+        value = step.new_tokens * bits_of(step.memory_dtype) / 8
+        segments = max(1, step.tokens // (architecture.layers[0].window or step.tokens))
+        return [each * value for each in (w.q, w.q + w.k, w.k, (w.q + w.k) / segments)]
+    if architecture.layers[0].attention == "infini":
+        return [w.q * step.new_tokens * step.value_bytes]  # weighed by the gate; no memory is read
+    if step.new_tokens == 0 or step.tokens >= step.context:
+        return []
+    seen = step.new_tokens * step.context / step.rows  # one mask for all rows: bool, and as numbers in the kernel
+    return [seen, seen * step.value_bytes]
+
+
+def transformers_steps(step: StepShape) -> list[StepShape]:
+    """The last whole step of a prefill, and the shorter one that may follow it."""
+    whole = step.context // step.tokens * step.tokens
+    rest = step.context - whole
+    steps = [replace(step, context=whole)] if whole else []
+    return steps + ([replace(step, tokens=rest)] if rest else [])
+
+
+def transformers_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
+    """Growing the cache, attention, MLP, experts; the embedded tokens, the mask and windows' last steps stay."""
+    w = widths(architecture, step.tp)
+    token = step.new_tokens * step.value_bytes
+    stays = [w.d * token, *_mask(step), *_in_flight(architecture, step)]
+    phases = [
+        [value * token for value in (w.d, w.d, w.q, w.q, w.k, w.k, w.k)] + [_growth(architecture, step)],
+        [value * token for value in (w.d, w.d, w.q, w.q)] + _kernel(architecture, step),
+        [value * token for value in (w.d, w.d, w.inner, w.inner, w.inner)],
+    ]
+    if architecture.num_experts:
+        phases.append([w.d * token, *_experts(architecture, step)])
+    return [stays + phase for phase in phases]
+
+
+def expert_bytes(architecture: Architecture, step: StepShape) -> int:
+    """Routed experts: every token through all of them ("repeated"), or through its own ("grouped")."""
+    return round(sum(_experts(architecture, step)))
+
+
+def _experts(architecture: Architecture, step: StepShape) -> Phase:
+    copies = architecture.num_experts if architecture.moe == "repeated" else architecture.experts_per_token
+    each = step.new_tokens * step.value_bytes * copies
+    d, inner = architecture.hidden_size, architecture.expert_width / step.tp
+    # the repeated input, its scaled copy and the output; gate and up fused (2 I), activated (I), their product (I)
+    return [each * value for value in (d, d, d, 2 * inner, inner, inner)]
+
+
+def eager_softmax_bytes(heads: int, queries: int, keys: int, rows: int = 1) -> int:
+    """The fp32 matrix that eager attention makes in one layer: heads x queries x keys."""
+    return rows * heads * queries * keys * 4
+
+
+def _has_mask(step: StepShape) -> bool:
+    """A first step is plainly causal; later ones see more keys than they have queries."""
+    return step.kernel != "flash" and (step.kernel == "eager" or step.tokens < step.context)
+
+
+def _mask(step: StepShape) -> Phase:
+    """bool, shared by rows and layers."""
+    return [float(step.tokens * step.context)] if _has_mask(step) else []
+
+
+def _kernel(architecture: Architecture, step: StepShape) -> Phase:
+    """What attention over the context makes: scores (eager), or the mask as numbers and repeated keys and values (sdpa)."""
+    if not _has_mask(step):
+        return []
+    b, n, context = step.value_bytes, step.new_tokens, step.context
+    heads = architecture.num_heads / step.tp
+    if step.kernel == "eager":
+        return [heads * n * context * 4, heads * n * context * b]
+    blocks = [n * context * b]
+    if heads > kv_heads_of_a_shard(architecture.num_kv_heads, step.tp):
+        blocks += 2 * [step.rows * context * heads * architecture.head_dim * b]
+    return blocks
+
+
+def _growth(architecture: Architecture, step: StepShape) -> float:
+    """A growing layer of a DynamicCache holds its old and its new keys at once."""
+    if step.kernel == "flash":  # stands for paged caches too, which do not copy
+        return 0.0
+    unbounded = [layer for layer in set(architecture.layers) if not layer.window]
+    token = max((bytes_a_token(architecture, x, step.kv_dtype, step.tp) for x in unbounded), default=0)
+    return token / 2 * step.context * step.rows
+
+
+def _in_flight(architecture: Architecture, step: StepShape) -> Phase:
+    """A DynamicCache's window keeps the last step's tokens beside its own, since it is a view of both."""
+    blocks = []
+    for layer in architecture.layers:
+        if layer.window and step.context > layer.window:
+            token = bytes_a_token(architecture, layer, step.kv_dtype, step.tp) * step.rows
+            blocks += 2 * [min(step.tokens, step.context - layer.window) * token / 2]  # keys, values
+    return blocks
+
 
 __all__ = [
     "AttentionKernel",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from infini_eval.backends._footprint import Footprint
+from infini_eval.api.backend import Footprint
 from infini_eval.config import ModelConfig
 from infini_eval.errors import ConfigError
-from infini_eval.planning.architecture import Architecture
+from infini_eval.planning.architecture import Architecture, from_model_config
 from infini_eval.planning.devices import Device
 from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
-from infini_eval.planning.native_shape import from_model_config
 from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.text import gigabytes, parts_in_words
 

@@ -6,9 +6,77 @@ from collections.abc import Mapping
 from typing import Any
 
 from infini_eval.errors import ConfigError
-from infini_eval.planning.architecture import Architecture, Layer
-from infini_eval.planning.attention_kinds import attention_kinds
-from infini_eval.planning.vision import vision_parameters
+from infini_eval.planning.architecture import Architecture, Attention, Layer
+
+Kind = tuple[Attention, int | None]
+WINDOW_BY_FLAG = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")  # sliding_window counts only with use_sliding_window
+NAMES: dict[str, Attention] = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
+
+
+def attention_kinds(text: Mapping[str, Any], layers: int) -> list[Kind]:
+    """Kind and window of each layer, from `layer_types` where present, else from the older keys of each family."""
+    family = str(text.get("model_type") or "")
+    if text.get("kv_lora_rank"):
+        return [("mla", None)] * layers
+    window, chunk = text.get("sliding_window"), text.get("attention_chunk_size")
+    named = text.get("layer_types")
+    if named and len(named) == layers:
+        windows = {"full": None, "sliding": window, "chunked": chunk}
+        kinds = [NAMES.get(kind, "full") for kind in named]
+        return [(kind, windows[kind]) if windows[kind] else ("full", None) for kind in kinds]
+    if family.startswith("llama4") and chunk:
+        return [("chunked", chunk) if rotary else ("full", None) for rotary in _rotary_layers(text, layers)]
+    if not window or (family in WINDOW_BY_FLAG and not text.get("use_sliding_window")):
+        return [("full", None)] * layers
+    period = _full_every(text, family)
+    first_sliding = int(text.get("max_window_layers") or 0) if family in WINDOW_BY_FLAG else 0
+    return [
+        ("sliding", window) if index >= first_sliding and (period is None or (index + 1) % period) else ("full", None)
+        for index in range(layers)
+    ]
+
+
+def _rotary_layers(text: Mapping[str, Any], layers: int) -> list[bool]:
+    """Llama 4: layers with rotary embeddings attend in chunks; the others (every 4th) see everything."""
+    given = text.get("no_rope_layers")
+    if given:
+        return [bool(rotary) for rotary in given]
+    step = int(text.get("no_rope_layer_interval") or 4)
+    return [(index + 1) % step != 0 for index in range(layers)]
+
+
+def _full_every(text: Mapping[str, Any], family: str) -> int | None:
+    """Every how many layers one sees everything; None where all of them slide."""
+    pattern = text.get("sliding_window_pattern")
+    if pattern:
+        return int(pattern)
+    return 2 if family == "gemma2" else 6 if family.startswith("gemma3") else None
+
+
+def vision_parameters(document: Mapping[str, Any]) -> int:
+    """Parameters of Llama 4's vision tower and projector; other towers are counted as plain encoders; 0 without one."""
+    vision = document.get("vision_config")
+    if not isinstance(vision, Mapping) or not vision.get("hidden_size"):
+        return 0
+    width, inner = int(vision["hidden_size"]), int(vision.get("intermediate_size") or 4 * int(vision["hidden_size"]))
+    patch, image = int(vision.get("patch_size") or 14), int(vision.get("image_size") or 336)
+    attention = 4 * (width * width + width)
+    mlp = 2 * width * inner + inner + width
+    encoder = int(vision.get("num_hidden_layers") or 0) * (attention + mlp + 4 * width)
+    patches = (image // patch) ** 2
+    embeddings = 3 * patch * patch * width + (patches + 1) * width + width
+    return encoder + embeddings + 4 * width + _adapter(document, vision)
+
+
+def _adapter(document: Mapping[str, Any], vision: Mapping[str, Any]) -> int:
+    """Llama 4's pixel-shuffle MLP and its projection into the text model."""
+    if not vision.get("projector_input_dim"):
+        return 0
+    entry, result = int(vision["projector_input_dim"]), int(vision["projector_output_dim"])
+    text = document.get("text_config") or {}
+    shuffled = int(vision["hidden_size"] / float(vision.get("pixel_shuffle_ratio") or 0.5) ** 2)
+    return shuffled * entry + entry * result + int(vision.get("vision_output_dim") or result) * int(text["hidden_size"])
+
 
 NESTED = ("text_config", "llm_config", "language_config")
 REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")

@@ -53,7 +53,7 @@ def _from_file(path: Path) -> Architecture:
 
 def _from_yaml(path: Path, name: str) -> Architecture:
     from infini_eval.checkpoint.config_yaml import read_config_file
-    from infini_eval.planning.native_shape import from_model_config
+    from infini_eval.planning.architecture import from_model_config
 
     config, _ = read_config_file(path)
     return from_model_config(config, name)

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from infini_eval.distributed.topology import MeshShape, fitting
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.cache import state_bytes
 from infini_eval.planning.devices import Device
 from infini_eval.planning.memory import Settings, chunk_of, plan_stages
 from infini_eval.planning.plan import COUNTS, longest_context, model_shape
-from infini_eval.planning.weights import total_weight_bytes
+from infini_eval.planning.weights import state_bytes, total_weight_bytes
 
 MOST_CHANGES = 3
 SMALLEST_CHUNK = 256

@@ -6,12 +6,110 @@ from dataclasses import dataclass
 
 from infini_eval.config import Topology
 from infini_eval.distributed.topology import MeshShape, ModelShape, fitting, resolve_topology
-from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.cache import StateBytes, state_bytes
+from infini_eval.planning.architecture import Architecture, Layer
 from infini_eval.planning.devices import Device
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
-from infini_eval.planning.speed import Speed, Workload, estimate_speed
-from infini_eval.planning.weights import total_weight_bytes
+from infini_eval.planning.weights import StateBytes, state_bytes, total_weight_bytes
+
+
+@dataclass(frozen=True)
+class Flops:
+    """FLOPs by part; a multiplication and its addition are two."""
+
+    projections: float
+    attention: float
+    memory: float
+    head: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.projections + self.attention + self.memory + self.head
+
+
+def flops_a_token(architecture: Architecture, context: int) -> Flops:
+    """Mean over the tokens of a prompt of `context` tokens, without the head."""
+    attention = sum(_attention(architecture, layer, context) for layer in architecture.layers)
+    memory = sum(_memory(architecture, layer) for layer in architecture.layers)
+    return Flops(2.0 * architecture.active_parameters, attention, memory)
+
+
+def prefill_flops(architecture: Architecture, context: int) -> Flops:
+    """A whole prompt; the head computes its last position only."""
+    one = flops_a_token(architecture, context)
+    head = 2.0 * architecture.vocab_size * architecture.hidden_size
+    return Flops(one.projections * context, one.attention * context, one.memory * context, head)
+
+
+def keys_seen(layer: Layer, context: int) -> float:
+    """Keys that a query sees on average over a prompt of `context` tokens."""
+    window = min(layer.window or context, context)
+    if layer.attention == "sliding":  # the first `window` queries see half a window, all others a whole one
+        return window * (context - window / 2) / context
+    return window / 2
+
+
+def _attention(architecture: Architecture, layer: Layer, context: int) -> float:
+    return 4.0 * keys_seen(layer, context) * architecture.num_heads * architecture.head_dim
+
+
+def _memory(architecture: Architecture, layer: Layer) -> float:
+    """Each query and each key reads the memory, each key and value is written: d x (d + 1) values a head."""
+    if layer.attention != "infini" or not architecture.keeps_memory:
+        return 0.0
+    matrix = 2.0 * architecture.head_dim * (architecture.head_dim + 1)
+    return matrix * (architecture.num_heads + 2 * architecture.num_kv_heads)
+
+
+BANDWIDTH_UTILISATION = 0.6  # of the memory's bandwidth while decoding: an estimate
+DEFAULT_UTILISATION = 0.4  # of the dense bf16 peak during prefill: an estimate, --utilisation states another
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one sample on one replica: seconds of its prefill, of each new token, of all; and GPU-hours of the run."""
+
+    prefill_flops: float
+    prefill_seconds: float
+    decode_seconds_per_token: float
+    seconds_per_sample: float
+    gpu_hours: float
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked: `samples` samples with `new_tokens` new tokens each, at a `utilisation` of the peak."""
+
+    samples: int = 1
+    new_tokens: int = 15
+    utilisation: float = DEFAULT_UTILISATION
+
+
+def estimate_speed(
+    architecture: Architecture,
+    context: int,
+    device: Device,
+    mesh: MeshShape,
+    work: Workload,
+    *,
+    weights: tuple[str, str],
+    state_bytes: int,
+) -> Speed | None:
+    """Time of the work; None where the device's peak is not known. `weights` is (dtype, quantization).
+
+    tp and pp share a prefill (pp over chunks of the sequence); a new token passes the stages one after the other, so
+    only tp shares it. Replicas (dp) share the samples, which leaves the GPU-hours as they are.
+    """
+    if device.flops is None or device.bandwidth is None:
+        return None
+    flops = prefill_flops(architecture, context).total
+    prefill = flops / (device.flops * work.utilisation * mesh.tp * mesh.pp)
+    active = architecture.active_parameters + architecture.vocab_size * architecture.hidden_size
+    read = total_weight_bytes(architecture, *weights) * active / architecture.total_parameters + state_bytes
+    token = read / (device.bandwidth * BANDWIDTH_UTILISATION * mesh.tp)
+    sample = prefill + token * work.new_tokens
+    hours = sample * work.samples * mesh.tp * mesh.pp / 3600
+    return Speed(flops, prefill, token, sample, hours)
+
 
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 UNLIMITED = 1 << 34  # tokens; what fits there fits at any length that anybody has

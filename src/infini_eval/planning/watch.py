@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
+from infini_eval.api.backend import Footprint
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.device_memory import peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.launch import World
@@ -21,14 +21,15 @@ class MemoryWatch:
 
     Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
 
-    batches: (rows, tokens of the longest row with its answer) of each batch to come. A backend without `footprint()`,
-    or whose footprint is None, computes elsewhere: nothing is planned and nothing measured. A model that the planner
+    batches: (rows, tokens of the longest row with its answer) of each batch to come. Without a footprint
+    the model computes elsewhere: nothing is planned and nothing measured. A model that the planner
     does not know is measured only.
     """
 
-    def __init__(self, config: EvalConfig, backend: Any, world: World, batches: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, config: EvalConfig, footprint: Footprint | None, world: World, batches: Sequence[tuple[int, int]]
+    ) -> None:
         self._config, self._world = config, world
-        footprint = backend.footprint() if hasattr(backend, "footprint") else None
         self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
         self._watches = footprint is not None and world.is_main
         self._before = used_bytes(world.device)

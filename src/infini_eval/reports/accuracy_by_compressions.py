@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports.plot_style import COLOURS, GREY, new_figure, percent_axis, save, styled
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ HEADER = ("from", "to", "accuracy", "num_samples", "correct", "ci_low", "ci_high
 _MAX_LEVEL = 8  # more labels than this would touch each other
 
 
+@report("accuracy_by_compressions", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write plots/accuracy_by_compressions.png and .csv; nothing where the records do not say compressions."""
     figure = draw(run.summary)

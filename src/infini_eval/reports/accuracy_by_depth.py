@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports.heatmap import HEADER, rows
 from infini_eval.reports.plot_style import new_figure, percent_axis, ramp, save, short_tokens, styled
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _MAX_BANDS = 4
 
 
+@report("accuracy_by_depth", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write plots/accuracy_by_depth.png and .csv; returns what was written."""
     return save(folder, "accuracy_by_depth", draw(run.summary), HEADER, rows(run.summary))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports.plot_style import COLOURS, GREY, new_figure, percent_axis, save, short_tokens, styled
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HEADER = ("context_length", "average_accuracy", "ci_low", "ci_high", "num_samples")
 
 
+@report("accuracy_by_length", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write plots/accuracy_by_length.png and .csv; nothing for a single length."""
     figure = draw(run.summary)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.errors import DataError
 from infini_eval.reports import ascii_bars, summary
 from infini_eval.reports.model_facts import one_line
@@ -15,9 +15,6 @@ from infini_eval.reports.statistics.scored import Scored, scored_samples
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.reader import RunRecords, read_run
 
-PAGE_REPORTS = (
-    "html", "heatmap", "accuracy_by_depth", "accuracy_by_length", "accuracy_by_compressions", "gate_heatmap",
-)  # fmt: skip
 KEPT_EXCERPTS = 200  # of right answers in each file; those of wrong ones are all kept
 
 
@@ -34,12 +31,12 @@ class AnalysedRun:
     def write(self, folder: Path | None = None) -> list[Path]:
         """Write summary.json and report.txt, each whole or not at all; into the run's own folder by default."""
         folder = self.folder if folder is None else folder
-        return [*summary.write(self, folder), *ascii_bars.write(self, folder)]
+        return [path for report in registry.reports("always") for path in report(self, folder)]
 
     def write_page(self, folder: Path | None = None) -> list[Path]:
         """Write report.html, and plots/*.png with a CSV beside each; takes some seconds."""
         folder = self.folder if folder is None else folder
-        return [path for name in PAGE_REPORTS for path in registry.load("reports", name)(self, folder)]
+        return [path for report in registry.reports("page") for path in report(self, folder)]
 
 
 def analyze_run(folder: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> AnalysedRun:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports import sentences
 from infini_eval.reports.model_facts import UNKNOWN, memory_words
 from infini_eval.reports.terminal import plain_text
@@ -22,6 +23,7 @@ _MEMORY = {"off": "memory off", "ablate": "memory ablated"}
 _TASKS = {"passkey": "PASSKEY RETRIEVAL", "needle": "NEEDLE RETRIEVAL", "niah": "NEEDLE RETRIEVAL"}
 
 
+@report("text", when="always")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write report.txt into `folder`; returns what was written."""
     write_atomically(folder / NAME, (run.text + "\n").encode("utf-8", "replace"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infini_eval.api.report import report
 from infini_eval.reports.plot_style import GREY, INK, MAP, new_figure, save, styled
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _MAX_NUMBERED = 24
 
 
+@report("gate_heatmap", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write plots/gates.png and .csv from the gates that the run's manifest records; nothing without them."""
     values = recorded_gates(run.summary["run"]["model"])

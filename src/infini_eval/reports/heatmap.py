@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports.plot_style import GREY, INK, LIGHT, MAP, new_figure, save, short_tokens, styled
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ HEADER = ("context_length", "depth_percent", "accuracy", "num_samples", "correct
 _MAX_NUMBERED = 24  # more depths than this leave no room for the numbers
 
 
+@report("heatmap", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write plots/heatmap.png and plots/heatmap.csv; returns what was written."""
     figure = draw(run.summary)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports import (
     accuracy_by_compressions,
     accuracy_by_depth,
@@ -46,6 +47,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _TONE = {"EXCELLENT": "good", "VERY_GOOD": "good", "GOOD": "good", "FAIR": "fair", "POOR": "poor"}
 
 
+@report("html", when="page")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write report.html into `folder`; returns what was written."""
     write_atomically(folder / NAME, page(run).encode("utf-8", "replace"))

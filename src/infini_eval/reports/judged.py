@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import judged_text
 from infini_eval.reports.analyze import AnalysedRun, analyze_run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.errors import DataError
 from infini_eval.reports.model_facts import model_facts
 from infini_eval.reports.scoring import with_scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from infini_eval import registry
+from infini_eval.api import registry
 from infini_eval.errors import DataError
 from infini_eval.records import Sample
 from infini_eval.results.columns import from_floats

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.api.report import report
 from infini_eval.reports.block import block
 from infini_eval.reports.insights import effective_json
 from infini_eval.reports.model_facts import ModelFacts, model_facts, one_line
@@ -26,6 +27,7 @@ NAME = "summary.json"
 _WORST_FIRST = ("POOR", "FAIR", "GOOD", "VERY_GOOD", "EXCELLENT")
 
 
+@report("summary", when="always")
 def write(run: AnalysedRun, folder: Path) -> list[Path]:
     """Write summary.json into `folder`; returns what was written."""
     write_atomically(folder / NAME, to_text(run.summary).encode())

@@ -6,8 +6,8 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from infini_eval.datasets.needle_position import Span
-from infini_eval.datasets.validate import Finding, duplicates, findings
+from infini_eval.api.task import DataFinding, Span
+from infini_eval.datasets.validate import duplicates, findings
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 
@@ -30,7 +30,7 @@ def locate(sample: Sample) -> Span | None:
     return (start, start + len(wanted)) if wanted and start >= 0 else None
 
 
-def validate(samples: Sequence[Sample]) -> list[Finding]:
+def validate(samples: Sequence[Sample]) -> list[DataFinding]:
     """Needles that are missing or stand in the prompt more than once, and ids that repeat."""
     ids: dict[str, list[str]] = defaultdict(list)
     for sample in samples:

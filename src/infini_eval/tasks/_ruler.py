@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 
-from infini_eval.datasets.compose import Insert, Recipe
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
 from infini_eval.datasets.words import NUMBER_DIGITS, Kind, needle_sentence, random_uuid, word_pair
 from infini_eval.tasks._needles import locate, validate
-from infini_eval.tasks._task import Task
 
 DEPTHS = 40  # evenly spaced points 0..100 that needles are put at
 ESSAYS_NOTE = (
@@ -18,7 +16,7 @@ ESSAYS_NOTE = (
 NEEDLES_NOTE = "the haystack's sentences are parted by spaces, where RULER has a line each"
 
 
-def fresh(kind: Kind, draw: Draw, used: set[str]) -> str:
+def fresh(kind: Kind, draw: RowInputs, used: set[str]) -> str:
     """A key or value of a kind that is not in `used` (it is added there)."""
     if kind == "numbers":
         return draw.fresh_number(NUMBER_DIGITS, used)
@@ -37,7 +35,7 @@ def drawn_depths(rng: random.Random, number: int) -> list[float]:
 
 
 def niah_question(
-    draw: Draw,
+    draw: RowInputs,
     *,
     keys: int = 1,
     values: int = 1,
@@ -62,7 +60,7 @@ def niah_question(
     return Question(recipe, ", ".join(outputs), outputs, asked=place)
 
 
-def _placed(draw: Draw, needles: list[tuple[str, str]], kind: Kind, single: bool) -> tuple[Insert, ...]:
+def _placed(draw: RowInputs, needles: list[tuple[str, str]], kind: Kind, single: bool) -> tuple[Insert, ...]:
     first = [draw.depth] if single else drawn_depths(draw.rng, 1)
     depths = first + drawn_depths(draw.rng, len(needles) - 1)
     inserts = []
@@ -98,7 +96,7 @@ def ruler_task(name: str, generator: Generator, max_new_tokens: int, scorer: str
 def niah_task(name: str, haystack: str, **shape: object) -> Task:
     """One of RULER's niah variants."""
 
-    def question(draw: Draw) -> Question:
+    def question(draw: RowInputs) -> Question:
         return niah_question(draw, **shape)  # type: ignore[arg-type]
 
     notes = (ESSAYS_NOTE,) if haystack == "english" else (NEEDLES_NOTE,) if "needles" in haystack else ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.api.task import PromptTokenizer
 from infini_eval.errors import DataError
 
 
 def longest_that_fits(
-    make: Callable[[int], str], target: int, tokenizer: Tokenizer, smallest: int, largest: int | None = None
+    make: Callable[[int], str], target: int, tokenizer: PromptTokenizer, smallest: int, largest: int | None = None
 ) -> str:
     """The text of the greatest size (up to `largest`) whose tokens are at most `target`; text grows with size."""
     if tokenizer.count(make(smallest)) > target:

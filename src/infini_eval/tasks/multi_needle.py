@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from infini_eval.datasets.compose import Insert, Recipe
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
 from infini_eval.errors import ConfigError
 from infini_eval.tasks._needles import locate, spread, validate
-from infini_eval.tasks._task import Task
 
 NAMES = ("red", "blue", "green", "silver", "golden", "black", "white", "purple", "orange", "bronze")
 OPTIONS = {"needles": "3", "digits": "6"}
@@ -15,13 +13,13 @@ INTRO = (
 )
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """Needles "The code of the red box is 123456."; the first at the asked depth, the others spread evenly."""
-    number = draw.whole("needles")
+    number = draw.int_option("needles")
     if number > len(NAMES):
         raise ConfigError(f"--option needles={draw.options['needles']} is not known", valid=f"needles=1..{len(NAMES)}")
     used: set[str] = set()
-    codes = [draw.fresh_number(draw.whole("digits"), used) for _ in range(number)]
+    codes = [draw.fresh_number(draw.int_option("digits"), used) for _ in range(number)]
     inserts = []
     for name, code, depth in zip(NAMES, codes, spread(number, draw.depth), strict=False):
         text = f"The code of the {name} box is {code}."

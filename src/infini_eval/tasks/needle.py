@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from infini_eval.datasets.compose import Insert, Recipe
+from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
 from infini_eval.datasets.passkey_text import INTRO_SIMPLE
-from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.tasks._needles import locate, own_words, validate
-from infini_eval.tasks._task import Task
 
 OPTIONS = {
     "needle": "The best thing to do in San Francisco is to eat a sandwich and sit in Dolores Park on a sunny day.",
@@ -15,7 +13,7 @@ OPTIONS = {
 }
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """Intro, the haystack with one needle, the question."""
     needle, asked, expected = own_words(draw.options, OPTIONS)
     insert = Insert(f" {needle}", draw.depth, (1, 1 + len(needle)), after="sentence")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from infini_eval.datasets.compose import Insert, Recipe
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
 from infini_eval.errors import ConfigError
 from infini_eval.tasks._needles import locate, own_words, validate
-from infini_eval.tasks._task import Task
 
 START, END = "--- NEEDLE START ---", "--- NEEDLE END ---"
 OPTIONS = {
@@ -18,7 +16,7 @@ OPTIONS = {
 }
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """A document with one needle, then the question; {key} in needle and answer is the row's own number.
 
     Options: needle, question, expected, markers=yes|no (the needle between two marker lines), wrap=document|none.

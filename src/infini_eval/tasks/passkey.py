@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infini_eval.datasets.compose import Insert, Recipe
+from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
 from infini_eval.datasets.needle_position import find_passkey
 from infini_eval.datasets.passkey_text import (
     INTRO_1K,
@@ -14,11 +14,9 @@ from infini_eval.datasets.passkey_text import (
     QUESTION,
     SHOT_KINDS,
 )
-from infini_eval.datasets.question import Draw, Generator, Question
 from infini_eval.datasets.shots import shots_text
 from infini_eval.datasets.validate import validate
 from infini_eval.records import Sample
-from infini_eval.tasks._task import Task
 
 __all__ = ["INTRO_1K", "INTRO_16K", "NEEDLE", "NEEDLE_SENTENCES", "PASSAGE", "QUESTION", "SHOT_KINDS", "TASK"]
 
@@ -28,7 +26,7 @@ def locate(sample: Sample) -> tuple[int, int] | None:
     return find_passkey(sample.prompt, sample.answer)
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """The 1K set's wording: "{intro} {shots}\\n Passage: {haystack with needle}. {question}"."""
     needle = NEEDLE.format(key=draw.key).rstrip(" ")
     start = needle.index(NEEDLE_OPENING)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Question, RowInputs
 from infini_eval.datasets.words import all_words
 from infini_eval.errors import ConfigError
 from infini_eval.tasks._ruler import ruler_task
@@ -39,10 +39,10 @@ LONG_SHAPE = Shape(30, 3, 40, 10, 3)
 SHORT_SHAPE = Shape(6, 1, 20, 3, 1)
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """As many other words as fit; the list is never padded, so prompts are a little below their length."""
     shape = SHORT_SHAPE if draw.context_length < SHORT else LONG_SHAPE
-    common = draw.whole("common")
+    common = draw.int_option("common")
     times, others = _times(draw, "common_times", shape.common_times), _times(draw, "others_times", shape.others_times)
     words = list(all_words())
     example = _example(draw, words, common, shape)
@@ -65,7 +65,7 @@ def _listed(common: Sequence[str], times: int, others: Sequence[str], others_tim
     return f"{INTRO}{context}{QUESTION.format(common=len(common))}"
 
 
-def _example(draw: Draw, words: list[str], common: int, shape: Shape) -> str:
+def _example(draw: RowInputs, words: list[str], common: int, shape: Shape) -> str:
     """RULER's worked example, drawn anew for each prompt: a short list with its answer."""
     if draw.options["example"] not in ("yes", "no"):
         raise ConfigError(f"--option example={draw.options['example']} is not known", valid="example=yes or example=no")
@@ -79,8 +79,8 @@ def _example(draw: Draw, words: list[str], common: int, shape: Shape) -> str:
     return f"{listed} {answer}\n"
 
 
-def _times(draw: Draw, name: str, usual: int) -> int:
-    return usual if draw.options[name] == "auto" else draw.whole(name)
+def _times(draw: RowInputs, name: str, usual: int) -> int:
+    return usual if draw.options[name] == "auto" else draw.int_option(name)
 
 
 def _more(words: list[str], number: int) -> list[str]:

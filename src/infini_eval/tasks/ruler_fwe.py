@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Question, RowInputs
 from infini_eval.errors import ConfigError
 from infini_eval.tasks._ruler import ruler_task
 from infini_eval.tasks._ruler_lists import longest_that_fits
@@ -26,7 +26,7 @@ QUESTION = (
 )
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """The word of rank r stands there n * r**-alpha / zeta(alpha) times, rounded down; n as large as fits."""
     from scipy.special import zeta
 

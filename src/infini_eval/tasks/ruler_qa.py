@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Question, RowInputs
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.tasks._ruler import ruler_task
 from infini_eval.tasks._ruler_lists import longest_that_fits
@@ -46,7 +46,7 @@ def read_items(file: str) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """The answering document among others of the file, as many as fit; its place is the row's depth."""
     if not draw.options["file"]:
         raise ConfigError("ruler_qa needs questions of yours", next_step="pass --option file=QUESTIONS.jsonl")

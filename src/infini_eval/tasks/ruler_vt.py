@@ -8,10 +8,8 @@ import re
 from functools import lru_cache
 from string import ascii_uppercase
 
-from infini_eval.datasets.compose import Insert, Recipe
-from infini_eval.datasets.question import Draw, Generator, Question
+from infini_eval.api.task import Generator, Insert, PromptTokenizer, Question, Recipe, RowInputs
 from infini_eval.datasets.sources import FILLER
-from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError
 from infini_eval.tasks._ruler import drawn_depths, ruler_task
 
@@ -27,9 +25,9 @@ QUESTION = (
 )
 
 
-def question(draw: Draw) -> Question:
+def question(draw: RowInputs) -> Question:
     """Chains "VAR AAAAA = 12345", "VAR BBBBB = VAR AAAAA", ...; the first chain's value is asked for."""
-    chains, hops = draw.whole("chains"), draw.whole("hops")
+    chains, hops = draw.int_option("chains"), draw.int_option("hops")
     example = _example(draw, chains, hops)
     used = set(re.findall(r"\d+", example))
     names = _names(draw.rng, chains * (hops + 1), NAME_LETTERS)
@@ -51,7 +49,7 @@ def _chain(names: list[str], value: str) -> list[str]:
     return [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a}" for a, b in itertools.pairwise(names))]
 
 
-def _example(draw: Draw, chains: int, hops: int) -> str:
+def _example(draw: RowInputs, chains: int, hops: int) -> str:
     """RULER's worked example of at most 500 tokens, its answer included; the same one in every prompt of a kind."""
     if draw.options["example"] not in ("yes", "no"):
         raise ConfigError(f"--option example={draw.options['example']} is not known", valid="example=yes or example=no")
@@ -61,7 +59,7 @@ def _example(draw: Draw, chains: int, hops: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _longest_example(tokenizer: Tokenizer, chains: int, hops: int) -> str:
+def _longest_example(tokenizer: PromptTokenizer, chains: int, hops: int) -> str:
     text = _example_text(EXAMPLE_STEP, chains, hops)
     for lines in itertools.count(2 * EXAMPLE_STEP, EXAMPLE_STEP):
         longer = _example_text(lines, chains, hops)

@@ -6,8 +6,8 @@ import pytest
 
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
-from infini_eval.scorers import judge_verdict
-from infini_eval.scorers.judge import score
+from infini_eval.scorers.judge import judge as score
+from infini_eval.scorers.judge import judge_verdict
 from infini_eval.tasks.aa_lcr.protocols import NOTES, PROTOCOLS, judge, protocol_named
 
 V10, V11 = PROTOCOLS["v1.0"], PROTOCOLS["v1.1"]
@@ -114,4 +114,4 @@ def test_answers_wait_for_their_judge() -> None:
 @pytest.mark.parametrize(("reply", "value"), [("CORRECT", 1.0), ("INCORRECT", 0.0), ("perhaps", None)])
 def test_a_verdict_is_scored_by_its_samples_protocol(reply: str, value: float | None) -> None:
     sample = Sample("1", "p", "CORRECT", float("nan"), columns={"protocol": "v1.0"})
-    assert judge_verdict.score(reply, sample).value == value
+    assert judge_verdict(reply, sample).value == value

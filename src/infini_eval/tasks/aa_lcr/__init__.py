@@ -10,10 +10,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infini_eval.datasets.parquet import LoadedData
-from infini_eval.datasets.validate import Finding, duplicates, findings
+from infini_eval.api.task import DataFinding, LoadedData, Task
+from infini_eval.datasets.validate import duplicates, findings
 from infini_eval.records import Sample
-from infini_eval.tasks._task import Task
 from infini_eval.tasks.aa_lcr.data import OFFICIAL, OPTIONS, find_source, load_aa_lcr
 from infini_eval.tasks.aa_lcr.judge import TASK as JUDGE_TASK
 
@@ -32,7 +31,7 @@ def load(path: str, *, options: Mapping[str, str], **filters: Any) -> LoadedData
     return LoadedData(data.samples, data.fingerprint, data.source, notes, data.settings)
 
 
-def validate(samples: Sequence[Sample]) -> list[Finding]:
+def validate(samples: Sequence[Sample]) -> list[DataFinding]:
     """Question ids that repeat within one repeat."""
     return findings({"duplicate_id": duplicates(f"{sample.id} (repeat {sample.occurrence + 1})" for sample in samples)})
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini_eval.datasets.parquet import LoadedData
+from infini_eval.api.task import LoadedData
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, Fetch, WebTextError, fetch_text

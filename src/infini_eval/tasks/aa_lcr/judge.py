@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infini_eval.datasets.parquet import LoadedData
+from infini_eval.api.task import LoadedData, Task
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
-from infini_eval.tasks._task import Task
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
 from infini_eval.tasks.aa_lcr.data import NO_DEPTH
 from infini_eval.tasks.aa_lcr.protocols import OUR_NOTES, Protocol, protocol_named, protocol_of_data

@@ -1,0 +1,1 @@
+"""Hugging Face models: loading, prompts, generation, and the backend that puts them together."""

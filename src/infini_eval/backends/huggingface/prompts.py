@@ -1,0 +1,78 @@
+"""Prompts for Hugging Face models: the model's own tokenizer, its chat template, and the needle's place among the ids."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from infini_eval.api.backend import WorkItem
+from infini_eval.backends._packages import require
+from infini_eval.datasets.needle_position import excerpt, needle_position
+from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.errors import ConfigError, DataError
+from infini_eval.records import Sample
+
+
+class HfPrompts:
+    """Tokenises as transformers does; nothing is ever cut, whatever the tokenizer's `model_max_length` says.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+    """
+
+    def __init__(self, tokenizer: Any, *, chat_template: Literal["auto", "on", "off"]) -> None:
+        path = tokenizer.name_or_path
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise DataError(
+                f"the tokenizer of {path!r} is a slow one, which cannot say where the needle stands",
+                valid="a fast tokenizer, that is a tokenizer.json",
+            )
+        self._hf = tokenizer
+        settings = {"eos_token": self._hf.eos_token, "bos_token": self._hf.bos_token}
+        self.tokenizer = Tokenizer(self._hf.backend_tokenizer.to_str(), name=path, settings=settings)
+        has_template = self._hf.chat_template is not None
+        if chat_template == "on" and not has_template:
+            raise ConfigError(f"--chat-template on: the tokenizer of {path!r} has none", valid="auto, off")
+        self.chat = has_template and chat_template != "off"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """For the manifest: tokenizer and format of the prompts."""
+        return {"tokenizer": self.tokenizer.fingerprint, "chat_template": self._hf.chat_template if self.chat else None}
+
+    def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
+        """Ids [T] of the prompt as the model sees it, and where the needle stands among them."""
+        text, shift = self._rendered(sample.prompt)
+        ids, offsets = self.tokenizer.encode_with_offsets(text, add_special_tokens=not self.chat)
+        span = None if needle is None or shift is None else (needle[0] + shift, needle[1] + shift)
+        position = needle_position(span, offsets, len(ids), None, 0)
+        return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
+
+    def token_ids(self, sample: Sample) -> np.ndarray:
+        """The ids alone [T]."""
+        return self.tokenizer.encode(self._rendered(sample.prompt)[0], add_special_tokens=not self.chat)
+
+    def _rendered(self, prompt: str) -> tuple[str, int | None]:
+        """The text in the model's format, and how far the prompt moved (None where the template rewrites it)."""
+        if not self.chat:
+            return prompt, 0
+        messages = [{"role": "user", "content": prompt}]
+        text = self._hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        kept = prompt.strip()  # templates strip what they are given
+        place = text.find(kept)
+        return text, None if place < 0 else place - prompt.find(kept)
+
+
+def auto_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
+    """The tokenizer of a folder or hub id as transformers opens it; DataError where there is no usable one."""
+    transformers = require("transformers", extra="transformers", purpose="a Hugging Face tokenizer")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(
+            f"no usable tokenizer at {path!r}: {' '.join(str(error).split())[:400]}",
+            valid="a folder with tokenizer.json, or a hub id that is reachable or cached",
+            next_step="pass --tokenizer FOLDER",
+        ) from None
+    return tokenizer

@@ -1,0 +1,46 @@
+"""Loads a model and tokenises a data set without generating: what it costs, before anything is asked."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from infini_eval.api import registry
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import load_data
+from infini_eval.distributed.device_memory import peak_bytes, used_bytes
+from infini_eval.distributed.launch import launch
+from infini_eval.planning.check import as_json, check
+
+
+def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any] | None:
+    """Facts of the loading on rank 0 (None on the others): tokens, seconds of each part, planned and measured bytes.
+
+    Raises ConfigError where the plan says that it does not fit (unless `config.plan` is False), and what loading raises.
+    """
+    with launch(config.model.device, timeout_s) as world:
+        task = registry.load("tasks", config.task)
+        data = load_data(task, config.eval_dataset_path, context_length=config.context_length)
+        backend = registry.load("backends", config.backend)(config, world)
+        began = time.perf_counter()
+        prepared = [backend.prepare(sample, task.locate(sample)) for sample in data.samples]
+        tokenised = time.perf_counter()
+        batch_plan = backend.plan(prepared)
+        batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in batch_plan.batches]
+        footprint = backend.footprint(batch_plan)
+        plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
+        before = used_bytes(world.device)
+        backend.load(batch_plan)
+        loaded = time.perf_counter()
+        if not world.is_main:
+            return None
+        return {
+            "model": dict(backend.model_facts()),
+            "prompts": len(prepared),
+            "prompt_tokens": max(item.tokens for item in prepared),
+            "tokenise_seconds": tokenised - began,
+            "load_seconds": loaded - tokenised,
+            "planned": None if plan is None else as_json(plan),
+            "loaded_bytes": max(0, used_bytes(world.device) - before),
+            "peak_bytes": peak_bytes(world.device),
+        }

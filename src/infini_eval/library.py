@@ -1,0 +1,220 @@
+"""The toolkit from Python: evaluate a model, make data, analyse and compare runs, without a command line.
+
+import infini_eval
+
+result = infini_eval.evaluate("checkpoints/infini-demo", data="data/16k", num_samples=10)
+result.summary["verdict"], result.to_pandas()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infini_eval.api import registry
+from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
+from infini_eval.errors import ConfigError, DataError
+from infini_eval.reports.judged import analyze_any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from infini_eval.reports.analyze import AnalysedRun
+    from infini_eval.reports.judged import AnalysedQuestions
+
+_GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
+
+
+class EvalResult:
+    """A finished run: where it lies, its summary, its samples, and how it looks."""
+
+    def __init__(self, run: AnalysedRun | AnalysedQuestions) -> None:
+        self._run = run
+        self.folder = Path(run.folder)
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """summary.json of the run, whose keys docs/summary.schema.json describes."""
+        return self._run.summary
+
+    @property
+    def accuracy(self) -> float:
+        """The average accuracy in percent, over depths and lengths."""
+        return float(self.summary["summary_stats"]["average_accuracy"])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a sample, with every column that was recorded."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.folder / "samples.parquet").to_pandas()
+
+    def report(self) -> str:
+        """The report as text: accuracy by depth with intervals, verdicts, what went wrong."""
+        return self._run.text
+
+    def write_page(self, folder: str | Path | None = None) -> list[Path]:
+        """Write report.html and plots, into the run's folder by default; returns the files."""
+        return self._run.write_page(None if folder is None else Path(folder))
+
+    def __repr__(self) -> str:
+        return f"<EvalResult {self.folder}: {self._run.summary.get('total_samples')} samples>"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<pre>{html.escape(self.report())}</pre>"
+
+
+def evaluate(
+    model: Any,
+    *,
+    data: Any,
+    task: str = "passkey",
+    save_path: str | Path | None = None,
+    backend: str | None = None,
+    tokenizer: Any = None,
+    settings: Sequence[Any] = (),
+    **options: Any,
+) -> EvalResult:
+    """Evaluate a model on a task; the same call again continues an interrupted run.
+
+    Args:
+        model: the path of a nanotron checkpoint or of a Hugging Face model, a name that `backend` understands, a
+            `NativeModel`, a model of transformers (with `tokenizer`), or a function from a list of prompts to answers.
+        data: a path, a hub id, a `datasets.Dataset`, a pandas DataFrame, or rows as dictionaries.
+        task: what is asked; it decides which columns the data need (passkey: prompt, answer, depth_percent).
+        save_path: the run folder; a temporary one where None.
+        backend: who answers, where `model` is a name: nanotron, transformers, vllm, openai, gemini, fake, or another
+            package's.
+        tokenizer: a path or hub id; the tokenizer itself beside a model of transformers.
+        settings: settings objects of the backend (RequestSettings, LoadSettings, …).
+        options: fields of EvalConfig, ModelSettings, Topology and Sampling by name: num_samples, depths, memory, dtype,
+            tp, temperature, …; `task_options` as a dictionary.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    from infini_eval.evaluation.run import evaluate as run_evaluation
+
+    folder = Path(save_path) if save_path is not None else Path(tempfile.mkdtemp(prefix="infini_eval-"))
+    found = registry.task(task)
+    open_backend = None
+    if not isinstance(model, str | Path):
+        from infini_eval.backends._loaded import open_loaded
+
+        backend, name, open_backend = open_loaded(model, tokenizer)
+        options = _settings_of(model) | options
+        tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
+    else:
+        name = str(model)
+        backend = backend or backend_of(Path(name))
+    path, make_data = _data_on_disk(data, folder)
+    config = _config(
+        {
+            "model_path": name,
+            "save_path": str(folder),
+            "eval_dataset_path": path,
+            "task": found.name,
+            "backend": backend,
+            "scorer": found.scorers[0],
+            "max_new_tokens": found.max_new_tokens,
+            "tokenizer": None if tokenizer is None else str(tokenizer),
+            "backend_settings": tuple(settings),
+        },
+        options,
+    )
+    run_evaluation(config, make_data=make_data, open_backend=open_backend)
+    return analyze(folder)
+
+
+def analyze(run: str | Path) -> EvalResult:
+    """The result that lies in a run folder; nothing is written.
+
+    Raises:
+        RunFolderError, DataError: there is nothing to report on.
+    """
+    return EvalResult(analyze_any(run))
+
+
+def backend_of(path: Path) -> str:
+    """The backend that reads what lies in a folder: nanotron or transformers; ConfigError where neither does."""
+    if (path / "config.yaml").is_file() or (path / "latest.txt").is_file():
+        return "nanotron"
+    if (path / "config.json").is_file():
+        return "transformers"
+    raise ConfigError(
+        f"model {str(path)!r} is no folder of a nanotron checkpoint or of a Hugging Face model",
+        valid="a folder with config.yaml, latest.txt or config.json; for a hub id or a served model, backend='transformers'"
+        " (openai, gemini, vllm)",
+    )
+
+
+def _settings_of(model: Any) -> dict[str, Any]:
+    """The model settings that a NativeModel was loaded with; nothing for others."""
+    from infini_eval.engine.native_model import NativeModel
+
+    if not isinstance(model, NativeModel):
+        return {}
+    loaded = {field.name: getattr(model.settings, field.name) for field in fields(ModelSettings)}
+    return loaded | {"device": str(model.resolved.device)}
+
+
+def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:
+    """One EvalConfig from fields of it and of its parts; ConfigError for a name that none of them has."""
+    rest = dict(options)
+    parts = {}
+    for part, kind in _GROUPS:
+        names = [field.name for field in fields(kind) if field.name in rest and field.name != "seed"]
+        parts[part] = kind(**{name: rest.pop(name) for name in names})
+    own = {field.name for field in fields(EvalConfig)} - {part for part, _ in _GROUPS}
+    unknown = [name for name in rest if name not in own]
+    if unknown:
+        valid = sorted(own | {field.name for _, kind in _GROUPS for field in fields(kind)})
+        raise ConfigError(f"evaluate() has no option {unknown[0]!r}", valid=", ".join(valid))
+    if isinstance(rest.get("task_options"), Mapping):
+        rest["task_options"] = tuple((name, str(value)) for name, value in rest["task_options"].items())
+    if rest.get("depths") is not None:
+        rest["depths"] = tuple(float(depth) for depth in rest["depths"])
+    return EvalConfig(**(known | rest | parts))
+
+
+def _data_on_disk(data: Any, folder: Path) -> tuple[str, Callable[[], None] | None]:
+    """A path of the data, and what writes them there first where they are no path: the run folder then holds its data."""
+    if isinstance(data, str | Path):
+        return str(data), None
+    table = _table_of(data)
+    digest = hashlib.sha256(repr(table.to_pydict()).encode()).hexdigest()[:12]
+    file = folder.parent / f"{folder.name}-data" / f"{digest}.parquet"
+
+    def write() -> None:
+        import pyarrow.parquet as pq
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            pq.write_table(table, file)
+
+    return str(file), write
+
+
+def _table_of(data: Any) -> Any:
+    """Rows, a DataFrame or a datasets.Dataset as a pyarrow table."""
+    import pyarrow as pa
+
+    if hasattr(data, "to_arrow"):  # polars
+        return data.to_arrow()
+    if type(data).__module__.partition(".")[0] == "datasets":
+        return data.with_format("arrow")[:]
+    if type(data).__module__.partition(".")[0] == "pandas":
+        return pa.Table.from_pandas(data, preserve_index=False)
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        return pa.Table.from_pylist([dict(row) for row in data])
+    raise DataError(
+        f"data is a {type(data).__name__}" + (" without rows" if isinstance(data, Sequence) and not data else ""),
+        valid="a path, a hub id, a datasets.Dataset, a pandas DataFrame, or a list of dictionaries",
+    )

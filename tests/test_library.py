@@ -1,0 +1,108 @@
+"""The toolkit from Python: every kind of model and of data gives the answers of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import infini_eval
+from infini_eval.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO, LLAMA = ROOT / "checkpoints/infini-demo", ROOT / "checkpoints/llama-demo"
+DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
+FEW = {"depths": (0, 100), "num_samples": 2, "device": "cpu"}
+
+
+def texts(result: infini_eval.EvalResult) -> dict[str, str]:
+    frame = result.to_pandas()
+    return dict(zip(frame["sample_key"], frame["generation_text"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def by_path(tmp_path_factory: pytest.TempPathFactory) -> infini_eval.EvalResult:
+    return infini_eval.evaluate(DEMO, data=DATA, save_path=tmp_path_factory.mktemp("library") / "run", **FEW)
+
+
+def test_a_checkpoint_by_its_path(by_path: infini_eval.EvalResult) -> None:
+    assert len(texts(by_path)) == 4
+    assert by_path.summary["total_samples"] == 4
+    assert by_path.accuracy == by_path.summary["summary_stats"]["average_accuracy"]
+    assert "depth" in by_path.report().lower()
+    assert "<script" not in by_path._repr_html_() and "100" in by_path._repr_html_()
+    assert texts(infini_eval.analyze(by_path.folder)) == texts(by_path)
+
+
+def test_the_same_call_again_continues(by_path: infini_eval.EvalResult) -> None:
+    before = (by_path.folder / "samples.parquet").read_bytes()
+    again = infini_eval.evaluate(DEMO, data=DATA, save_path=by_path.folder, **FEW)
+    assert texts(again) == texts(by_path) and (by_path.folder / "samples.parquet").read_bytes() == before
+
+
+def test_a_loaded_native_model(by_path: infini_eval.EvalResult, tmp_path: Path) -> None:
+    model = infini_eval.load_model(DEMO, device="cpu")
+    assert texts(
+        infini_eval.evaluate(model, data=DATA, save_path=tmp_path / "run", depths=(0, 100), num_samples=2)
+    ) == (texts(by_path))
+    ablated = infini_eval.load_model(DEMO, device="cpu", memory="ablate")
+    result = infini_eval.evaluate(ablated, data=DATA, save_path=tmp_path / "ablated", depths=(0,), num_samples=2)
+    assert result.accuracy == 0, "the settings that the model was loaded with are those of the run"
+
+
+def test_a_loaded_hugging_face_model_leaves_as_it_came(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(LLAMA), AutoTokenizer.from_pretrained(LLAMA)
+    model.train()
+    model.generation_config.repetition_penalty = 9.0
+    loaded = infini_eval.evaluate(model, tokenizer=tokenizer, data=DATA, save_path=tmp_path / "loaded", **FEW)
+    assert model.training and model.generation_config.repetition_penalty == 9.0
+    opened = infini_eval.evaluate(LLAMA, data=DATA, save_path=tmp_path / "opened", **FEW)
+    assert texts(loaded) == texts(opened)
+    with pytest.raises(ConfigError, match="tokenizer"):
+        infini_eval.evaluate(model, data=DATA, save_path=tmp_path / "without", **FEW)
+
+
+def rows() -> list[dict[str, Any]]:
+    return [{"prompt": f"The key is {key}. What is it?", "answer": key, "depth_percent": 0.0} for key in ("12", "345")]
+
+
+def frame() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(rows())
+
+
+def dataset() -> Any:
+    import datasets
+
+    return datasets.Dataset.from_list(rows())
+
+
+@pytest.mark.parametrize("data", [rows, frame, dataset])
+def test_a_function_on_data_in_memory(data: Any, tmp_path: Path) -> None:
+    def echo(prompts: list[str]) -> list[str]:
+        return [prompt.split("?")[0][-50:] for prompt in prompts]
+
+    result = infini_eval.evaluate(echo, data=data(), save_path=tmp_path / "run")
+    assert result.accuracy == 100
+    assert result.summary["run"]["model"]["kind"] == "function"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"model": 3, "data": DATA}, "NativeModel"),
+        ({"model": ROOT / "docs", "data": DATA}, "config.yaml"),
+        ({"model": DEMO, "data": 3}, "datasets.Dataset"),
+        ({"model": DEMO, "data": []}, "without rows"),
+        ({"model": DEMO, "data": DATA, "num_sampels": 3}, "num_samples"),
+        ({"model": DEMO, "data": DATA, "task": "paskey"}, "did you mean passkey"),
+    ],
+)
+def test_mistakes_are_said(call: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, DataError)) as error:
+        infini_eval.evaluate(**call, save_path=tmp_path / "run")
+    assert said in str(error.value)
