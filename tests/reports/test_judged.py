@@ -12,7 +12,14 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import DataError
 from infini_eval.records import RunManifest
-from infini_eval.reports.judged import analyze_any, analyze_questions, compare_questions, one_protocol, summarise
+from infini_eval.reports.judged import (
+    analyze_any,
+    analyze_questions,
+    compare_questions,
+    comparison_text,
+    one_protocol,
+    summarise,
+)
 from infini_eval.reports.statistics.intervals import wilson
 from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, pass_at_1
 from infini_eval.results.manifest import write_manifest
@@ -341,6 +348,21 @@ def test_runs_are_compared_on_their_common_questions(source: Path, tmp_path: Pat
     out = capsys.readouterr().out
     assert "JUDGE strict, protocol v1.0" in out
     assert "B - A: +50.0 points" in out
+
+
+def test_a_difference_without_a_p_value_says_why() -> None:
+    pair = {
+        "letter": "B",
+        "difference": 50,
+        "low": -10,
+        "high": 100,
+        "p": None,
+        "p_holm": None,
+        "test": "no test",
+        "n": 4,
+    }
+    found = {"runs": [], "tables": [{"judge": "j", "protocol": "v1.0", "rows": [], "comparisons": [pair]}]}
+    assert "100.0], no test, 4 questions" in comparison_text(found).replace("+", "")
 
 
 @pytest.mark.parametrize("head", [{"settings": {"prompt": "reasoning"}}, {"settings": {"revision": "v1.1"}}])

@@ -317,9 +317,14 @@ def comparison_text(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"{pair['letter']} - A: {pair['difference']:+.1f} points, "
                 f"95% interval [{pair['low']:+.1f}, {pair['high']:+.1f}], "
-                f"p {pair['p']:.4f} (Holm {pair['p_holm']:.4f}; {pair['test']}), {pair['n']} questions"
+                f"{_p_value(pair)}, {pair['n']} questions"
             )
     return "\n".join(lines)
+
+
+def _p_value(pair: Mapping[str, Any]) -> str:
+    """The p-value with its test, or why there is none."""
+    return pair["test"] if pair["p"] is None else f"p {pair['p']:.4f} (Holm {pair['p_holm']:.4f}; {pair['test']})"
 
 
 def write_comparison(found: Mapping[str, Any], folder: Path) -> list[Path]:
