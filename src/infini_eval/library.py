@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.reports.any_run import analyze_any
+from infini_eval.reports.judged import analyze_any
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from infini_eval.reports.analyze import AnalysedRun
-    from infini_eval.reports.questions import AnalysedQuestions
+    from infini_eval.reports.judged import AnalysedQuestions
 
 _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from infini_eval.cli import run as run_command
+from infini_eval.cli import evaluation_flags as run_command
 from infini_eval.cli.flags import add_flag
 from infini_eval.cli.judge import preset
 from infini_eval.cli.passkey import evaluate_and_report
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.results.generations import write_generations
+    from infini_eval.tasks.aa_lcr.answers import write_generations
 
     output = Path(args.output_json)
     args.save_path = args.save_path or str(output.with_suffix(".run"))

@@ -11,18 +11,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infini_eval.api import registry
 from infini_eval.api.report import Report
 from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
 from infini_eval.reports import summary
-from infini_eval.reports.analyze import AnalysedRun
-from infini_eval.reports.any_run import analyze_any, quiet_line
 from infini_eval.reports.over_tasks import over_tasks, render
-from infini_eval.reports.questions import AnalysedQuestions
 from infini_eval.reports.terminal import terminal_shows_bars
 from infini_eval.results.folders import find_runs
+
+if TYPE_CHECKING:
+    from infini_eval.reports.analyze import AnalysedRun
+    from infini_eval.reports.judged import AnalysedQuestions
 
 SAVED = {".json": "Detailed summary", ".html": "Page"}
 JSON_HELP = 'print JSON only: one summary, or {"runs": [...]}, with "over_tasks" where a model was asked several tasks'
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
+    from infini_eval.reports.analyze import AnalysedRun
+    from infini_eval.reports.judged import quiet_line
+
     extra = [registry.load("reports", name) for name in args.report]  # a wrong name is said first
     plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
@@ -82,6 +87,8 @@ def _analysed(
     folders: list[Path], plain: bool, failed_as_wrong: bool
 ) -> tuple[list[AnalysedRun | AnalysedQuestions], int]:
     """Every run that can be reported on; a message on stderr for each that cannot."""
+    from infini_eval.reports.judged import analyze_any
+
     runs: list[AnalysedRun | AnalysedQuestions] = []
     status = EXIT_OK
     only = len(folders) == 1

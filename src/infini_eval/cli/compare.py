@@ -10,8 +10,7 @@ from pathlib import Path
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_OK
-from infini_eval.reports import compare, question_compare, summary
-from infini_eval.reports.any_run import report_kind
+from infini_eval.reports import compare, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; write it where asked."""
-    by_questions = any(path.is_file() or report_kind(path) == "questions" for path in args.folders)
-    report = question_compare if by_questions else compare
-    found = question_compare.compare_questions(args.folders) if by_questions else compare.compare_runs(args.folders)
-    print(summary.to_text(found).rstrip() if args.json_only else report.render(found))
+    from infini_eval.reports import judged
+
+    by_questions = any(path.is_file() or judged.report_kind(path) == "questions" for path in args.folders)
+    found = judged.compare_questions(args.folders) if by_questions else compare.compare_runs(args.folders)
+    text, write = (judged.comparison_text, judged.write_comparison) if by_questions else (compare.render, compare.write)
+    print(summary.to_text(found).rstrip() if args.json_only else text(found))
     if args.output:
-        paths = report.write(found, args.output)
+        paths = write(found, args.output)
         if not args.json_only:
             print("\nsaved to: " + ", ".join(str(path) for path in paths))
     return EXIT_OK

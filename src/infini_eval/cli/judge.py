@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infini_eval.cli import run as run_command
+from infini_eval.cli import evaluation_flags as run_command
 from infini_eval.cli.flags import add_flag, make_parser
 from infini_eval.errors import EXIT_OK, ConfigError
 
@@ -54,9 +54,9 @@ def preset(parser: argparse.ArgumentParser, *, hidden: bool = True, **values: An
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.reports.questions import analyze_questions
-    from infini_eval.results.generations import read_generations
-    from infini_eval.tasks.aa_lcr_judge import chosen_protocol
+    from infini_eval.reports.judged import analyze_questions
+    from infini_eval.tasks.aa_lcr.answers import read_generations
+    from infini_eval.tasks.aa_lcr.judge import chosen_protocol
 
     source = Path(_source(args))
     generations = read_generations(source)
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
         if not evaluate(config, timeout_s=args.timeout).is_main:
             return EXIT_OK
-    report = analyze_questions(source)
+    report = analyze_questions(source, failed_as_wrong=config.failed_as_wrong)
     written = report.write()
     print(report.text)
     print(f"\nDetailed summary saved to: {written[0]}\n{report.line_of(folder.name)}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from infini_eval.cli.run import add_arguments, run_config
+from infini_eval.cli.evaluation_flags import run_config
+from infini_eval.cli.run import add_arguments
 from infini_eval.errors import EXIT_OK
 
 __all__ = ["add_arguments", "run"]

@@ -72,8 +72,8 @@ def generate(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
 
 def run(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
     """Evaluate each task's data into SAVE_PATH/TASK, and print and write the table of all."""
+    from infini_eval.cli.evaluation_flags import run_config
     from infini_eval.cli.passkey import evaluate_and_report
-    from infini_eval.cli.run import run_config
     from infini_eval.reports import suite
 
     if args.judge is not None:

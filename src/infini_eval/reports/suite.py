@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.api import registry
 from infini_eval.errors import InfiniEvalError
-from infini_eval.reports.any_run import analyze_any
+from infini_eval.reports.judged import analyze_any
 from infini_eval.reports.numbers import number
 from infini_eval.reports.scoring import with_failures_as_wrong, with_scores
 from infini_eval.reports.statistics.intervals import Average, average_over

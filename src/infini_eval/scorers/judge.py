@@ -1,38 +1,23 @@
-"""judge: a free answer waits for a judge's verdict; the judge is handed in as a callable, or is a run of aa_lcr_judge."""
+"""The scorers of judged answers: a free answer waits for its judge, and the judge's reply is read by its protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from infini_eval.datasets.judge_protocols import Protocol
+from infini_eval.api.scorer import scorer
 from infini_eval.records import Sample, Score
-
-Ask = Callable[[str], str]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """`correct` is None where the verdict cannot be read; `reply` is the judge's own text, None without a call."""
-
-    correct: bool | None
-    reply: str | None
-    protocol: str
+from infini_eval.tasks.aa_lcr.protocols import protocol_named
 
 
-def score(generation: str, sample: Sample) -> Score:
-    """0.0 for an empty answer, which needs no judge; no value for any other, which waits for one."""
-    return Score(value=None if generation.strip() else 0.0)
+@scorer
+def judge(generation: str, sample: Sample) -> Score:
+    """No value: the answer waits for its judge. An empty one is wrong without a call, which the report counts: alone it
+    would stand as a run's accuracy of 0 % before any judge has spoken."""
+    return Score(value=None)
 
 
-def judge(
-    question: str, official: str, candidate: str, ask: Ask, protocol: Protocol, notes: str | None = None
-) -> Judgement:
-    """The verdict on one answer; `ask` sends a prompt to a judge and returns its reply.
-
-    An empty answer is wrong without a call: a judge was once seen to call one correct.
-    """
-    if not candidate.strip():
-        return Judgement(False, None, protocol.name)
-    reply = ask(protocol.prompt(question, official, candidate, notes))
-    return Judgement(protocol.parse(reply), reply, protocol.name)
+@scorer
+def judge_verdict(generation: str, sample: Sample) -> Score:
+    """1.0 for CORRECT, 0.0 for INCORRECT, read strictly by the protocol that the sample names; no value for anything else."""
+    correct = protocol_named(str(sample.columns["protocol"])).parse(generation)
+    if correct is None:
+        return Score(value=None)
+    return Score(value=float(correct), extracted="CORRECT" if correct else "INCORRECT")

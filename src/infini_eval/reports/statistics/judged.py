@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infini_eval.reports.statistics.intervals import Average, average_over
 
@@ -41,20 +41,38 @@ def pass_at_1(answers: Sequence[Answer]) -> Average | None:
     """
     import numpy as np
 
-    values: dict[str, list[float]] = {}
-    sets: dict[str, str | None] = {}
-    for answer in answers:
-        if answer.value is not None:
-            values.setdefault(answer.question, []).append(answer.value)
-            sets[answer.question] = answer.document_set
-    if not values:
+    by_question = question_means(answers)
+    if not by_question:
         return None
-    means = np.array([sum(each) / len(each) for each in values.values()])
+    sets = {answer.question: answer.document_set for answer in answers if answer.value is not None}
+    means = np.array(list(by_question.values()))
     known = None not in sets.values()
-    cluster = np.unique([str(sets[name]) for name in values], return_inverse=True)[1] if known else None
+    cluster = np.unique([str(sets[name]) for name in by_question], return_inverse=True)[1] if known else None
     found = average_over(np.zeros(len(means), np.int64), means, cluster)
     method = found.method.replace("haystack", "document set").replace("every sample", "every question")
     return Average(found.value, found.low, found.high, method, found.clusters)
+
+
+def bounds(answers: Sequence[Answer]) -> tuple[float, float]:
+    """pass@1 if every answer without a value were wrong, and if every one were right: it lies between the two.
+
+    Both are means over questions, as pass@1 is. A question's share of right repeats lies between its own bounds, and one
+    without any value adds 0 to the lower mean and 1 to the upper.
+    """
+    ends = []
+    for value in (0.0, 1.0):
+        means = question_means([replace(one, value=value) if one.value is None else one for one in answers])
+        ends.append(sum(means.values()) / len(means))
+    return ends[0], ends[1]
+
+
+def question_means(answers: Sequence[Answer]) -> dict[str, float]:
+    """Each question's share of right answers among those that have a value."""
+    values: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.value is not None:
+            values.setdefault(answer.question, []).append(answer.value)
+    return {question: sum(each) / len(each) for question, each in values.items()}
 
 
 def agreement(a: Mapping[str, bool | None], b: Mapping[str, bool | None]) -> Agreement:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini_eval.reports.model_facts import model_facts
 from infini_eval.results.folders import natural_key
-from infini_eval.results.generations import Generation, Generations
 from infini_eval.results.manifest import MANIFEST, read_manifest
 from infini_eval.results.merge import unique_records
 from infini_eval.results.resume import iter_samples
+from infini_eval.tasks.aa_lcr.answers import Generation, Generations
+from infini_eval.tasks.aa_lcr.protocols import OUR_NOTES, PROTOCOLS
 
 NOBODY = "nobody, for every answer is empty"
 COUNTED = ("right", "wrong", "empty")
 STATES = (*COUNTED, "unparsed", "judge failed", "pending", "failed")
+WAITING = {"unparsed", "judge failed", "pending"}
 Key = tuple[str, str]  # the answer's key and the sha256 of its words
 
 
@@ -54,6 +55,24 @@ class Judge:
             return 0.0
         return float(state == "right") if state in COUNTED else None
 
+    def values(self, items: Sequence[Generation]) -> list[float | None]:
+        """The value of each answer; none has one before the first verdict, for empty answers alone are no accuracy."""
+        states = {self.state(one) for one in items}
+        if states & WAITING and not states & {"right", "wrong"}:
+            return [None] * len(items)
+        return [self.value(one) for one in items]
+
+    def not_counted(self, items: Sequence[Generation]) -> dict[str, int]:
+        """How many answers have no value, by state; states without any are left out."""
+        found = Counter(self.state(one) for one in items if self.value(one) is None)
+        return {state: found[state] for state in STATES if found[state]}
+
+    @property
+    def deviations(self) -> list[str]:
+        """In what these verdicts depart from their protocol."""
+        ours = self.protocol in PROTOCOLS and PROTOCOLS[self.protocol].takes_notes and self.notes is None
+        return [OUR_NOTES] if ours else []
+
     def raw(self, one: Generation) -> str | None:
         """The judge's own words."""
         record = self.records.get((one.key, one.text_sha256))
@@ -84,22 +103,40 @@ def read_judges(generations: Generations, *, failed_as_wrong: bool = False) -> l
     """Every judge that has verdicts on these answers, by name; verdicts on other words are left aside."""
     folder = generations.judges_folder
     places = sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=natural_key)
-    wanted = {(one.key, one.text_sha256) for one in generations.items}
-    if not places and all(not one.text.strip() for one in generations.items if one.status == "ok"):
+    texts = [one.text.strip() for one in generations.items if one.status == "ok"]
+    if not places and texts and not any(texts):
         return [Judge(NOBODY, NOBODY, "any", None, {}, failed_as_wrong)]
-    return [_judge(place, wanted, failed_as_wrong) for place in places]
+    return [_judge(place, generations.items, failed_as_wrong) for place in places]
 
 
-def _judge(folder: Path, wanted: set[Key], failed_as_wrong: bool) -> Judge:
+def _judge(folder: Path, items: Sequence[Generation], failed_as_wrong: bool) -> Judge:
     manifest = read_manifest(folder)
     settings = manifest.identity.get("data_settings") or {}
     lines = (line.record for line in iter_samples(folder) if line.record is not None)
-    found = {(row["generation_key"], row["candidate_sha256"]): row for row in unique_records(lines)}
     return Judge(
         name=folder.name,
-        model=model_facts(manifest.to_json()).name,
+        model=str(manifest.model.get("name") or "unknown model"),
         protocol=str(settings.get("protocol")),
         notes=settings.get("grading_notes"),
-        records={key: row for key, row in found.items() if key in wanted},
+        records=_joined(unique_records(lines), items),
         failed_as_wrong=failed_as_wrong,
     )
+
+
+def _joined(records: Sequence[Mapping[str, Any]], items: Sequence[Generation]) -> dict[Key, Mapping[str, Any]]:
+    """Replies by the answer that they judge, those to other words left aside.
+
+    A key that no answer has any more (of a duplicate, of another listing of the same answers) gives way to question,
+    repeat and words: the judge, who has replied, would not be asked again, and the answer would wait for ever.
+    """
+    keys = {one.key for one in items}
+    wanted = {(one.key, one.text_sha256) for one in items}
+    by_place = {(one.question_id, one.repeat, one.text_sha256): one.key for one in items}
+    found = {}
+    for row in records:
+        key, words = row["generation_key"], row["candidate_sha256"]
+        if key not in keys:
+            key = by_place.get((row["question_id"], row["repeat"], words), key)
+        if (key, words) in wanted:
+            found[key, words] = row
+    return found

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.backends import fake
 from infini_eval.cli.main import main
-from infini_eval.datasets.judge_protocols import PROTOCOLS
 from infini_eval.errors import ConfigError
-from infini_eval.results.generations import read_generations, write_generations
-from infini_eval.tasks import aa_lcr_judge
 from infini_eval.tasks.aa_lcr import TASK, load, select
+from infini_eval.tasks.aa_lcr import judge as aa_lcr_judge
+from infini_eval.tasks.aa_lcr.answers import read_generations, write_generations
+from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS
 from infini_eval.testing.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples/aa-lcr"
 
 
@@ -65,6 +66,49 @@ def test_records_never_hold_the_prompt_and_answers_wait_unscored(data: Path, tmp
     assert all(row["correct"] is None and row["depth_percent"] is None and row["status"] == "ok" for row in rows)
     assert not any("BEGIN INPUT DOCUMENTS" in json.dumps(row) for row in rows)
     assert summary(tmp_path / "run")["judges"] == []
+
+
+def test_nothing_is_called_right_or_wrong_before_a_judge_has_spoken(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "_said", lambda answer: "" if answer == "Oslo" else answer)
+    results = tmp_path / "results.json"
+    assert generate(data, tmp_path / "run", "--results_file", str(results)) == 0
+    shown = capsys.readouterr()
+    assert "4/4 samples" in shown.err
+    assert "accuracy" not in shown.out.lower() + shown.err.lower()
+    assert json.loads(results.read_text())["evaluation_summary"]["overall_accuracy"] is None
+
+
+def test_a_question_that_stands_twice_in_the_data_is_asked_once(tmp_path: Path, capsys) -> None:
+    data = write_tiny_aa_lcr(tmp_path / "data", [*ROWS, ROWS[0]])
+    lines = (data / "AA-LCR_Dataset.csv").read_text().splitlines()
+    lines[-1] = lines[1].replace("0,", "4,", 1)
+    (data / "AA-LCR_Dataset.csv").write_text("\n".join(lines) + "\n")
+    assert generate(data, tmp_path / "run") == 0
+    made = summary(tmp_path / "run")
+    assert (made["answers"], made["planned"], made["complete"]) == (4, 4, True)
+    assert "1 row(s) of the CSV repeat another exactly" in capsys.readouterr().err
+
+
+def test_failed_answers_count_as_wrong_when_the_judge_is_told_so(data: Path, tmp_path: Path, capsys) -> None:
+    assert generate(data, tmp_path / "run", "--fake-failure-rate", "0.6") == 0
+    assert judged(tmp_path / "run", "--failed-as-wrong") == 0
+    judge = summary(tmp_path / "run")["judges"][0]
+    assert judge["counts"]["failed"] > 0
+    assert (judge["n"], judge["not_counted"]) == (4, {})
+    assert "count as wrong" in capsys.readouterr().out
+
+
+def test_our_own_grading_notes_are_said_to_be_a_deviation_before_the_judge_is_asked(
+    data: Path, tmp_path: Path, capsys
+) -> None:
+    generate(data, tmp_path / "run")
+    capsys.readouterr()
+    assert judged(tmp_path / "run", "--protocol", "v1.1") == 0
+    shown = capsys.readouterr()
+    assert "grading notes in our wording" in shown.err
+    assert "DEVIATION: grading notes in our wording" in shown.out.splitlines()[-1]
 
 
 def test_a_run_goes_on_where_it_stopped_and_its_judge_too(data: Path, tmp_path: Path) -> None:

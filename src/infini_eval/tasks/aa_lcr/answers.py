@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,24 @@ class Generation:
     def text_sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
+    @property
+    def words(self) -> str:
+        """The question's words; white space tells no two questions apart."""
+        return _words(self.question)
+
+    @property
+    def question_key(self) -> str:
+        """The question by its id and its words: lists of other tools give one id to several questions."""
+        return f"{self.question_id}\n{self.words}"
+
 
 @dataclass(frozen=True)
 class Generations:
-    """All answers of a run. `fingerprint` names the run's settings; `settings` are those of its data (prompt, revision)."""
+    """All answers of a run. `fingerprint` names the run's settings; `settings` are those of its data (prompt, revision).
+
+    `duplicates`: rows of a file that repeated another exactly and are not among the items. `ids_given`: False where rows
+    came without a question's id, so that only the words say which questions are the same.
+    """
 
     source: Path
     items: tuple[Generation, ...]
@@ -59,6 +74,8 @@ class Generations:
     fingerprint: str
     settings: Mapping[str, Any]
     planned: int | None = None
+    duplicates: int = 0
+    ids_given: bool = True
 
     @property
     def judges_folder(self) -> Path:
@@ -128,17 +145,50 @@ def _of_file(path: Path) -> Generations:
     rows = head.get("generations") if isinstance(data, dict) else data
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} holds no list of answers", valid=FORM)
-    items = tuple(sorted((_of_row(row, number, path) for number, row in enumerate(rows)), key=_order))
+    ids = _question_ids(rows)
+    found = [_of_row(row, number, ids[number], path) for number, row in enumerate(rows)]
+    distinct: dict[tuple[Any, ...], Generation] = {}
+    for one in found:
+        distinct.setdefault(_identity(one), one)
+    items = tuple(sorted(_numbered(distinct.values()), key=_order))
     fingerprint = str(head.get("fingerprint") or hashlib.sha256(path.read_bytes()).hexdigest()[:16])
     settings = head.get("settings") if isinstance(head.get("settings"), dict) else {}
     return Generations(
-        path, items, str(head.get("model") or path.stem), fingerprint, settings or {}, head.get("planned")
-    )
+        path, items, str(head.get("model") or path.stem), fingerprint, settings or {}, head.get("planned"),
+        duplicates=len(found) - len(distinct), ids_given=all(_aliased(row, "question_id") is not None for row in rows),
+    )  # fmt: skip
 
 
-def _of_row(row: Mapping[str, Any], number: int, path: Path) -> Generation:
-    """A row of ours, or of another tool's list under the names that such lists use."""
-    value = {name: next((row[key] for key in keys if row.get(key) is not None), None) for name, keys in ALIASES.items()}
+def _question_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each row's id; one without gets that of the rows with its question, or the number of the first such row."""
+    own = [_aliased(row, "question_id") for row in rows]
+    taken = {str(value) for value in own if value is not None}
+    words = [_words(str(row.get("question"))) for row in rows]
+    of_question: dict[str, str] = {}
+    for value, text in zip(own, words, strict=True):
+        if value is not None:
+            of_question.setdefault(text, str(value))
+    for number, text in enumerate(words, 1):
+        of_question.setdefault(text, f"row {number}" if str(number) in taken else str(number))
+    return [of_question[text] if value is None else str(value) for value, text in zip(own, words, strict=True)]
+
+
+def _identity(one: Generation) -> tuple[Any, ...]:
+    """What makes two rows the same answer, whatever else they say; repeat 0 where the row names none."""
+    return one.question_key, one.answer, one.repeat, one.text, one.status
+
+
+def _numbered(items: Iterable[Generation]) -> Iterator[Generation]:
+    """Answers whose row names no repeat, numbered from 1 for each question."""
+    seen: Counter[str] = Counter()
+    for one in items:
+        seen[one.question_key] += not one.repeat
+        yield one if one.repeat else replace(one, repeat=seen[one.question_key])
+
+
+def _of_row(row: Mapping[str, Any], number: int, question_id: str, path: Path) -> Generation:
+    """A row of ours, or of another tool's list under the names that such lists use; repeat 0 where it names none."""
+    value = {name: _aliased(row, name) for name in ALIASES}
     question = row.get("question")
     missing = [name for name, given in (("question", question), ("answer", value["answer"])) if not given]
     if value["text"] is None and row.get("status") != "failed":
@@ -149,8 +199,8 @@ def _of_row(row: Mapping[str, Any], number: int, path: Path) -> Generation:
     known = {name: row.get(name) for name in ("error", "finish_reason", "input_tokens", "prompt_tokens")}
     return Generation(
         key=str(row.get("key") or hashlib.sha256(content.encode()).hexdigest()[:16]),
-        question_id=str(value["question_id"] if value["question_id"] is not None else number + 1),
-        repeat=int(row.get("repeat") or 1),
+        question_id=question_id,
+        repeat=_repeat(row.get("repeat"), number, path),
         question=str(question),
         answer=str(value["answer"]),
         text=str(value["text"] or ""),
@@ -159,6 +209,22 @@ def _of_row(row: Mapping[str, Any], number: int, path: Path) -> Generation:
         document_set=value["document_set"],
         **known,
     )
+
+
+def _aliased(row: Mapping[str, Any], name: str) -> Any:
+    """The value under the first of the names that a list may use; None where there is none."""
+    return next((row[key] for key in ALIASES[name] if row.get(key) is not None), None)
+
+
+def _repeat(value: Any, number: int, path: Path) -> int:
+    text = str(value or 0)
+    if not text.isdecimal():
+        raise DataError(f"{path}, entry {number + 1} has the repeat {value!r}", valid="a whole number from 1, or none")
+    return int(text)
+
+
+def _words(question: str) -> str:
+    return " ".join(question.split())
 
 
 def _order(one: Generation) -> tuple[int, int, str]:

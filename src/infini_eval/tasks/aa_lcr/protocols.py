@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from infini_eval.errors import ConfigError
 
+Ask = Callable[[str], str]  # a judge: from a prompt to its reply
 VERDICTS = {"CORRECT": True, "INCORRECT": False}
 _ONE_WORD = re.compile(r"\W*(correct|incorrect)\W*", re.IGNORECASE)
 _TASK = (
@@ -29,6 +30,7 @@ _JSON_PROMPT = (
     "END CANDIDATE ANSWER TO ASSESS\n\nReply as JSON, with a verdict of CORRECT or INCORRECT: "
     '{{"verdict": "CORRECT"}} or {{"verdict": "INCORRECT"}}.'
 )
+OUR_NOTES = "grading notes in our wording"
 NOTES = (
     "You compare a CANDIDATE ANSWER with an OFFICIAL ANSWER.\n"
     "- The same value in another notation or scale is the same value.\n"
@@ -48,7 +50,6 @@ class Protocol:
     name: str
     revision: str
     csv_sha256: str | None
-    usual_judge: str
     takes_notes: bool
     _template: str
     _parse: Callable[[str], bool | None]
@@ -90,7 +91,6 @@ PROTOCOLS = {
         name="v1.0",
         revision="bdae010bbce259820c0e34c1d7cce210d966fb75",
         csv_sha256="2f90d9c30cfb4dd8df2c0f46547c384065e4c76917bd347a9a97bf797235c1ea",
-        usual_judge="Qwen3-235B-A22B-2507, non-reasoning",
         takes_notes=False,
         _template=_WORD_PROMPT,
         _parse=_one_word,
@@ -99,12 +99,33 @@ PROTOCOLS = {
         name="v1.1",
         revision="9a77ef56b717057ade24ceab4d273712a0b4f19e",
         csv_sha256=None,
-        usual_judge="GPT-5.6 Luna, medium effort",
         takes_notes=True,
         _template=_JSON_PROMPT,
         _parse=_strict_json,
     ),
 }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`correct` is None where the verdict cannot be read; `reply` is the judge's own text, None without a call."""
+
+    correct: bool | None
+    reply: str | None
+    protocol: str
+
+
+def judge(
+    question: str, official: str, candidate: str, ask: Ask, protocol: Protocol, notes: str | None = None
+) -> Judgement:
+    """The verdict on one answer; `ask` sends a prompt to a judge and returns its reply.
+
+    An empty answer is wrong without a call: a judge was once seen to call one correct.
+    """
+    if not candidate.strip():
+        return Judgement(False, None, protocol.name)
+    reply = ask(protocol.prompt(question, official, candidate, notes))
+    return Judgement(protocol.parse(reply), reply, protocol.name)
 
 
 def protocol_named(name: str) -> Protocol:

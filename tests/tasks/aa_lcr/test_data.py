@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.datasets.aa_lcr import OPTIONS, load_aa_lcr
-from infini_eval.datasets.aa_lcr_archive import Archive, DocumentMissing, real_name
-from infini_eval.datasets.aa_lcr_source import find_source
-from infini_eval.datasets.judge_protocols import PROTOCOLS, known_revision
-from infini_eval.datasets.web_text import WebTextError, fetch_text, html_text
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr
+from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, WebTextError, fetch_text, html_text, real_name
+from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
 from infini_eval.testing.tiny_aa_lcr import ACCENTED, MEMBER_NAMES, MOJIBAKE, ROWS, break_member, write_tiny_aa_lcr
 
 ZIP = "extracted_text/AA-LCR_extracted-text.zip"

@@ -14,7 +14,7 @@ from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
 
 pytest.importorskip("openai")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ROOT / "checkpoints/llama-demo"
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
 

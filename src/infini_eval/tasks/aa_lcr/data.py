@@ -1,10 +1,11 @@
-"""Reads AA-LCR: questions from the CSV, their documents from the zip beside it, in the CSV's order."""
+"""AA-LCR's data: where they lie, the questions of the CSV with their documents in its order, and the official prompt."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,19 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.api.task import LoadedData
-from infini_eval.datasets.aa_lcr_archive import Archive, DocumentMissing
-from infini_eval.datasets.aa_lcr_text import OFFICIAL, PROMPTS, prompt
-from infini_eval.datasets.judge_protocols import known_revision
-from infini_eval.datasets.web_text import Fetch, WebTextError, fetch_text
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample
+from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, Fetch, WebTextError, fetch_text
+from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
 
 CSV_NAME = "AA-LCR_Dataset.csv"
+OFFICIAL, REASONING = "official", "reasoning"
+PROMPTS = (OFFICIAL, REASONING)
+REASONING_STEPS = (
+    "Reason before you answer, in these steps:\n"
+    "1. Repeat the question.\n"
+    "2. List the sub-questions that have to be answered first.\n"
+    "3. Give the evidence for each, with the number of the document it stands in.\n"
+    "4. Put the evidence together.\n"
+    '5. End with the final answer alone on one line, which starts with "Final answer:".\n'
+)
 OPTIONS = {"prompt": OFFICIAL, "repeats": "1", "missing": "refuse", "urls": "no", "revision": "any", "workers": "4"}
 CHOICES = {"prompt": PROMPTS, "missing": ("refuse", "skip"), "urls": ("no", "yes")}
 COLUMNS = ("document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames")
 NO_DEPTH = math.nan  # one object, so that samples without a depth share a cell
 SHOWN = 20
+VALID = "a folder with AA-LCR_Dataset.csv and extracted_text/, that CSV, or the hub id ArtificialAnalysis/AA-LCR"
+PATTERNS = ["*.csv", "extracted_text/*"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,57 @@ class Document:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Folder or CSV, its name for people, and the hub's commit where the folder is a snapshot."""
+
+    path: Path
+    name: str
+    commit: str | None
+    notes: tuple[str, ...] = ()
+
+
+def find_source(path_or_hub_id: str, revision: str = "any") -> Source:
+    """The data; `revision` "v1.0", "v1.1" or a commit pins the hub's, "any" takes what is cached or newest."""
+    name = path_or_hub_id
+    path = Path(name).expanduser()
+    if path.exists():
+        return Source(path, str(path), _commit_of(path))
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise DataError(f"no data set at {name}", valid=VALID)
+    local = Path(path.name)
+    if local.is_dir():
+        note = f"using the local folder ./{local} instead of the hub's {name}"
+        return Source(local, str(local), _commit_of(local), (note,))
+    folder = _snapshot(name, revision)
+    return Source(folder, f"hub:{name}", _commit_of(folder))
+
+
+def _commit_of(path: Path) -> str | None:
+    """The commit in a path of the hub's cache, .../snapshots/<commit>."""
+    parts = path.resolve().parts
+    if "snapshots" in parts[:-1]:
+        after = parts[parts.index("snapshots") + 1]
+        return after if _COMMIT.fullmatch(after) else None
+    return None
+
+
+def _snapshot(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    wanted = PROTOCOLS[revision].revision if revision in PROTOCOLS else None if revision == "any" else revision
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", revision=wanted, allow_patterns=PATTERNS))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the hub data set {name} cannot be had: {reason}",
+            valid=VALID,
+            next_step=f"huggingface-cli download --repo-type dataset {name}, or put its files into ./{Path(name).name}/",
+        ) from error
+
+
 def load_aa_lcr(
     folder: Path, options: Mapping[str, str], *, source: str, commit: str | None = None, fetch: Fetch = fetch_text
 ) -> LoadedData:
@@ -61,13 +124,16 @@ def load_aa_lcr(
     repeats, workers = _checked(options)
     path = _csv_path(folder)
     data = path.read_bytes()
-    questions = read_questions(path)
+    rows = read_questions(path)
+    questions = list(dict.fromkeys(rows))  # a row that stands twice would be planned twice and answered once
     archive = Archive(path.parent)
     with ThreadPoolExecutor(workers) as pool:
         found = list(
             pool.map(lambda one: _documents(one, archive, fetch if options["urls"] == "yes" else None), questions)
         )
     notes, left_out = [*archive.notes], _incomplete(questions, found)
+    if len(questions) < len(rows):
+        notes.append(f"{len(rows) - len(questions)} row(s) of the CSV repeat another exactly and are asked once")
     if left_out and options["missing"] == "refuse":
         raise _missing(left_out, source, urls=options["urls"] == "yes")
     notes += [f"left out, for a document is missing: {line}" for lines in left_out.values() for line in lines]
@@ -215,3 +281,23 @@ def _checked(options: Mapping[str, str]) -> tuple[int, int]:
             raise ConfigError(f"--option {name}={options[name]} is not known", valid="a whole number from 1 to 1000")
         numbers.append(int(options[name]))
     return numbers[0], numbers[1]
+
+
+def official_prompt(documents: Sequence[str], question: str) -> str:
+    """The prompt of the data card: documents in their order, numbered from 1, then the question."""
+    texts = "\n\n".join(f"BEGIN DOCUMENT {i}:\n{text}\nEND DOCUMENT {i}" for i, text in enumerate(documents, 1))
+    return (
+        f"BEGIN INPUT DOCUMENTS\n\n{texts}\n\nEND INPUT DOCUMENTS\n\n"
+        "Answer the following question using the input documents provided above.\n\n"
+        f"START QUESTION\n\n{question}\n\nEND QUESTION\n"
+    )
+
+
+def reasoning_prompt(documents: Sequence[str], question: str) -> str:
+    """The official prompt and the steps to reason in: a deviation, whose scores are not the official ones."""
+    return f"{official_prompt(documents, question)}\n{REASONING_STEPS}"
+
+
+def prompt(kind: str, documents: Sequence[str], question: str) -> str:
+    """The prompt of that kind."""
+    return reasoning_prompt(documents, question) if kind == REASONING else official_prompt(documents, question)

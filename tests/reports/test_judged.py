@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import DataError
 from infini_eval.records import RunManifest
-from infini_eval.reports.any_run import analyze_any
-from infini_eval.reports.question_compare import compare_questions
-from infini_eval.reports.questions import analyze_questions, one_protocol
+from infini_eval.reports.judged import (
+    analyze_any,
+    analyze_questions,
+    compare_questions,
+    comparison_text,
+    one_protocol,
+    summarise,
+)
 from infini_eval.reports.statistics.intervals import wilson
 from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, pass_at_1
-from infini_eval.results.generations import Generation
 from infini_eval.results.manifest import write_manifest
+from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
+from infini_eval.tasks.aa_lcr.verdicts import Judge
 
 
 def answers_file(path: Path, texts: dict[tuple[str, int], str], **head: Any) -> Path:
@@ -34,11 +41,31 @@ def answers_file(path: Path, texts: dict[tuple[str, int], str], **head: Any) -> 
     return path
 
 
-def add_judge(source: Path, name: str, verdicts: dict[tuple[str, int], Any], protocol: str = "v1.0") -> None:
+def add_judge_of_all(source: Path, name: str, rights: dict[str, bool]) -> None:
+    """A judge's verdicts by question, on every answer that is read from `source`."""
+    items = read_generations(source).items
+    folder = source.with_suffix(".judges") / name
+    (folder / "samples").mkdir(parents=True)
+    identity = {"task": "aa_lcr_judge", "data_settings": {"protocol": "v1.0", "grading_notes": None}}
+    write_manifest(folder, RunManifest(identity, {"name": f"model of {name}"}, {}, len(items)))
+    with (folder / "samples" / "replica-00000.jsonl").open("w") as file:
+        for one in items:
+            record = {"sample_key": one.key, "generation_key": one.key, "candidate_sha256": one.text_sha256}
+            record |= {"question_id": one.question_id, "repeat": one.repeat, "status": "ok", "error": None}
+            file.write(json.dumps(record | {"correct": float(rights[one.question]), "generation_text": "so"}) + "\n")
+
+
+def add_judge(
+    source: Path,
+    name: str,
+    verdicts: dict[tuple[str, int], Any],
+    protocol: str = "v1.0",
+    notes: str | None = None,
+) -> None:
     """A judge's folder with these verdicts: True, False or the words of an unreadable reply."""
     folder = source.with_suffix(".judges") / name
     (folder / "samples").mkdir(parents=True)
-    identity = {"task": "aa_lcr_judge", "data_settings": {"protocol": protocol, "grading_notes": None}}
+    identity = {"task": "aa_lcr_judge", "data_settings": {"protocol": protocol, "grading_notes": notes}}
     write_manifest(folder, RunManifest(identity, {"name": f"model of {name}"}, {}, len(verdicts)))
     texts = {(row["question_id"], row["repeat"]): row["text"] for row in json.loads(source.read_text())["generations"]}
     with (folder / "samples" / "replica-00000.jsonl").open("w") as file:
@@ -48,6 +75,7 @@ def add_judge(source: Path, name: str, verdicts: dict[tuple[str, int], Any], pro
             known = isinstance(verdict, bool)
             record = {
                 "sample_key": f"{name}/{key}", "generation_key": key, "candidate_sha256": one.text_sha256,
+                "question_id": question, "repeat": repeat,
                 "status": "ok", "error": None, "correct": float(verdict) if known else None,
                 "generation_text": ("CORRECT" if verdict else "INCORRECT") if known else verdict,
             }  # fmt: skip
@@ -75,6 +103,141 @@ def test_pass_at_1_is_the_mean_over_questions_of_their_repeats(source: Path) -> 
     assert (judge["correct"], judge["n"], judge["questions"]) == (4, 7, 4)
     assert (judge["bounds"]["low"], judge["bounds"]["high"]) == (50, 62.5)
     assert [row["accuracy"] for row in judge["per_repeat"]] == [pytest.approx(200 / 3), 50]
+
+
+def random_judge(seed: int) -> tuple[Generations, Judge]:
+    """Answers of a few questions, each with its own number of repeats, in states drawn at random."""
+    draw = random.Random(seed)
+    items, records = [], {}
+    for question in range(draw.randint(1, 5)):
+        for repeat in range(1, draw.randint(2, 7)):
+            state = draw.choice(["right", "right", "wrong", "empty", "unparsed", "judge failed", "pending", "failed"])
+            text = "" if state in ("empty", "failed") else f"{question}.{repeat}"
+            status = "failed" if state == "failed" else "ok"
+            one = Generation(f"{question}/{repeat}", str(question), repeat, "Q", "a", text, status, document_set="s")
+            items.append(one)
+            if state in ("right", "wrong", "unparsed", "judge failed"):
+                record = {"status": "failed" if state == "judge failed" else "ok", "error": "e", "generation_text": "?"}
+                records[one.key, one.text_sha256] = record | {"correct": {"right": 1.0, "wrong": 0.0}.get(state)}
+    return Generations(Path("a"), tuple(items), "m", "f", {}), Judge("j", "j", "v1.0", None, records, bool(seed % 2))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_accuracy_lies_inside_its_bounds_and_its_interval(seed: int) -> None:
+    generations, one = random_judge(seed)
+    judge = summarise(generations, [one])["judges"][0]
+    rows = [judge, *judge["per_repeat"], *judge["by_category"], *judge["by_length"]]
+    assert all(row["ci_low"] <= row["accuracy"] <= row["ci_high"] for row in rows if row["accuracy"] is not None)
+    if judge["bounds"] and judge["accuracy"] is not None:
+        assert judge["bounds"]["low"] <= judge["accuracy"] <= judge["bounds"]["high"]
+    assert (judge["bounds"] is None) == (not judge["not_counted"])
+
+
+def test_bounds_are_means_over_questions_as_the_accuracy_is(tmp_path: Path) -> None:
+    verdicts: dict[tuple[str, int], Any] = {("1", repeat): True for repeat in range(1, 6)}
+    verdicts |= {("2", 1): False, ("2", 2): "perhaps"}
+    path = answers_file(tmp_path / "a.json", {key: f"answer {key}" for key in verdicts})
+    add_judge(path, "strict", verdicts)
+    judge = analyze_questions(path).summary["judges"][0]
+    assert (judge["accuracy"], judge["bounds"]) == (50, {"open": 1, "low": 50, "high": 75})
+
+
+def test_the_last_line_says_what_is_not_counted(source: Path) -> None:
+    whole = json.loads(source.read_text())
+    whole["generations"] += [
+        whole["generations"][0] | {"key": name, "repeat": 3 + i, "text": name, "status": status, "error": "too long"}
+        for i, (name, status) in enumerate([("new", "ok"), ("lost", "failed"), ("lost too", "failed")])
+    ]
+    source.write_text(json.dumps(whole))
+    run = analyze_questions(source)
+    assert run.line.startswith("Accuracy: 50.0%  n=7 answers to 4 questions, 95% interval ")
+    assert "; not counted: 1 unparsed, 1 pending, 2 failed (judge" in run.line_of("strict")
+    assert run.summary["judges"][0]["not_counted"] == {"unparsed": 1, "pending": 1, "failed": 2}
+    assert "not counted: 1 unparsed, 1 pending (judge" in analyze_questions(source, failed_as_wrong=True).line
+
+
+def test_before_any_verdict_empty_answers_are_no_accuracy(tmp_path: Path) -> None:
+    path = answers_file(tmp_path / "a.json", {("1", 1): "x", ("2", 1): " "})
+    add_judge(path, "strict", {})
+    run = analyze_questions(path)
+    assert run.summary["judges"][0]["accuracy"] is None
+    assert run.line.startswith("Accuracy: no verdict yet; not counted: 1 pending (judge")
+    assert "0.0%" not in run.line + run.text.split("with those")[0]
+    with pytest.raises(DataError, match="has given no verdict"):
+        compare_questions([path, path])
+
+
+def test_where_every_answer_failed_nothing_is_accurate(tmp_path: Path) -> None:
+    path = answers_file(tmp_path / "a.json", {("1", 1): ""})
+    path.write_text(path.read_text().replace('"text": ""', '"text": "", "status": "failed"'))
+    run = analyze_questions(path)
+    assert run.summary["judges"] == []
+    assert run.line == "not judged yet; 1 of 1 answers failed"
+
+
+@pytest.mark.parametrize("notes", [None, "abc"])
+def test_our_own_grading_notes_are_a_deviation_wherever_their_accuracy_stands(
+    source: Path, tmp_path: Path, notes: str | None
+) -> None:
+    add_judge(source, "new", dict.fromkeys([("1", 1), ("2", 1)], True), protocol="v1.1", notes=notes)
+    run = analyze_questions(source)
+    judges = {judge["name"]: judge for judge in run.summary["judges"]}
+    ours = [] if notes else ["grading notes in our wording"]
+    assert (judges["new"]["deviations"], judges["strict"]["deviations"]) == (ours, [])
+    assert run.summary["deviation"] is bool(ours)
+    page = run.write_page(tmp_path)[0].read_text()
+    for shown in (run.line_of("new"), run.text, page):
+        assert ("DEVIATION: grading notes in our wording" in shown) is bool(ours)
+    assert "DEVIATION" not in run.line_of("strict")
+
+
+def test_verdicts_under_different_grading_notes_are_not_compared(source: Path, tmp_path: Path) -> None:
+    other = answers_file(tmp_path / "b.json", TEXTS)
+    add_judge(source, "new", {("1", 1): True}, protocol="v1.1")
+    add_judge(other, "new", {("1", 1): True}, protocol="v1.1", notes="abc")
+    with pytest.raises(DataError, match="different grading notes"):
+        compare_questions([source, other])
+
+
+def without_ids(path: Path, order: int, **more: Any) -> Path:
+    """The answers of `path` as another tool lists them: no ids, no keys, in this or the opposite order."""
+    whole = json.loads(path.read_text())
+    rows = [row for row in whole["generations"] if row["repeat"] == 1][::order]
+    kept = [{name: row[name] for name in ("question", "answer", "text")} | more for row in rows]
+    other = path.with_name(f"{path.stem}{order}.json")
+    other.write_text(json.dumps(kept))
+    return other
+
+
+@pytest.mark.parametrize("first", ["with ids", "without"])
+def test_questions_without_ids_are_matched_by_their_words(source: Path, first: str) -> None:
+    a = source if first == "with ids" else without_ids(source, 1)
+    b = without_ids(source, -1)
+    for path in {a, b} - {source}:
+        rights = {f"Q{q}?": q in "12" for q in "1234"} if path == a else dict.fromkeys("Q1? Q2? Q3? Q4?".split(), True)
+        add_judge_of_all(path, "strict", rights)
+    pair = compare_questions([a, b])["tables"][0]["comparisons"][0]
+    assert (pair["n"], pair["difference"]) == (4, 50)
+
+
+def test_a_row_that_stands_twice_counts_once_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rows = [{"id": 1, "question": "Q1?", "answer": "a", "response": "x"}] * 2
+    path.write_text(json.dumps([*rows, {"id": 2, "question": "Q2?", "answer": "a", "response": "a"}]))
+    assert main(["judge", str(path), "--backend", "fake", "--model", "j", "--quiet"]) == 0
+    run = analyze_questions(path)
+    judge = run.summary["judges"][0]
+    assert (judge["n"], judge["accuracy"], judge["not_counted"]) == (2, 50, {})
+    assert run.summary["duplicates"] == 1
+    assert "1 row(s) that repeat another exactly are counted once" in run.text
+
+
+def test_a_verdict_found_under_another_key_of_the_same_answer_counts(source: Path) -> None:
+    whole = json.loads(source.read_text())
+    for row in whole["generations"]:
+        row["key"] += " of another listing"
+    source.write_text(json.dumps(whole))
+    assert analyze_questions(source).summary["judges"][0]["counts"]["pending"] == 0
 
 
 def test_every_repeat_of_a_question_counts() -> None:
@@ -185,6 +348,21 @@ def test_runs_are_compared_on_their_common_questions(source: Path, tmp_path: Pat
     out = capsys.readouterr().out
     assert "JUDGE strict, protocol v1.0" in out
     assert "B - A: +50.0 points" in out
+
+
+def test_a_difference_without_a_p_value_says_why() -> None:
+    pair = {
+        "letter": "B",
+        "difference": 50,
+        "low": -10,
+        "high": 100,
+        "p": None,
+        "p_holm": None,
+        "test": "no test",
+        "n": 4,
+    }
+    found = {"runs": [], "tables": [{"judge": "j", "protocol": "v1.0", "rows": [], "comparisons": [pair]}]}
+    assert "100.0], no test, 4 questions" in comparison_text(found).replace("+", "")
 
 
 @pytest.mark.parametrize("head", [{"settings": {"prompt": "reasoning"}}, {"settings": {"revision": "v1.1"}}])

@@ -1,4 +1,8 @@
-"""aa_lcr: long-context reasoning over several documents (Artificial Analysis); answers are free text, judged later."""
+"""AA-LCR, long-context reasoning over several documents (Artificial Analysis): everything of it but reports and commands.
+
+`aa_lcr` asks the questions (`data`, `documents`); answers are free text, which are read (`answers`) and asked about by
+`aa_lcr_judge` (`judge`, `protocols`), whose replies are the `verdicts`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infini_eval.api.task import DataFinding, LoadedData, Task
-from infini_eval.datasets.aa_lcr import OPTIONS, load_aa_lcr
-from infini_eval.datasets.aa_lcr_source import find_source
-from infini_eval.datasets.aa_lcr_text import OFFICIAL
 from infini_eval.datasets.validate import duplicates, findings
 from infini_eval.records import Sample
+from infini_eval.tasks.aa_lcr.data import OFFICIAL, OPTIONS, find_source, load_aa_lcr
+from infini_eval.tasks.aa_lcr.judge import TASK as JUDGE_TASK
+
+__all__ = ["JUDGE_TASK", "TASK"]
 
 
 def load(path: str, *, options: Mapping[str, str], **filters: Any) -> LoadedData:

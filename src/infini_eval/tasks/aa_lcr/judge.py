@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.api.task import LoadedData, Task
-from infini_eval.datasets.aa_lcr import NO_DEPTH
-from infini_eval.datasets.judge_protocols import Protocol, protocol_named, protocol_of_data
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
-from infini_eval.results.generations import Generation, Generations, read_generations
+from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
+from infini_eval.tasks.aa_lcr.data import NO_DEPTH
+from infini_eval.tasks.aa_lcr.protocols import OUR_NOTES, Protocol, protocol_named, protocol_of_data
 
 OPTIONS = {"protocol": "auto", "notes": ""}
 PLAIN_PROTOCOL = "v1.0"
@@ -23,6 +23,8 @@ def load(path: str, *, options: Mapping[str, str], **filters: Any) -> LoadedData
     generations = read_generations(Path(path))
     protocol, notes = chosen_protocol(generations, options["protocol"])
     wording = notes_text(options["notes"], protocol)
+    if protocol.takes_notes and wording is None:
+        notes.append(f"protocol {protocol.name} with {OUR_NOTES} is a deviation: --notes FILE takes the data card's")
     samples = [_sample(one, protocol, wording) for one in generations.items if one.status == "ok" and one.text.strip()]
     sha = None if wording is None else hashlib.sha256(wording.encode()).hexdigest()[:16]
     settings = {"protocol": protocol.name, "grading_notes": sha}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from infini_eval.datasets.judge_protocols import NOTES, PROTOCOLS, protocol_named
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
-from infini_eval.scorers import judge_verdict
-from infini_eval.scorers.judge import judge, score
+from infini_eval.scorers.judge import judge as score
+from infini_eval.scorers.judge import judge_verdict
+from infini_eval.tasks.aa_lcr.protocols import NOTES, PROTOCOLS, judge, protocol_named
 
 V10, V11 = PROTOCOLS["v1.0"], PROTOCOLS["v1.1"]
 
@@ -108,10 +108,10 @@ def test_the_judge_is_any_callable_and_its_words_are_kept() -> None:
 def test_answers_wait_for_their_judge() -> None:
     sample = Sample("1", "p", "a", float("nan"))
     assert score("something", sample).value is None
-    assert score("  ", sample).value == 0.0
+    assert score("  ", sample).value is None, "an empty answer is wrong, but alone it is no accuracy of a run"
 
 
 @pytest.mark.parametrize(("reply", "value"), [("CORRECT", 1.0), ("INCORRECT", 0.0), ("perhaps", None)])
 def test_a_verdict_is_scored_by_its_samples_protocol(reply: str, value: float | None) -> None:
     sample = Sample("1", "p", "CORRECT", float("nan"), columns={"protocol": "v1.0"})
-    assert judge_verdict.score(reply, sample).value == value
+    assert judge_verdict(reply, sample).value == value

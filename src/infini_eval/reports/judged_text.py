@@ -1,0 +1,245 @@
+"""The report of a judged run as text and as a page: the summary in, words out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infini_eval.reports.html_page.escape import text as safe
+from infini_eval.reports.html_page.style import CSS
+from infini_eval.reports.html_page.tables import bar, interval, percent, table
+from infini_eval.reports.model_facts import one_line
+
+WIDTH = 70
+BAR = 20
+SHOWN = 10
+PAGE_SHOWN = 200
+LONGEST = 4000
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))
+Part = Mapping[str, Any]
+
+
+def render(summary: Part, *, ascii_only: bool) -> str:
+    """Head, what must be known before the numbers, one block a judge, agreement, wrong answers."""
+    lines = ["=" * WIDTH, f"AA-LCR: {summary['model']}", "=" * WIDTH, _data_line(summary), *warnings(summary)]
+    for judge in summary["judges"]:
+        lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
+    if not summary["judges"]:
+        lines += ["", f"{not_judged(summary).capitalize()}: infini-eval judge RUN --backend BACKEND --model JUDGE"]
+    if summary["agreement"]:
+        lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary["agreement"])]
+    if summary["judges"] and summary["wrong"]:
+        lines += ["", *_wrong_lines(summary["wrong"])]
+    return "\n".join(lines)
+
+
+def one_line_of(judge: Part) -> str:
+    """ "Accuracy: 26.0% ..." of one judge, with what is not counted and what makes it incomparable."""
+    by = f"(judge {judge['model']}, protocol {judge['protocol']})"
+    if judge["deviations"]:
+        by += f"; DEVIATION: {', '.join(judge['deviations'])}"
+    left = f"; not counted: {counted}" if (counted := _not_counted(judge)) else ""
+    if judge["accuracy"] is None:
+        return f"Accuracy: no verdict yet{left} {by}"
+    return (
+        f"Accuracy: {judge['accuracy']:.1f}%  n={judge['n']} answers to {judge['questions']} questions, "
+        f"95% interval {judge['ci_low']:.1f} to {judge['ci_high']:.1f}{left} {by}"
+    )
+
+
+def not_judged(summary: Part) -> str:
+    """The line of a run without a judge."""
+    failed = f"; {summary['failed']} of {summary['answers']} answers failed" if summary["failed"] else ""
+    return f"not judged yet{failed}"
+
+
+def warnings(summary: Part) -> list[str]:
+    """What must be known beside any accuracy."""
+    found = []
+    if summary["complete"] is False:
+        found.append(f"INCOMPLETE: {summary['answers']} of {summary['planned']} planned answers")
+    if summary["failed"]:
+        counted = "count as wrong" if summary["failed_as_wrong"] else "are not counted"
+        found.append(f"{summary['failed']} answer(s) failed and {counted}: {'; '.join(summary['failures'])}")
+    if summary["duplicates"]:
+        found.append(f"{summary['duplicates']} row(s) that repeat another exactly are counted once")
+    if summary["left_out"]:
+        listed = ", ".join(summary["left_out"])
+        found.append(f"{len(summary['left_out'])} question(s) were left out for missing documents: {listed}")
+    if summary["cut_off"]:
+        found.append(f"{summary['cut_off']} answer(s) were cut off by --max-new-tokens, perhaps before their end")
+    if summary["deviation"]:
+        kinds = [*summary["deviations"], *(kind for judge in summary["judges"] for kind in judge["deviations"])]
+        found.append(f"DEVIATION: {', '.join(dict.fromkeys(kinds))}; do not compare with published scores")
+    if summary["repeats"] > 1 and summary["identical_repeats"]:
+        found.append(f"{summary['identical_repeats']} question(s) got the same words in every repeat")
+    if len({judge["protocol"] for judge in summary["judges"]}) > 1:
+        found.append("judged by several protocols: their accuracies are not comparable")
+    return [f"! {line}" for line in found]
+
+
+def agreement_line(found: Part) -> str:
+    """How far two judges agree, and who is milder."""
+    if not found["n"]:
+        return f"{found['a']} and {found['b']}: no answer was judged by both"
+    kappa = "not defined" if found["kappa"] is None else f"{found['kappa']:.2f}"
+    return (
+        f"{found['a']} and {found['b']} ({found['protocol']}): {found['share']:.1f}% of {found['n']} answers, 95% interval "
+        f"{found['ci_low']:.1f} to {found['ci_high']:.1f}, kappa {kappa}; CORRECT only by the first "
+        f"{found['only_a']}, only by the second {found['only_b']}"
+    )
+
+
+def _data_line(summary: Part) -> str:
+    prompt, revision = summary["prompt"] or "unknown", summary["data_revision"] or "unknown"
+    return (
+        f"{summary['questions']} questions, {summary['repeats']} repeat(s), {summary['answers']} answers; "
+        f"prompt {prompt}, data {revision}"
+    )
+
+
+def _judge_lines(judge: Part, block: str) -> list[str]:
+    counts = judge["counts"]
+    notes = "" if judge["protocol"] != "v1.1" else f", grading notes {judge['grading_notes'] or 'in our wording'}"
+    lines = [f"JUDGE {judge['name']}: {judge['model']}, protocol {judge['protocol']}{notes}", one_line_of(judge)]
+    if judge["ci_method"]:
+        lines.append(f"  interval: {judge['ci_method']}")
+    lines.append(
+        f"  right {counts['right']}, wrong {counts['wrong']}, empty {counts['empty']} (wrong without a call); "
+        f"not counted: {_not_counted(judge) or 'none'}"
+    )
+    if judge["bounds"]:
+        ends = judge["bounds"]
+        lines.append(f"  with those {ends['open']} all wrong {ends['low']:.1f}%, all right {ends['high']:.1f}%")
+    if len(judge["per_repeat"]) > 1:
+        values = [_percent(row["accuracy"]) for row in judge["per_repeat"]]
+        lines.append(
+            f"  by repeat: {', '.join(values)}; pass@1 is the mean over questions of their share of right repeats"
+        )
+    lines += _table("category", judge["by_category"], block)
+    lines += _table("tokens", judge["by_length"], block)
+    for row in judge["unparsed"][:SHOWN]:
+        lines.append(
+            f"  unparsed, question {row['question_id']} repeat {row['repeat']}: {one_line(repr(row['raw']), 160)}"
+        )
+    return [*lines, *(f"  judge failed: {one_line(error)}" for error in judge["errors"])]
+
+
+def _not_counted(judge: Part) -> str:
+    return ", ".join(f"{n} {state}" for state, n in judge["not_counted"].items())
+
+
+def _table(title: str, rows: Sequence[Part], block: str) -> list[str]:
+    width = max(12, *(len(row["name"]) for row in rows))
+    lines = [f"  {title:<{width}} {'':<{BAR}} accuracy  95% interval    right / n"]
+    for row in rows:
+        if row["accuracy"] is None:
+            lines.append(f"  {row['name']:<{width}} {'':<{BAR}}        -  nothing judged")
+            continue
+        drawn = block * round(BAR * row["accuracy"] / 100)
+        ends = f"{row['ci_low']:.1f} to {row['ci_high']:.1f}"
+        right = f"{row['correct']:g} / {row['n']}"
+        lines.append(f"  {row['name']:<{width}} {drawn:<{BAR}} {row['accuracy']:>7.1f}%  {ends:<14}  {right}")
+    return lines
+
+
+def _wrong_lines(rows: Sequence[Part]) -> list[str]:
+    lines = [
+        f"NOT CALLED CORRECT BY EVERY JUDGE ({len(rows)}" + (f", the first {SHOWN})" if len(rows) > SHOWN else ")")
+    ]
+    for row in rows[:SHOWN]:
+        lines.append(f"question {row['question_id']}, repeat {row['repeat']} ({row['category'] or 'no category'})")
+        lines += [f"  {name:<9} {one_line(row[key], 300)}" for name, key in _SIDES]
+        lines += [f"  {'verdict':<9} {verdict['judge']}: {verdict_text(verdict)}" for verdict in row["verdicts"]]
+    return lines
+
+
+def verdict_text(verdict: Part) -> str:
+    """ "wrong (INCORRECT)": the state, and the judge's own words where it said any."""
+    raw = verdict["raw"]
+    return verdict["state"] if not raw else f"{verdict['state']} ({one_line(raw.strip(), 120)})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}%"
+
+
+def page(summary: Part) -> str:
+    """report.html: one self-contained page; foreign text escaped."""
+    title = f"{safe(summary['model'])}: AA-LCR"
+    about = f"{summary['questions']} questions · {summary['answers']} answers · prompt {summary['prompt'] or 'unknown'}"
+    about += f" · data {summary['data_revision'] or 'unknown'}"
+    sections = [_hero(summary), *map(_judge_section, summary["judges"]), _agreement_section(summary["agreement"])]
+    sections += [_wrong_section(summary["wrong"]), _settings_section(summary["settings"])]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{CSS}</style></head><body><main>"
+        f"<header><h1>{title}</h1><p>{safe(about)}</p></header>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _hero(summary: Part) -> str:
+    cards = ""
+    for judge in summary["judges"]:
+        big = "no verdict yet" if judge["accuracy"] is None else f"{judge['accuracy']:.1f} %"
+        cards += f"<div><strong>{safe(big)}</strong><small>{safe(one_line_of(judge))}; {safe(judge['ci_method'])}</small></div>"
+    said = "".join(f"<li>{safe(line[2:])}</li>" for line in warnings(summary))
+    cards = cards or "<div><strong>not judged yet</strong></div>"
+    return f'<section><div class="hero">{cards}</div>{f"<ul>{said}</ul>" if said else ""}</section>'
+
+
+def _judge_section(judge: Part) -> str:
+    counts = table(("state", "answers"), [[safe(state), str(n)] for state, n in judge["counts"].items()])
+    parts = [("By category", _groups(judge["by_category"])), ("By length in tokens", _groups(judge["by_length"]))]
+    if len(judge["per_repeat"]) > 1:
+        rows = [{**row, "name": f"repeat {row['repeat']}"} for row in judge["per_repeat"]]
+        parts.append(("By repeat", _groups(rows)))
+    parts.append(("Verdicts", counts))
+    if judge["unparsed"]:
+        names = [f"question {row['question_id']}, repeat {row['repeat']}" for row in judge["unparsed"][:PAGE_SHOWN]]
+        replies = [[safe(name), safe(row["raw"])] for name, row in zip(names, judge["unparsed"], strict=False)]
+        parts.append(("Replies that are no verdict (not counted)", table(("answer", "reply"), replies)))
+    inner = "".join(f"<h3>{safe(name)}</h3>{part}" for name, part in parts)
+    return f"<section><h2>Judge {safe(judge['name'])}, protocol {safe(judge['protocol'])}</h2>{inner}</section>"
+
+
+def _groups(rows: Sequence[Part]) -> str:
+    cells = []
+    for row in rows:
+        ends = (row["ci_low"], row["ci_high"])
+        shown = [safe(row["name"]), bar(row["accuracy"], *ends), percent(row["accuracy"]), interval(*ends)]
+        cells.append([*shown, f"{row['correct'] or 0:g} / {row['n']}"])
+    return table(("", "", "accuracy", "95 % interval", "right / n"), cells)
+
+
+def _agreement_section(found: Sequence[Part]) -> str:
+    lines = "".join(f"<li>{safe(agreement_line(one))}</li>" for one in found)
+    return f"<section><h2>Agreement of judges</h2><ul>{lines}</ul></section>" if lines else ""
+
+
+def _wrong_section(rows: Sequence[Part]) -> str:
+    """Question, official answer and the model's beside every judge's verdict."""
+    made = []
+    for row in rows[:PAGE_SHOWN]:
+        where = f"question {row['question_id']}, repeat {row['repeat']}, {row['category'] or 'no category'}"
+        verdicts = "".join(
+            f"<dt>{safe(verdict['judge'])}</dt><dd><code>{safe(verdict_text(verdict))}</code></dd>"
+            for verdict in row["verdicts"]
+        )
+        sides = f"<dt>official</dt><dd>{safe(row['official'], LONGEST)}</dd>"
+        sides += f"<dt>answer</dt><dd><code>{safe(row['answer'], LONGEST) or '(nothing)'}</code></dd>"
+        asked = f"<p>{safe(row['question'], LONGEST)}</p>"
+        made.append(f'<article class="wrong"><h4>{safe(where)}</h4>{asked}<dl>{sides}{verdicts}</dl></article>')
+    if not made:
+        return ""
+    note = f"{len(rows)} answers" + (f", the first {PAGE_SHOWN} shown" if len(rows) > PAGE_SHOWN else "")
+    title = "Not called correct by every judge"
+    return f'<section><h2>{title}</h2><p class="note">{note}</p><div class="cards">{"".join(made)}</div></section>'
+
+
+def _settings_section(settings: Part) -> str:
+    rows = [[safe(key), safe(value)] for key, value in settings.items()]
+    return f"<section><h2>Settings</h2>{table(('setting', 'value'), rows)}</section>" if rows else ""
