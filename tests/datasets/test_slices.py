@@ -19,4 +19,4 @@ def test_every_way_has_the_tokens_asked_for(bpe: Tokenizer) -> None:
         if gaps is not None:
             ways += 1
             assert sum(haystack.slice_tokens(a, b) for a, b in gaps[0]) == tokens
-    assert ways > 200
+    assert ways > 100

@@ -77,7 +77,7 @@ def _shortage_texts(config: GenerateConfig, haystack: Haystack) -> list[str]:
 
 def _remedy(short: Shortage, haystack: Haystack, config: GenerateConfig) -> str:
     if haystack.repeats:
-        return "the text repeats itself, however long: choose another --haystack_dir"
+        return "the text repeats itself, however long; only another --haystack_dir gives more"
     if haystack.unique_tokens is None and haystack.tokens >= config.pool_tokens:
         return f"pass --pool-tokens {short.needed}, which is enough"
     return f"a text of {short.needed:,} tokens is enough" + (
