@@ -44,7 +44,7 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         task: Task = registry.load("tasks", config.task)
         if make_data is not None:
             timing.begin("making the data")
-            world.share("data", make_data)
+            world.broadcast_object("data", make_data)
         timing.begin("reading the data")
         data, samples = choose_samples(config, task, world)
         timing.begin("opening the model")

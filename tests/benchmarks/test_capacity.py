@@ -18,7 +18,7 @@ from benchmarks.capacity.limits import limits_of, reduced_bytes  # noqa: E402
 from benchmarks.capacity.measure import measure_host  # noqa: E402
 from benchmarks.capacity.models import architecture  # noqa: E402
 
-from infini_eval.distributed.topology import MeshShape  # noqa: E402
+from infini_eval.distributed.mesh import MeshShape  # noqa: E402
 from infini_eval.engine.batching import Batch  # noqa: E402
 from infini_eval.planning.devices import parse_gpus  # noqa: E402
 from infini_eval.planning.flops import flops_a_token  # noqa: E402

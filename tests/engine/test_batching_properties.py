@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infini_eval.distributed.stages import split_evenly
+from infini_eval.distributed.mesh import split_evenly
 from infini_eval.engine.batching import plan_batches, plan_prefill
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=40)

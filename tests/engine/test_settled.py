@@ -10,8 +10,7 @@ import pytest
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings, Sampling
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.generation import Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.replica import load_replica

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from infini_eval.config import Topology
 from infini_eval.distributed.launch import World
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.errors import TopologyError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from infini_eval.config import ModelConfig
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infini_eval.config import LoadSettings, Topology
-from infini_eval.distributed.topology import MeshShape, ModelShape
+from infini_eval.distributed.mesh import MeshShape, ModelShape
 from infini_eval.errors import TopologyError
 
 

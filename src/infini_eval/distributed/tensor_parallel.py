@@ -21,11 +21,11 @@ class TensorParallel:
     group: dist.ProcessGroup | None = None
 
     def local_heads(self, heads: int, kv_heads: int) -> tuple[int, int]:
-        """Query and kv heads of a rank; with fewer kv heads than ranks, each kv head is held by several ranks."""
+        """Count the query and kv heads of a rank; with fewer kv heads than ranks, each kv head is held by several ranks."""
         return heads // self.size, max(1, kv_heads // self.size)
 
     def kv_head_range(self, kv_heads: int) -> tuple[int, int]:
-        """The kv heads of this rank, as a half-open range of global kv heads."""
+        """Find the kv heads of this rank, as a half-open range of global kv heads."""
         if kv_heads >= self.size:
             return kv_heads * self.rank // self.size, kv_heads * (self.rank + 1) // self.size
         mine = self.rank * kv_heads // self.size
@@ -38,7 +38,7 @@ class TensorParallel:
         return x
 
     def embed(self, ids_BT: torch.Tensor, local_rows: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        """Embedding with the vocabulary's rows dealt out in rank order: [B, T] int64 -> [B, T, D]."""
+        """Embed with the vocabulary's rows dealt out in rank order: [B, T] int64 -> [B, T, D]."""
         if self.size == 1:
             return F.embedding(ids_BT, local_rows)
         start = vocab_size * self.rank // self.size
@@ -48,7 +48,7 @@ class TensorParallel:
         return self.all_reduce(embedded * mine[..., None])
 
     def gather_vocabulary(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
-        """The whole vocabulary's logits on every rank: [B, V / tp] -> [B, V]."""
+        """Give every rank the whole vocabulary's logits: [B, V / tp] -> [B, V]."""
         if self.size == 1:
             return local_logits_BV
         parts = [torch.empty_like(local_logits_BV) for _ in range(self.size)]
@@ -56,7 +56,7 @@ class TensorParallel:
         return torch.cat(parts, dim=-1)
 
     def greedy(self, local_logits_BV: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        """Index of the largest logit over the whole vocabulary, the lowest one of a tie: [B] int64."""
+        """Find the largest logit over the whole vocabulary, the lowest one of a tie: [B] int64."""
         if self.size == 1:
             return first_argmax(local_logits_BV)
         best = first_argmax(local_logits_BV)
@@ -69,7 +69,7 @@ class TensorParallel:
         return table[winner, torch.arange(len(best), device=best.device), 1].long()
 
     def any(self, flags_B: torch.Tensor) -> torch.Tensor:
-        """True where any rank's flag is: [B] bool."""
+        """Combine flags, true where any rank's is: [B] bool."""
         if self.size == 1:
             return flags_B
         counts = flags_B.int()
@@ -78,7 +78,7 @@ class TensorParallel:
 
 
 def first_argmax(x_BV: torch.Tensor) -> torch.Tensor:
-    """argmax that always takes the first of equal maxima (torch.argmax does not promise which); NaN counts as largest."""
+    """Find the first of equal maxima, which torch.argmax does not promise; NaN counts as largest: [B, V] -> [B] int64."""
     highest = x_BV.max(dim=-1, keepdim=True).values
     hits = (x_BV == highest) | (x_BV != x_BV)
     return hits.int().argmax(dim=-1)

@@ -12,7 +12,7 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
-from infini_eval.distributed.stages import stage_layers
+from infini_eval.distributed.mesh import stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.acceleration import accelerated
 from infini_eval.engine.batching import CHUNK_TOKENS, Batch, PrefillStep, plan_batches

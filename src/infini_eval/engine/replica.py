@@ -6,28 +6,16 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelConfig, ModelSettings, Topology
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.stages import stage_layers
+from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_topology, stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.distributed.topology import MeshShape, resolve_topology
 from infini_eval.engine.links import Links
 from infini_eval.engine.native_model import NativeModel
 
 
 def mesh_shape(checkpoint: Checkpoint, asked: Topology, world_size: int) -> MeshShape:
-    """Sizes of the mesh axes for this checkpoint; TopologyError, listing what fits, where they cannot be had."""
-    config = checkpoint.config
-    return resolve_topology(
-        asked,
-        world_size,
-        saved_tp=checkpoint.saved_tp,
-        saved_pp=checkpoint.saved_pp,
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        vocab_size=config.vocab_size,
-        intermediate_size=config.intermediate_size,
-    )
+    """Choose the mesh for a checkpoint; TopologyError, listing what fits, where a size asked for cannot be had."""
+    saved = {"saved_tp": checkpoint.saved_tp, "saved_pp": checkpoint.saved_pp}
+    return resolve_topology(asked, world_size, ModelShape.of(checkpoint.config), **saved)
 
 
 def my_layers(config: ModelConfig, mesh: Mesh) -> range:

@@ -33,7 +33,7 @@ def answer_batches(
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
-    store = world.connect_again()
+    store = world.new_client()
     queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
     scorers = {name: registry.load("scorers", name) for name in scorer_names(config, task)}
     stop_early(config, backend)
@@ -45,7 +45,9 @@ def answer_batches(
         for index, items in feed:
             if alone and world.stop.requested:  # peers would wait for a batch that is dropped here
                 return
-            world.at(f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}")
+            world.set_status(
+                f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}"
+            )
             yield left[index], items
 
     with (

@@ -26,7 +26,7 @@ def batches_left(
     footprint = backend.footprint() if hasattr(backend, "footprint") else None
     rows = max(len(batch.rows) for batch in left)
     fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, left, prepared))
-    fitting = min(world.gather("rows that fit", fitting))
+    fitting = min(world.all_gather_object("rows that fit", fitting))
     if fitting == rows:
         return left
     say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])

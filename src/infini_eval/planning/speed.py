@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import Device
 from infini_eval.planning.flops import prefill_flops
