@@ -86,7 +86,7 @@ def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypa
         return run_layers(x_BTD, state, step)
 
     monkeypatch.setattr(backend._model.llama, "run_layers", limited)
-    without_saves = replace(second, saves=())
+    without_saves = replace(second, snapshot_points=())
     _, got = next(iter(backend.answer(iter([(without_saves, prepared)]))))
     assert [each.text for each in got] == [expected[row].text for row in second.rows]
     assert tried[0][1] > 0 and all(kept == 0 for _, kept in tried[1:])
@@ -96,12 +96,12 @@ def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypa
 def test_resumed_batches_keep_their_plan(tmp_path, samples) -> None:
     backend, prepared = opened(tmp_path, samples, 1, batch_size=3)
     batches = backend.plan(prepared)
-    saving = next(batch for batch in batches if batch.saves)
+    saving = next(batch for batch in batches if batch.snapshot_points)
     state = ResumeState(finished_keys=frozenset([prepared[saving.rows[0]].sample.key]))
     left = unfinished(batches, prepared, state)
     assert sum(len(batch.rows) for batch in left) == len(samples) - 1
     resumed = next(batch for batch in left if set(batch.rows) < set(saving.rows))
-    assert (resumed.saves, resumed.priority) == (saving.saves, saving.priority)
+    assert (resumed.snapshot_points, resumed.priority) == (saving.snapshot_points, saving.priority)
 
 
 def test_the_memory_plan_counts_kept_prefixes_and_larger_batches(tmp_path, samples) -> None:
@@ -109,7 +109,7 @@ def test_the_memory_plan_counts_kept_prefixes_and_larger_batches(tmp_path, sampl
     assert backend.footprint().kept_prefixes is None
     batches = backend.plan(prepared)
     footprint = backend.footprint()
-    assert footprint.kept_prefixes == len({save for batch in batches for save in batch.saves}) > 0
+    assert footprint.kept_prefixes == len({save for batch in batches for save in batch.snapshot_points}) > 0
     backend.load()
     one = backend._model.new_prefix_cache().kind.counted_bytes
     assert check(footprint, [(2, 1040)]).prefix_cache == footprint.kept_prefixes * one

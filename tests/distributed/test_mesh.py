@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infini_eval.config import Topology
-from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, fitting, resolve_topology
+from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, fitting, resolve_topology, split_evenly
 from infini_eval.errors import TopologyError
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -85,6 +86,22 @@ def test_a_default_always_exists_and_fits(world, saved_tp, saved_pp):
     mesh = resolve(world=world, saved_tp=saved_tp, saved_pp=saved_pp)
     assert mesh.world_size == world
     assert mesh in fitting(world, MODEL)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=24), st.data())
+def test_stages_are_contiguous_and_no_split_is_lighter(costs, data) -> None:
+    parts = data.draw(st.integers(1, len(costs)))
+    stages = split_evenly(costs, parts)
+    assert [layer for stage in stages for layer in stage] == list(range(len(costs)))
+    busiest = max(sum(costs[layer] for layer in stage) for stage in stages)
+    cuts = (
+        sorted(data.draw(st.sets(st.integers(1, len(costs) - 1), min_size=parts - 1, max_size=parts - 1)))
+        if parts > 1
+        else []
+    )
+    edges = [0, *cuts, len(costs)]
+    other = max(sum(costs[a:b]) for a, b in pairwise(edges))
+    assert busiest <= other + 1e-9
 
 
 def test_a_single_process_has_no_groups():

@@ -21,16 +21,13 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
-from infini_eval.engine.acceleration import check_acceleration
 from infini_eval.engine.batching import Batch, plan_batches
+from infini_eval.engine.fixed_decode import check_acceleration
 from infini_eval.engine.generation import Completion, Finish, Limits
-from infini_eval.engine.native_model import NativeModel
-from infini_eval.engine.prefix_cache import PrefixCache
-from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
-from infini_eval.engine.shared_prefill import Prefixes
+from infini_eval.engine.native_model import NativeModel, load_replica, mesh_shape, my_layers
+from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes
 from infini_eval.errors import OutOfMemory
-from infini_eval.models.gates import gates
-from infini_eval.models.load import resolve
+from infini_eval.models.load import gates, resolve
 from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)
@@ -126,8 +123,8 @@ class Backend:
         segment_length, size = self.checkpoint.config.segment_length, self._config.batch_size
         prefixes = [item.prefixes for item in prepared] if self._config.model.prefix_cache_gb else None
         batches = plan_batches(lengths, segment_length, size, largest, prefixes)
-        if any(batch.dealt_as is not None for batch in batches):
-            self._kept_prefixes = len({digest for batch in batches for _, digest in batch.saves})
+        if any(batch.schedule_cost is not None for batch in batches):
+            self._kept_prefixes = len({digest for batch in batches for _, digest in batch.snapshot_points})
         return batches
 
     def footprint(self) -> Footprint:
@@ -222,7 +219,7 @@ class Backend:
 
     def _prefixes(self, batch: Batch, rows: list[Prepared]) -> Prefixes | None:
         cache = self._prefix_cache
-        return None if cache is None else Prefixes([row.prefixes for row in rows], batch.saves, cache)
+        return None if cache is None else Prefixes([row.prefixes for row in rows], batch.snapshot_points, cache)
 
     def _out_of_memory(self, in_flight: list[list[Prepared]], error: Exception) -> OutOfMemory:
         rows = max(map(len, in_flight))

@@ -103,7 +103,8 @@ def _check_vocabulary(model: NativeModel, reference: Reference) -> None:
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        return tensors
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot read {path}: {error}", valid="a safetensors file with input_ids and logits") from None
 
