@@ -10,7 +10,7 @@ PACKAGE = "infini_eval"
 DATE = "%m/%d/%Y %H:%M:%S"
 
 
-class StderrHandler(logging.StreamHandler):
+class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever sys.stderr is at the moment, so that a progress bar can keep below the lines."""
 
     def __init__(self) -> None:

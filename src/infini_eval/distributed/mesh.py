@@ -263,5 +263,6 @@ def _new_group(shape: MeshShape, axis: Literal["tp", "pp"], backend: str | None 
         return None
     import torch.distributed as dist
 
+    group: ProcessGroup | None
     group, _ = dist.new_subgroups_by_enumeration(shape.lines(axis), backend=backend)
     return group
