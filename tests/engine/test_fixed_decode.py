@@ -57,7 +57,7 @@ def test_logits_are_those_of_the_eager_step(checkpoint: Checkpoint) -> None:
     llama, ids = model.llama, torch.from_numpy(prompts(LENGTH + 5)[0].astype(np.int64))
     with torch.inference_mode():
         eager, other = (read(model, ids) for _ in range(2))
-        fixed = FixedDecoders(llama, run_eagerly).load_state(other, 100)
+        fixed = FixedDecoders(llama, run_eagerly).step_for(other, 100)
         for token in range(3, 3 + LENGTH):
             tokens_B = torch.tensor([token])
             x_B1D = llama.run_layers(llama.embed(tokens_B[:, None]), eager, eager.cursor.step_tail(1))

@@ -222,8 +222,8 @@ def _parse_block(text: str, shape: Sequence[int]) -> Block:
 
 def _overlap(blocks: Sequence[Block]) -> bool:
     return any(
-        all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in zip(one, other, strict=True))
-        for one, other in combinations(blocks, 2)
+        all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in zip(first, second, strict=True))
+        for first, second in combinations(blocks, 2)
     )
 
 

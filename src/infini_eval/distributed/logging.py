@@ -18,6 +18,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:
+        """What sys.stderr is now."""
         return sys.stderr
 
     @stream.setter

@@ -40,7 +40,7 @@ class MeshShape:
         return f"--dp {self.dp} --tp {self.tp} --pp {self.pp}"
 
     def lines(self, axis: Literal["tp", "pp"]) -> list[tuple[int, ...]]:
-        """Global ranks of each line of the mesh along an axis, in order."""
+        """List the global ranks of each line of the mesh along an axis, in order."""
         stride = 1 if axis == "tp" else self.tp * self.dp
         size = getattr(self, axis)
         starts = [rank for rank in range(self.world_size) if rank // stride % size == 0]
@@ -162,7 +162,7 @@ def _misfit(problem: str, asked: Topology, world_size: int, shape: ModelShape) -
 
 
 def stage_layers(config: ModelConfig, stages: int) -> list[range]:
-    """The decoder layers of each pipeline stage of a nanotron model."""
+    """Assign decoder layers to the pipeline stages of a nanotron model."""
     layer = config.head_dim * config.hidden_size * 2 * (config.num_attention_heads + config.num_key_value_heads)
     layer += 3 * config.hidden_size * config.intermediate_size
     return cut_into_stages([layer] * config.num_hidden_layers, config.hidden_size, config.vocab_size, stages)
@@ -188,14 +188,14 @@ def split_evenly(costs: Sequence[float], parts: int) -> list[range]:
     prefix = [0.0]
     for cost in costs:
         prefix.append(prefix[-1] + cost)
-    # best[stop] = (largest sum, cuts) of the cheapest split of costs[:stop] into the parts made so far
+    # best[stop] = (largest sum, cuts) of the cheapest split of costs[:stop] into `used` parts
     best = {stop: (prefix[stop], [stop]) for stop in range(1, count + 1)}
-    for made in range(2, parts + 1):
+    for used in range(2, parts + 1):
         best = {
             stop: min(
-                (max(best[cut][0], prefix[stop] - prefix[cut]), [*best[cut][1], stop]) for cut in range(made - 1, stop)
+                (max(best[cut][0], prefix[stop] - prefix[cut]), [*best[cut][1], stop]) for cut in range(used - 1, stop)
             )
-            for stop in range(made, count + 1)
+            for stop in range(used, count + 1)
         }
     cuts = [0, *best[count][1]]
     return [range(start, stop) for start, stop in pairwise(cuts)]

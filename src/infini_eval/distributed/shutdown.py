@@ -82,7 +82,7 @@ class SignalPipe:
         self._selector.register(self._reader, selectors.EVENT_READ)
 
     def wait(self, timeout_s: float) -> list[str]:
-        """Names of the SIGNALS that came, as soon as one comes; empty after `timeout_s` or a call of `wake`."""
+        """Wait for SIGNALS and return their names as soon as one comes; empty after `timeout_s` or a call of `wake`."""
         if not self._selector.select(timeout_s):
             return []
         numbers = self._reader.recv(64)  # Python writes a byte for every signal that has a handler, other people's too

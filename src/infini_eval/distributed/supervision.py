@@ -65,9 +65,9 @@ class Heartbeats:
     def look(self) -> None:
         """Read all ranks' beats."""
         now = time.monotonic()
-        for rank, value in enumerate(self._store.multi_get(self._keys)):
-            if value != self._seen[rank][0]:
-                self._seen[rank] = (value, now)
+        for rank, beat in enumerate(self._store.multi_get(self._keys)):
+            if beat != self._seen[rank][0]:
+                self._seen[rank] = (beat, now)
 
     def stopped(self, after_s: float = STOPPED_AFTER_S) -> list[int]:
         """List the ranks whose heartbeat has not changed for `after_s` seconds."""

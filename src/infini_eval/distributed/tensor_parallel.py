@@ -28,8 +28,8 @@ class TensorParallel:
         """Find the kv heads of this rank, as a half-open range of global kv heads."""
         if kv_heads >= self.size:
             return kv_heads * self.rank // self.size, kv_heads * (self.rank + 1) // self.size
-        mine = self.rank * kv_heads // self.size
-        return mine, mine + 1
+        head = self.rank * kv_heads // self.size
+        return head, head + 1
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over the group, in place."""
@@ -43,9 +43,9 @@ class TensorParallel:
             return F.embedding(ids_BT, local_rows)
         start = vocab_size * self.rank // self.size
         local_ids = ids_BT - start
-        mine = (local_ids >= 0) & (local_ids < local_rows.shape[0])
-        embedded = F.embedding(torch.where(mine, local_ids, 0), local_rows)
-        return self.all_reduce(embedded * mine[..., None])
+        is_local = (local_ids >= 0) & (local_ids < local_rows.shape[0])
+        embedded = F.embedding(torch.where(is_local, local_ids, 0), local_rows)
+        return self.all_reduce(embedded * is_local[..., None])
 
     def gather_vocabulary(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
         """Give every rank the whole vocabulary's logits: [B, V / tp] -> [B, V]."""
@@ -60,10 +60,10 @@ class TensorParallel:
         if self.size == 1:
             return first_argmax(local_logits_BV)
         best = first_argmax(local_logits_BV)
-        value = local_logits_BV.gather(1, best[:, None]).double()
+        logit = local_logits_BV.gather(1, best[:, None]).double()
         index = (best + vocab_size * self.rank // self.size).double()[:, None]
         pairs = [torch.empty(len(best), 2, dtype=torch.float64, device=best.device) for _ in range(self.size)]
-        dist.all_gather(pairs, torch.cat((value, index), dim=1), group=self.group)
+        dist.all_gather(pairs, torch.cat((logit, index), dim=1), group=self.group)
         table = torch.stack(pairs)  # rank order is index order, so the first maximum is the lowest index
         winner = first_argmax(table[..., 0].T)
         return table[winner, torch.arange(len(best), device=best.device), 1].long()

@@ -98,7 +98,7 @@ class FixedDecoders:
         self._llama, self._record = llama, record
         self._latest: FixedDecode | None = None
 
-    def load_state(self, state: BatchState, longest: int) -> FixedDecode:
+    def step_for(self, state: BatchState, longest: int) -> FixedDecode:
         """Find or make the step for the rows of `state`, which it takes over; sequences have at most `longest` tokens."""
         rows, step = state.cursor.batch, self._latest
         if step is None or step.rows != rows or step.capacity < state.capacity:

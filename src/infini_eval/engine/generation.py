@@ -264,7 +264,7 @@ class Generation:
         self._draw(self._last_BD)
         if self._decoders is not None:
             longest = max(map(len, self._prompts)) + self._limits.max_new_tokens
-            self._fixed = self._decoders.load_state(self._state, longest)
+            self._fixed = self._decoders.step_for(self._state, longest)
 
     def _decode_one_token(self) -> int:
         assert self._current_B is not None

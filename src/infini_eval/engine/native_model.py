@@ -291,19 +291,20 @@ def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCach
 class _LogitsOfAll(Generation):
     """A prefill that keeps the logits of all positions."""
 
-    _parts: list[torch.Tensor]
+    def __init__(self, *plan: Any) -> None:
+        super().__init__(*plan)
+        self._parts: list[torch.Tensor] = []
 
     @property
     def read_all(self) -> bool:
+        """Whether no step is left."""
         return self._next_step == len(self._steps)
 
     def logits(self) -> torch.Tensor:
-        """[B, T, V] fp32 on the CPU; last stage only."""
+        """Join what the steps gave: [B, T, V] fp32 on the CPU; last stage only."""
         return torch.cat(self._parts, dim=1)
 
     def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
-        if not hasattr(self, "_parts"):
-            self._parts = []
         local = self._llama.logits(x_BTD).flatten(0, 1)
         self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
 

@@ -77,7 +77,7 @@ class LayerState:
                     target[:, : source.shape[1]] = source
 
     def nbytes(self) -> int:
-        """Bytes of this layer's tensors."""
+        """Count the bytes of this layer's tensors."""
         tensors = (self.memory, self.keys, self.raw_keys, self.values)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -215,5 +215,5 @@ class BatchState:
         return tuple(layer.memory[row].clone() for layer in self.layers if layer.memory is not None)
 
     def nbytes(self) -> int:
-        """Bytes of all layers' tensors."""
+        """Count the bytes of all layers' tensors."""
         return sum(layer.nbytes() for layer in self.layers)
