@@ -33,7 +33,7 @@ def settled(key: str, row: int, token_ids: Sequence[int]) -> bool:
 
 def answers(model: NativeModel, ends) -> list[tuple[list[int], str | None]]:
     rows = prompts()
-    work = iter([("first", rows[:2], [0, 1], None), ("second", rows[2:], [2, 3], None)])
+    work = iter([("first", rows[:2], ["0", "1"], None), ("second", rows[2:], ["2", "3"], None)])
     batches = model.run(work, Limits(NEW), Sampling(), settled=ends)
     return [(each.token_ids, each.finish) for _, batch in sorted(batches) for each in batch]
 

@@ -71,6 +71,13 @@ def test_another_setting_is_refused_with_old_and_new_value(tmp_path):
     assert (tmp_path / "manifest.json").read_bytes() == before
 
 
+def test_a_run_whose_draws_were_made_otherwise_is_refused_with_the_reason(tmp_path):
+    open_run(tmp_path, manifest(sampling={"temperature": 0.7}))
+    with pytest.raises(RunFolderError, match="draws tokens in another way") as refused:
+        open_run(tmp_path, manifest(sampling={"temperature": 0.7, "drawn_by": "dice"}))
+    assert 'sampling.drawn_by: (absent) -> "dice"' in str(refused.value)
+
+
 def test_differences_name_keys_that_come_and_go():
     assert differences({"a": 1, "b": {}}, {"b": {}, "c": None}) == ["a: 1 -> (absent)", "c: (absent) -> null"]
 

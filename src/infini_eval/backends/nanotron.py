@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from infini_eval.engine.generation import Completion, Finish, Limits
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.prefix_cache import PrefixCache
 from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
+from infini_eval.engine.sampling import sampling_identity
 from infini_eval.engine.shared_prefill import Prefixes
 from infini_eval.errors import OutOfMemory
 from infini_eval.models.gates import gates
@@ -96,7 +97,7 @@ class Backend:
                 "memory_dtype": str(self._resolved.memory_dtype).removeprefix("torch."),
                 "rope_interleaved": self._resolved.config.rope_interleaved,
             },
-            "sampling": asdict(self._config.sampling),
+            "sampling": sampling_identity(self._config.sampling),
         }
 
     def environment(self) -> Mapping[str, Any]:
@@ -166,11 +167,11 @@ class Backend:
     def answer(
         self, work: Iterator[tuple[Batch, Rows]], on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[Batch, list[Response]]]:
-        requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
+        requests = ((batch, [prepared[row] for row in batch.rows]) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
-            for batch, rows, seeds in requests:
+            for batch, rows in requests:
                 answer = partial(self._answer_one, batch, on_tokens)
-                yield batch, answer_or_halve(rows, seeds, answer, self._forget_prefixes)
+                yield batch, answer_or_halve(rows, answer, self._forget_prefixes)
             return
         in_flight: dict[Batch, list[Prepared]] = {}
         try:
@@ -179,11 +180,10 @@ class Backend:
             raise self._out_of_memory(list(in_flight.values()), error) from None
 
     def _answer_one(
-        self, batch: Batch, on_tokens: Callable[[int], None] | None, rows: list[Prepared], seeds: list[int]
+        self, batch: Batch, on_tokens: Callable[[int], None] | None, rows: list[Prepared]
     ) -> list[Response]:
         """Answer some rows of a batch on their own."""
-        part = replace(batch, rows=tuple(seeds))
-        return next(self._answer_batches(iter([(part, rows, seeds)]), {}, on_tokens))[1]
+        return next(self._answer_batches(iter([(batch, rows)]), {}, on_tokens))[1]
 
     def _forget_prefixes(self) -> bool:
         """Free the states of shared prefixes; whether there were any."""
@@ -195,7 +195,7 @@ class Backend:
 
     def _answer_batches(
         self,
-        requests: Iterator[tuple[Batch, list[Prepared], list[int]]],
+        requests: Iterator[tuple[Batch, list[Prepared]]],
         in_flight: dict[Batch, list[Prepared]],
         on_tokens: Callable[[int], None] | None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
@@ -203,10 +203,11 @@ class Backend:
         assert self._model is not None, "load() comes first"
         began: dict[Batch, float] = {}
 
-        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[int], Prefixes | None]]:
-            for batch, rows, seeds in requests:
+        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[str], Prefixes | None]]:
+            for batch, rows in requests:
                 in_flight[batch], began[batch] = rows, time.perf_counter()
-                yield batch, [row.ids for row in rows], seeds, self._prefixes(batch, rows)
+                keys = [row.sample.key for row in rows]
+                yield batch, [row.ids for row in rows], keys, self._prefixes(batch, rows)
 
         def settled(batch: Batch, row: int, token_ids: Sequence[int]) -> bool:
             assert self._settled is not None

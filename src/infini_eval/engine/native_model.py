@@ -111,7 +111,7 @@ class NativeModel:
         generation = _LogitsOfAll(
             self.llama,
             self.links,
-            self._sampler([0] * len(prompts), Sampling(), None),
+            self._sampler([""] * len(prompts), Sampling(), None),
             prompts,
             Limits(1),
             self.chunk_tokens(len(prompts)),
@@ -140,7 +140,7 @@ class NativeModel:
         """Continue each prompt (integers in a sequence or array) by at most `max_new_tokens` tokens.
 
         stop_ids: tokens that end an answer and are not part of it (None: the configuration's eos_token_id; () for
-        none). temperature 0 is greedy; otherwise draws are seeded by `seed` and the prompt's place in the list.
+        none). temperature 0 is greedy; otherwise draws follow from `seed` and the prompt's place in the list.
         vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
         Raises NumericsError when a row's logits become NaN or infinite.
         """
@@ -157,7 +157,7 @@ class NativeModel:
         batches = plan_batches([len(array) for array in arrays], length, batch_size, prefixes=digests)
         answers: list[list[int]] = [[] for _ in arrays]
         work = (
-            (batch, [arrays[row] for row in batch.rows], list(batch.rows), prefixes_of(batch, digests, cache))
+            (batch, [arrays[row] for row in batch.rows], list(map(str, batch.rows)), prefixes_of(batch, digests, cache))
             for batch in batches
         )
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
@@ -169,22 +169,22 @@ class NativeModel:
 
     def run(
         self,
-        work: Iterator[tuple[Key, Sequence[np.ndarray], list[int], Prefixes | None]],
+        work: Iterator[tuple[Key, Sequence[np.ndarray], Sequence[str], Prefixes | None]],
         limits: Limits,
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
         settled: Callable[[Key, int, Sequence[int]], bool] | None = None,
     ) -> Iterator[tuple[Key, list[Completion]]]:
-        """Answer batches as they come: (key, token ids of each row, a seed for each row, what rows may share).
+        """Answer batches as they come: (key, token ids of each row, names that tell their draws apart, what rows may share).
 
         settled: of a key, a row of its batch and the row's new tokens, whether the answer may end here. Every rank sees
         the same.
         """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
-            for key, rows, seeds, prefixes in work:
-                sampler = self._sampler(seeds, sampling, vocabulary)
+            for key, rows, names, prefixes in work:
+                sampler = self._sampler(names, sampling, vocabulary)
                 done = None if settled is None else partial(settled, key)
                 shared = (self.chunk_tokens, prefixes, done, self.decoders)
                 yield key, Generation(self.llama, self.links, sampler, rows, limits, *shared)
@@ -216,9 +216,9 @@ class NativeModel:
             return self._chunk_segments * self.config.segment_length
         return max(1, CHUNK_TOKENS.get(self.llama.device.type, CHUNK_TOKENS["cpu"]) // rows)
 
-    def _sampler(self, row_seeds: list[int], sampling: Sampling, vocabulary: int | None) -> Sampler:
+    def _sampler(self, names: Sequence[str], sampling: Sampling, vocabulary: int | None) -> Sampler:
         size = self.config.vocab_size
-        return Sampler(sampling, self.llama.tp, size, min(vocabulary or size, size), row_seeds)
+        return Sampler(sampling, self.llama.tp, size, min(vocabulary or size, size), names)
 
     def _stop_ids(self, stop_ids: Iterable[int] | None) -> frozenset[int]:
         if stop_ids is not None:

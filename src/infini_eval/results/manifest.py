@@ -16,6 +16,10 @@ from infini_eval.results.resume import ResumeState, heal_samples, read_progress
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
 ANOTHER_FOLDER = "choose another --save_path, or --overwrite to discard what is there"
+EXPLAINED = {
+    "sampling.drawn_by": "at a temperature above 0 this version draws tokens in another way than the one that began this"
+    " run: answers of both would not belong together",
+}
 OURS = (MANIFEST, "samples.parquet", "summary.json", "report.txt", "report.html")
 OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
@@ -100,8 +104,9 @@ def _refuse_differences(folder: Path, previous: RunManifest, manifest: RunManife
     changed = differences(previous.identity, manifest.identity)
     if changed:
         listed = "\n".join(f"    {line}" for line in changed)
+        why = "".join(f"\n  {text}" for key, text in EXPLAINED.items() if any(x.startswith(f"{key}:") for x in changed))
         raise RunFolderError(
-            f"{str(folder)!r} holds a run with other settings (there -> asked):\n{listed}",
+            f"{str(folder)!r} holds a run with other settings (there -> asked):\n{listed}{why}",
             valid="the settings of the run that is there, which would continue it",
             next_step=ANOTHER_FOLDER,
         )
