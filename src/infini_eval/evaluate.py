@@ -15,7 +15,7 @@ from infini_eval.evaluation.answering import answer_batches
 from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.evaluation.preparing import prepare_samples
-from infini_eval.evaluation.run_folder import merge_results, opened_run_folder
+from infini_eval.evaluation.run_folder import RunFolder, merge_results
 from infini_eval.evaluation.samples import choose_samples
 from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.evaluation.timing import Timing
@@ -57,19 +57,20 @@ def evaluate(config: EvalConfig, *, timeout_s: float = 1800.0, make_data: Callab
         say_window(config, world, backend.model_facts(), prepared)
         timing.begin("planning")
         manifest = describe_run(config, data, backend, prepared)
-        with opened_run_folder(config, manifest, world) as state:
-            left = batches_left(config, backend, world, prepared, state)
+        with RunFolder(config, manifest, world) as folder:
+            left = batches_left(config, backend, world, prepared, folder)
             if left:
-                memory = MemoryWatch(config, backend, world, batch_sizes(config, left, prepared))
+                memory = MemoryWatch(config, backend, world, batch_sizes(config, left, prepared), folder.note)
                 timing.begin("loading the model")
                 backend.load()
                 timing.begin("answering")
-                answer_batches(config, task, backend, world, left, prepared)
+                answer_batches(config, task, backend, world, left, prepared, folder)
                 memory.conclude()
             timing.begin("merging")
             world.raise_if_stopped()
             world.barrier("answered")
             if world.is_main:
                 merge_results(config)
-                timing.write(config)
-        return Outcome(Path(config.save_path), world.is_main, len(prepared), len(state.finished_keys))
+            if left:  # a finished run keeps the seconds of the one that answered
+                timing.write(folder)
+        return Outcome(Path(config.save_path), world.is_main, len(prepared), len(folder.state.finished_keys))

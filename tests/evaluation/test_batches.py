@@ -11,10 +11,10 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.preparing import prepare_samples
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.planning.check import check, rows_that_fit
 from infini_eval.records import RunManifest
-from infini_eval.results.manifest import open_run, read_manifest
-from infini_eval.results.resume import ResumeState
+from infini_eval.results.manifest import read_manifest
 from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -41,8 +41,8 @@ def left_in(folder: str, rows: int, **settings):
     with launch("cpu", timeout_s=30) as world:
         backend = backend_with_room_for(config, world, rows)
         prepared = prepare_samples(TASK, backend, TASK.load(str(DATA)).samples[:16], world)
-        state = ResumeState.from_json(world.share("opened", lambda: open_run(folder, MANIFEST).to_json()))
-        batches = batches_left(config, backend, world, prepared, state)
+        with RunFolder(config, MANIFEST, world) as opened:
+            batches = batches_left(config, backend, world, prepared, opened)
         assert sorted(row for batch in batches for row in batch.rows) == list(range(16))
         footprint, sizes = backend.footprint(), batch_sizes(config, batches, prepared)
         return [len(batch.rows) for batch in batches], rows_that_fit(footprint, sizes)

@@ -51,6 +51,17 @@ def test_the_lock_is_there_inside_the_block_only(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_only_the_owner_is_confirmed(tmp_path):
+    lock = RunLock(tmp_path)
+    with pytest.raises(RunFolderError, match="it is gone"):
+        lock.confirm()
+    lock.acquire()
+    lock.confirm()
+    thief = foreign(tmp_path, age_s=0)
+    with pytest.raises(RunFolderError, match=f"it is held by process {thief.pid} on elsewhere"):
+        lock.confirm()
+
+
 def test_a_second_run_is_refused_by_name(tmp_path, holder):
     with (
         pytest.raises(RunFolderError, match=rf"in use by another run: process {holder.pid} on "),

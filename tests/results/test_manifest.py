@@ -60,6 +60,24 @@ def test_attempts_are_kept_flat_and_batch_sizes_are_carried_over(tmp_path):
     assert environment["batch_sizes"] == {"1024": 8}
 
 
+def test_a_finished_run_keeps_its_manifest(tmp_path):
+    open_run(tmp_path, manifest())
+    update_environment(tmp_path, started="then", memory={"measured_bytes": 1}, seconds={"answering": 2})
+    write_samples(tmp_path, "a", "b", "c")
+    before = (tmp_path / "manifest.json").read_bytes()
+    state = open_run(tmp_path, manifest(world_size=4))
+    assert state.finished_keys == {"a", "b", "c"}
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_run_with_failed_samples_is_not_finished(tmp_path):
+    open_run(tmp_path, manifest())
+    write_samples(tmp_path, "a", "b")
+    write_samples(tmp_path, "c", name="replica-00001", status="failed")
+    open_run(tmp_path, manifest(world_size=4))
+    assert read_manifest(tmp_path).environment["world_size"] == 4
+
+
 def test_another_setting_is_refused_with_old_and_new_value(tmp_path):
     open_run(tmp_path, manifest(data={"sha": "1"}))
     before = (tmp_path / "manifest.json").read_bytes()

@@ -18,9 +18,9 @@ from infini_eval.engine.batching import Batch
 from infini_eval.errors import OutOfMemory
 from infini_eval.evaluation.early_stop import scorer_names, stop_early
 from infini_eval.evaluation.feed import Feed
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
-from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
 from infini_eval.tasks._task import Task
 
@@ -29,7 +29,13 @@ Answered = tuple[Batch, list[Response]]
 
 
 def answer_batches(
-    config: EvalConfig, task: Task, backend: AnyBackend, world: World, left: list[Batch], prepared: Sequence[Prepared]
+    config: EvalConfig,
+    task: Task,
+    backend: AnyBackend,
+    world: World,
+    left: list[Batch],
+    prepared: Sequence[Prepared],
+    folder: RunFolder,
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
@@ -60,7 +66,7 @@ def answer_batches(
             if mesh.is_leader:
                 progress.add(tokens=tokens)
 
-        for batch, responses in _smaller_next_time(config, backend.answer(work(), on_tokens)):
+        for batch, responses in _smaller_next_time(folder, backend.answer(work(), on_tokens)):
             if writer is None:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
@@ -78,13 +84,13 @@ def computed_tokens(left: Sequence[Batch], prepared: Sequence[Prepared]) -> int:
     return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
 
 
-def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:
+def _smaller_next_time(folder: RunFolder, answers: Iterator[Answered]) -> Iterator[Answered]:
     """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
     try:
         yield from answers
     except OutOfMemory as error:
         if error.rows > 1:
-            update_environment(config.save_path, batch_sizes={"largest": error.rows // 2})
+            folder.note_largest_batch(error.rows // 2)
         raise
 
 

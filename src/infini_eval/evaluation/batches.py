@@ -9,18 +9,18 @@ from infini_eval.backends._backend import AnyBackend, Prepared
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.engine.batching import Batch
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.evaluation.telling import say
 from infini_eval.planning.check import rows_that_fit
-from infini_eval.results.manifest import update_environment
 from infini_eval.results.resume import ResumeState
 
 
 def batches_left(
-    config: EvalConfig, backend: AnyBackend, world: World, prepared: Sequence[Prepared], state: ResumeState
+    config: EvalConfig, backend: AnyBackend, world: World, prepared: Sequence[Prepared], folder: RunFolder
 ) -> list[Batch]:
     """What no earlier attempt has finished. Rows that memory allows are decided once, for all ranks and attempts."""
-    largest = largest_batch(state)
-    left = unfinished(backend.plan(prepared, largest), prepared, state)
+    state = folder.state
+    left = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
     if not left or not config.plan or config.batch_size is not None:
         return left
     footprint = backend.footprint() if hasattr(backend, "footprint") else None
@@ -30,8 +30,7 @@ def batches_left(
     if fitting == rows:
         return left
     say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
-    if world.is_main:
-        update_environment(config.save_path, batch_sizes={"largest": fitting})
+    folder.note(batch_sizes={"largest": fitting})
     return unfinished(backend.plan(prepared, fitting), prepared, state)
 
 

@@ -25,9 +25,10 @@ OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
 
 def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False) -> ResumeState:
-    """Start a run in an empty folder, or continue it where the identity is the same; writes manifest.json either way.
+    """Start a run in an empty folder, or continue it where the identity is the same; either writes manifest.json.
 
-    Only one process calls this, holding the folder's lock. Raises RunFolderError naming each setting that differs from
+    A finished run keeps its manifest as it is: nothing will be measured anew. Only one process calls this, holding the
+    folder's lock. Raises RunFolderError naming each setting that differs from
     the run already there (old and new value), or where the folder cannot be used. `overwrite` discards the old run.
     """
     folder = Path(folder)
@@ -44,7 +45,8 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
         notes += heal_samples(folder)
     finished, failed, unreadable = read_progress(folder)
     notes += unreadable
-    write_manifest(folder, _next_attempt(manifest, previous))
+    if previous is None or len(finished) < manifest.samples_planned:
+        write_manifest(folder, _next_attempt(manifest, previous))
     return ResumeState(frozenset(finished), frozenset(failed), previous, tuple(notes))
 
 
