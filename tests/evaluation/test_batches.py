@@ -38,7 +38,7 @@ def backend_with_room_for(config: EvalConfig, world, rows: int):
 
 def left_in(folder: str, rows: int, **settings):
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA), **settings)
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         backend = backend_with_room_for(config, world, rows)
         prepared = prepare_samples(TASK, backend, TASK.load(str(DATA)).samples[:16], world)
         with RunFolder(config, MANIFEST, world) as opened:

@@ -17,6 +17,7 @@ from infini_eval.records import RunManifest
 from infini_eval.results.lock import LOCK
 from infini_eval.results.manifest import read_manifest
 from infini_eval.testing.distributed import run_distributed_test
+from infini_eval.testing.limits import PROCESS_S
 
 MANIFEST = RunManifest({}, {}, {"started": "now"}, 16)
 
@@ -55,7 +56,7 @@ def runs_out_of_memory(path: str, rank: int) -> None:
 
     manifest.write_manifest = writing
     with (
-        launch("cpu", timeout_s=60) as world,
+        launch("cpu") as world,
         RunFolder(EvalConfig("m", f"{path}/run", "d"), MANIFEST, world) as folder,
     ):
         if world.rank > 0:  # the one who started the ranks ends them all as soon as one has left
@@ -67,7 +68,7 @@ def runs_out_of_memory(path: str, rank: int) -> None:
 
 
 def until_gone(path: Path) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + PROCESS_S
     while path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
 
