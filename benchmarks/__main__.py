@@ -35,6 +35,7 @@ NAMES = (
     "whole_run",
     "model_300m",
     "transformers_llama",
+    "planned_memory",
 )
 FLOORS = Path(__file__).parent / "floors.json"
 HIDDEN = "--child"

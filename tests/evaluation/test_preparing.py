@@ -46,7 +46,7 @@ def samples():
 
 
 def facts_and_work():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         backend = Counting(world)
         prepared = prepare_samples(TASK, backend, samples(), world)
         ids = [with_ids(item, backend).ids.tolist() for item in prepared]
@@ -86,7 +86,7 @@ def test_a_stop_ends_the_tokenising():
 
 
 def fail_on_rank_1():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         prepare_samples(TASK, Counting(world, bad=samples()[1].id), samples(), world)
     return "unreached"
 
@@ -98,7 +98,7 @@ def test_an_error_in_one_ranks_share_ends_all_as_a_users_error():
 
 
 def stop_on_rank_1():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         if world.rank == 1:
             world.stop.ask("the test")
         prepare_samples(TASK, Counting(world), samples(), world)
@@ -108,4 +108,4 @@ def stop_on_rank_1():
 @pytest.mark.distributed
 def test_a_stop_of_one_rank_ends_the_others_waiting_for_its_share():
     with pytest.raises(AssertionError, match=f"ended with status {EXIT_INTERRUPTED}"):
-        run_distributed_test(stop_on_rank_1, 2, None, timeout_s=15)
+        run_distributed_test(stop_on_rank_1, 2, None)
