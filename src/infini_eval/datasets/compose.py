@@ -49,7 +49,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Composed:
-    """A prompt with its measures: tokens (specials included), needle spans in characters and tokens, real depths."""
+    """A prompt with its measures: tokens (specials included), needle spans in characters and tokens, real depths.
+
+    `haystack_place` is where its haystack stands in the pool (see Haystack.place).
+    """
 
     text: str
     tokens: int
@@ -58,6 +61,7 @@ class Composed:
     depths: tuple[float, ...]
     haystack_tokens: int
     haystack_id: str
+    haystack_place: Span = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,9 @@ class _Composer:
         count += len(self.tokenizer.special_suffix)
         text = "".join(texts)
         identity = self.haystack.identity(self.start)
-        return Composed(text, count, tuple(needle_chars), tuple(needle_tokens), tuple(depths), tokens, identity), count
+        place = self.haystack.place(self.start, max((b for gap in gaps for _, b in gap), default=self.start))
+        char_spans, token_spans = tuple(needle_chars), tuple(needle_tokens)
+        return Composed(text, count, char_spans, token_spans, tuple(depths), tokens, identity, place), count
 
     def _joint(self, left: Slices, core: _Core, right: Slices) -> tuple[int, list[Span]]:
         """Tokens that a core adds between its neighbours, and its needles' token spans from its first token on."""

@@ -165,6 +165,9 @@ class _RowMaker:
             "is_eval": "yes" if config.is_eval else "no",
             "haystack": _short(self.haystack.name) if composed.haystack_tokens else "none",
             "haystack_hash": composed.haystack_id,
+            "haystack_pool": self.haystack.pool if composed.haystack_tokens else composed.haystack_id,
+            "haystack_start": composed.haystack_place[0],
+            "haystack_end": composed.haystack_place[1],
             "haystack_unique": round(self.haystack.unique_fraction(composed.haystack_tokens), 6),
             "tokenizer_hash": self.tokenizer.fingerprint,
         }

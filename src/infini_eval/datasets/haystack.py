@@ -22,6 +22,7 @@ SENTENCE_ENDS = ".!?"
 NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
 BLOCK_CHARS = 65_536
 BATCH_BLOCKS = 16  # tokenised side by side
+POOL_CHARS = BLOCK_CHARS // 2  # the first block has at least as many, unless the source has less
 CHARS_A_TOKEN = 4
 CONTEXT_CHARS = 256  # tokenised before each block, so that a block's first tokens are those of the running text
 
@@ -33,7 +34,7 @@ class Haystack:
     `after_sentence` [C] bool tells cuts after a sentence from those after a word; `sentences` and `words` number them.
 
     `name` is the source's; `unique_tokens` is how many of its tokens are not a repetition of earlier ones (None: all,
-    or the source `repeats` by nature).
+    or the source `repeats` by nature), `unique_chars` after how many characters it starts again (None: never).
     """
 
     text: str
@@ -43,6 +44,7 @@ class Haystack:
     name: str
     unique_tokens: int | None = None
     repeats: bool = False
+    unique_chars: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -56,6 +58,25 @@ class Haystack:
     @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def pool(self) -> str:
+        """Names the text that haystacks are cut from by its beginning: however much of a source was read, it is one pool."""
+        return hashlib.sha256(self.text[: min(POOL_CHARS, self.unique_chars or POOL_CHARS)].encode()).hexdigest()[:16]
+
+    def place(self, first: int, last: int) -> tuple[int, int]:
+        """Where the text from cut `first` to cut `last` stands in its pool: half open, in characters.
+
+        What overlaps in a pool is the same text, so a text that starts again lies where it stood first; one that runs
+        over the repetition takes the whole pool, and so does every stretch of a source that repeats by nature.
+        """
+        start, end = int(self.cut_chars[first]), int(self.cut_chars[last])
+        period = len(self.text) if self.repeats else self.unique_chars
+        if period is None:
+            return start, end
+        first_time = start % period
+        over = self.repeats or first_time + end - start > period
+        return (0, period) if over else (first_time, first_time + end - start)
 
     @cached_property
     def numbers(self) -> tuple[NDArray[np.int64], list[str]]:
@@ -153,6 +174,7 @@ class _Builder:
         self.count = 0
         self.first: int | None = None
         self.last = 0
+        self.unique_chars: int | None = None
 
     @property
     def available(self) -> int:
@@ -201,6 +223,7 @@ class _Builder:
         self.count += len(own)
 
     def repeat(self, tokens: int) -> None:
+        self.unique_chars = self.length
         blocks = [" " + self.texts[0].lstrip(), *self.texts[1:]]
         for start in itertools.cycle(range(0, len(blocks), BATCH_BLOCKS)):
             self.add(blocks[start : start + BATCH_BLOCKS], tokens)
@@ -210,7 +233,7 @@ class _Builder:
     def finish(self, name: str, unique: int | None, repeats: bool) -> Haystack:
         chars, counts = np.concatenate(self.chars), np.concatenate(self.tokens)
         ends = np.concatenate(self.sentence_ends)
-        return Haystack("".join(self.texts), chars, counts, ends, name, unique, repeats)
+        return Haystack("".join(self.texts), chars, counts, ends, name, unique, repeats, self.unique_chars)
 
 
 def _blocks(parts: Iterable[str]) -> Iterator[str]:
