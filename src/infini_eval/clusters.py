@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+REPEATING_SOURCES = ("filler", "noise")  # haystack sources that say the same again and again by nature
 SHARED = 0.1  # haystacks that have more than this share of the shorter one's text in common do not vary independently
 
 

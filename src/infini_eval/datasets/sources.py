@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infini_eval.clusters import REPEATING_SOURCES
 from infini_eval.datasets import english
 from infini_eval.datasets.words import needle_haystack
 from infini_eval.errors import DataError
@@ -30,7 +31,7 @@ class Source:
 
     @property
     def repeats(self) -> bool:
-        return self.name in ("filler", "noise")
+        return self.name in REPEATING_SOURCES
 
     def parts(self) -> Iterator[str]:
         """The source's text, piece by piece; the same seed gives the same text on any machine."""

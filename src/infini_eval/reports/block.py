@@ -7,7 +7,7 @@ from typing import Any
 from infini_eval.reports.insights import advice, errors_json, trends_json
 from infini_eval.reports.model_facts import ModelFacts
 from infini_eval.reports.numbers import number
-from infini_eval.reports.statistics.intervals import Average, Proportion, average_over
+from infini_eval.reports.statistics.intervals import Average, Proportion, average_over, proportions
 from infini_eval.reports.statistics.phases import phase_groups, phase_warning
 from infini_eval.reports.statistics.scored import Scored, depth_groups
 from infini_eval.reports.statistics.segments import by_compressions, segment_groups
@@ -65,11 +65,7 @@ def average_json(average: Average, prefix: str = "average") -> dict[str, Any]:
 
 
 def _by_depth(depths: Any, group: Any, scored: Scored) -> list[dict[str, Any]]:
-    import numpy as np
-
-    n = np.bincount(group, minlength=len(depths))
-    correct = np.bincount(group, scored.correct, len(depths))
-    cells = [Proportion(float(right), int(count)) for right, count in zip(correct, n, strict=True)]
+    cells = proportions(group, scored.correct, scored.cluster, len(depths))
     return [
         {"depth_percent": number(depth), **proportion_json(cell)} for depth, cell in zip(depths, cells, strict=True)
     ]

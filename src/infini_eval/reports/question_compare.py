@@ -60,9 +60,15 @@ def render(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"{pair['letter']} - A: {pair['difference']:+.1f} points, "
                 f"95% interval [{pair['low']:+.1f}, {pair['high']:+.1f}], "
-                f"p {pair['p']:.4f} (Holm {pair['p_holm']:.4f}; {pair['test']}), {pair['n']} questions"
+                f"{_p(pair)}, {pair['n']} questions"
             )
     return "\n".join(lines)
+
+
+def _p(pair: Mapping[str, Any]) -> str:
+    if pair["p"] is None:
+        return str(pair["test"])
+    return f"p {pair['p']:.4f} (Holm {pair['p_holm']:.4f}; {pair['test']})"
 
 
 def write(found: Mapping[str, Any], folder: Path) -> list[Path]:
