@@ -35,6 +35,7 @@ NAMES = (
     "whole_run",
     "model_300m",
     "transformers_llama",
+    "coverage",
 )
 FLOORS = Path(__file__).parent / "floors.json"
 HIDDEN = "--child"

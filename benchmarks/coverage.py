@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks._harness import Metric
 from infini_eval.reports.statistics.effective_length import effective_length
 from infini_eval.reports.statistics.intervals import Average, average_over, proportion
-from infini_eval.reports.statistics.paired import paired_difference
+from infini_eval.reports.statistics.paired import difference_interval
 from infini_eval.reports.statistics.trends import logistic_trend
 
 USES_TORCH = False
@@ -111,8 +111,8 @@ def difference(case: Case, rng: np.random.Generator) -> Trial:
         latent = case.correlation**0.5 * shared + (1 - case.correlation) ** 0.5 * own
         scores.append((latent < _NORMAL.inv_cdf(accuracy)).astype(float))
     depth = np.tile(np.arange(case.depths), case.haystacks)
-    found = paired_difference(depth, scores[0], scores[1], cluster)
-    return found.low <= -FALL <= found.high, found.high - found.low
+    _, low, high = difference_interval(depth, scores[1] - scores[0], cluster)
+    return low <= -FALL <= high, high - low
 
 
 def length_fixed(case: Case, rng: np.random.Generator) -> Trial:
@@ -217,7 +217,7 @@ def table(results: list[Result]) -> str:
 
 
 if __name__ == "__main__":
-    made = list(measure(300))
+    made = list(measure(1000))
     print(table(made))
     for result in made:
         if result.coverage < LEAST:

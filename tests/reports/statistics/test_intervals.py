@@ -70,7 +70,7 @@ def test_independent_samples_are_never_narrower_than_wilson():
 
 @pytest.mark.parametrize("df", [1, 1.5, 2, 3, 9, 19.4, 60, 999, 1e6])
 def test_t_quantiles_equal_scipy(df):
-    assert t_quantile(df) == pytest.approx(student.ppf(0.975, df), rel=1e-5)
+    assert t_quantile(df) == pytest.approx(student.ppf(0.975, df), rel=1e-4)
 
 
 def exact_coverage(n: int, p: float) -> float:

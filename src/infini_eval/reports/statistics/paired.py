@@ -41,24 +41,20 @@ def paired_difference(group: np.ndarray, a: np.ndarray, b: np.ndarray, cluster: 
     """Compare scores `a` and `b`, float64 [samples] in 0..1, of the same samples; `group` and `cluster` from 0 upwards.
 
     McNemar's exact test where samples are independent or nobody says which share a haystack; else the signs of whole
-    haystacks' differences are flipped (scipy.stats), because samples of one haystack do not vary independently. The
-    interval counts what the pairs are worth (see `worth_of`; evidence are the pairs that differ).
+    haystacks' differences are flipped (scipy.stats), because samples of one haystack do not vary independently.
     """
     import numpy as np
 
-    weight, difference = even_weights(group), b - a
-    value = mean_over(group, difference)
+    difference = b - a
     clusters = None if cluster is None else int(cluster.max()) + 1
-    squares = mean_over(group, difference**2)
-    worth = worth_of(weight, difference - value, squares - value**2, float(np.abs(difference).sum()), cluster)
-    low, high = _interval(value, squares, worth)
+    value, low, high = difference_interval(group, difference, cluster)
     right_a, right_b = a > 0.5, b > 0.5
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     p: float | None
     if clusters == 1:
         p, test = None, "no test: one haystack only"
     elif cluster is not None and clusters is not None and clusters < len(a):
-        p, test = _flip(np.bincount(cluster, weight * difference)), f"sign-flip over {clusters} haystacks"
+        p, test = _flip(np.bincount(cluster, even_weights(group) * difference)), f"sign-flip over {clusters} haystacks"
     elif np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
         p, test = mcnemar(only_a, only_b), "McNemar, exact" + ("" if cluster is not None else "; clusters unknown")
     else:
@@ -85,6 +81,19 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(known) - rank) * known[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def difference_interval(
+    group: np.ndarray, difference: np.ndarray, cluster: np.ndarray | None
+) -> tuple[float, float, float]:
+    """The mean over groups of paired differences, float64 [samples] in -1..1, with the ends of its interval.
+
+    It counts what the pairs are worth (see `worth_of`); the evidence are the pairs that differ.
+    """
+    value, squares = mean_over(group, difference), mean_over(group, difference**2)
+    evidence = float(abs(difference).sum())
+    worth = worth_of(even_weights(group), difference - value, squares - value**2, evidence, cluster)
+    return value, *_interval(value, squares, worth)
 
 
 def _interval(value: float, squares: float, worth: Worth) -> tuple[float, float]:
