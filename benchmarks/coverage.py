@@ -172,7 +172,7 @@ KINDS: dict[str, Kind] = {  # what to try, over which haystacks, accuracies and 
     "samples of their own haystacks": (own_haystacks, (3, 10, 50), ACCURACY, (0.0,)),
     "one haystack (for itself)": (one_haystack, (3, 10, 50), (0.5, 0.8, 0.95), (0.0, 0.3)),
     "trend over depth": (trend_within, HAYSTACKS[1:], (0.5, 0.8, 0.95), (0.0, 0.3, 0.6)),
-    "trend over length": (trend_between, HAYSTACKS[2:], (0.5, 0.8, 0.95), (0.0, 0.3, 0.6)),
+    "trend over length": (trend_between, HAYSTACKS[1:], (0.5, 0.8, 0.95), (0.0, 0.3, 0.6)),
     "paired difference": (difference, HAYSTACKS, (0.55, 0.8, 0.95), (0.0, 0.3, 0.6)),
     "effective length, fixed bar": (length_fixed, HAYSTACKS, (0.9,), (0.0, 0.3, 0.6)),
     "effective length, relative bar": (length_relative, HAYSTACKS, (0.9,), (0.0, 0.3, 0.6)),
