@@ -36,6 +36,7 @@ NAMES = (
     "model_300m",
     "transformers_llama",
     "planned_memory",
+    "coverage",
 )
 FLOORS = Path(__file__).parent / "floors.json"
 HIDDEN = "--child"

@@ -15,7 +15,18 @@ from infini_eval.testing.limits import PROCESS_S
 
 HEAVY = {"datasets", "flash_attn", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "tokenizers", "torch"}
 HEAVY |= {"transformers", "safetensors", "huggingface_hub", "yaml"}
-TORCH_FREE = ("cli", "config", "datasets", "errors", "planning", "records", "registry", "reports", "results")
+TORCH_FREE = (
+    "cli",
+    "clusters",
+    "config",
+    "datasets",
+    "errors",
+    "planning",
+    "records",
+    "registry",
+    "reports",
+    "results",
+)
 TORCH_FREE += ("scorers", "tasks")
 
 
