@@ -129,8 +129,10 @@ def listing() -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     rows = parser.parse_args().rows
+    if unknown := [name for name in rows if name not in ROWS]:
+        parser.error(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
     if not rows:
         print("\n".join(listing()))
         return
