@@ -16,6 +16,7 @@ nb_execution_mode = "off"  # notebooks are run by the tests and shown as they we
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
+smartquotes_action = "qe"  # quotes and ellipses; "--flag" keeps its dashes
 html_theme = "furo"
 html_title = "infini_eval"
 html_static_path = ["images"]
@@ -23,6 +24,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
 napoleon_google_docstring = True
+napoleon_use_ivar = True  # attributes are rows of their class, not objects beside it
 # Signatures name types of other packages, which have no inventory here without network.
 nitpicky = False
 
@@ -34,9 +36,11 @@ def outside_links(app: object, name: str, text: list[str]) -> None:
 
 def _as_file(match: re.Match[str]) -> str:
     label, target = match[1], match[2].lstrip("./")
+    if target.endswith(".ipynb"):  # docs/notebooks links to those of examples/notebooks
+        return f"{{doc}}`{label} </notebooks/{Path(target).stem}>`"
     if (ROOT / "docs" / target).exists():
         return match[0]
-    return label if label.strip("`") == target else f"{label} (`{target}`)"
+    return f"`{target}`" if target.endswith(label.strip("`")) else f"{label} (`{target}`)"
 
 
 def setup(app: object) -> None:
