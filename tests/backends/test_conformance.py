@@ -14,7 +14,7 @@ import pytest
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
-from infini_eval.planning.check import check
+from infini_eval.evaluation.guard import check
 from infini_eval.records import Response
 from infini_eval.results.files import plain_json
 from infini_eval.testing.fake_vllm import fake_vllm

@@ -13,8 +13,8 @@ from infini_eval.api import registry
 from infini_eval.api.backend import EarlyStop
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.datasets.tokenizer import load_tokenizer
-from infini_eval.evaluation.early_stop import early_stop_of
-from infini_eval.evaluation.manifest import describe_run
+from infini_eval.evaluation.answer import early_stop_of
+from infini_eval.evaluation.run_folder import describe_run
 from infini_eval.records import Sample
 from infini_eval.tasks.passkey import TASK
 

@@ -16,10 +16,9 @@ from infini_eval.datasets.generate import generate
 from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import load_tokenizer
 from infini_eval.distributed.launch import launch
-from infini_eval.evaluation.batches import unfinished
-from infini_eval.planning.check import check
+from infini_eval.evaluation.guard import check, unfinished
 from infini_eval.records import Sample
-from infini_eval.results.resume import ResumeState
+from infini_eval.results.manifest import ResumeState
 from infini_eval.tasks.passkey import TASK
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.datasets.parquet import load_data
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
-from infini_eval.planning.check import as_json, check
+from infini_eval.evaluation.guard import as_json, check
 
 
 def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any] | None:

@@ -11,16 +11,11 @@ from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
-from infini_eval.evaluation.answering import answer_batches
-from infini_eval.evaluation.batches import batch_sizes, batches_left
-from infini_eval.evaluation.early_stop import early_stop_of, recorded_scorers
-from infini_eval.evaluation.manifest import describe_run
-from infini_eval.evaluation.preparing import prepare_samples
-from infini_eval.evaluation.run_folder import RunFolder, merge_results
-from infini_eval.evaluation.samples import choose_samples
-from infini_eval.evaluation.telling import say, say_lengths, say_window
-from infini_eval.evaluation.timing import Timing
-from infini_eval.planning.watch import MemoryWatch
+from infini_eval.evaluation.answer import answer_batches, early_stop_of, recorded_scorers
+from infini_eval.evaluation.guard import MemoryWatch, batch_sizes, batches_left
+from infini_eval.evaluation.messages import say, say_lengths, say_window
+from infini_eval.evaluation.prepare import choose_samples, prepare_samples
+from infini_eval.evaluation.run_folder import RunFolder, Timing, describe_run, merge_results
 
 OpenBackend = Callable[[EvalConfig, World], Backend]
 

@@ -2,21 +2,103 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from infini_eval._version import __version__
+from infini_eval.api.backend import Backend, EarlyStop, WorkItem
+from infini_eval.api.task import LoadedData
+from infini_eval.backends._keys import without_keys
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import RunFolderError
-from infini_eval.evaluation.telling import say
+from infini_eval.evaluation.messages import say
 from infini_eval.records import RunManifest
 from infini_eval.results.lock import WAIT_S, RunLock
-from infini_eval.results.manifest import open_run, update_environment
-from infini_eval.results.merge import check_results_file, merge_samples, write_results_file
-from infini_eval.results.resume import ResumeState
+from infini_eval.results.manifest import ResumeState, open_run, read_manifest, update_environment
+from infini_eval.results.samples import check_results_file, merge_samples, write_results_file
 
 if TYPE_CHECKING:
     from torch.distributed import Store
+
+
+class Timing:
+    """The parts of a run, one after the other; each is also what this rank says it is doing in messages about errors.
+
+    CPU seconds are those of the whole process: a part counts what other threads do in its time.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._name: str | None = None
+        self._began = _clocks()
+        self._seconds: dict[str, dict[str, float]] = {}
+
+    def begin(self, name: str) -> None:
+        """End the part before, and begin `name`."""
+        self._end()
+        self._name, self._began = name, _clocks()
+        self._world.set_status(name)
+
+    def write(self, folder: RunFolder) -> None:
+        """End the last part, and write all of them into the manifest."""
+        self._end()
+        folder.note(seconds=self._seconds)
+
+    def _end(self) -> None:
+        if self._name is not None:
+            wall, cpu = (round(now - then, 3) for now, then in zip(_clocks(), self._began, strict=True))
+            self._seconds[self._name] = {"wall": wall, "cpu": cpu}
+
+
+def _clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def describe_run(
+    config: EvalConfig,
+    data: LoadedData,
+    backend: Backend,
+    prepared: Sequence[WorkItem],
+    early_stop: EarlyStop | None = None,
+) -> RunManifest:
+    """The manifest that is written before the first sample; the task stands in the configuration."""
+    filters = {"num_shots": config.num_shots, "num_digits": config.num_digits or None, "depths": config.depths}
+    identity = {
+        "task": config.task,
+        "scorer": config.scorer,
+        "data": data.fingerprint,
+        **({"data_settings": dict(data.settings)} if data.settings else {}),
+        "filters": {**filters, "context_length": config.context_length},
+        "seed": config.seed,
+        "num_samples": config.num_samples,
+        "max_new_tokens": config.max_new_tokens,
+        # it leaves every score as it is, but not the recorded text
+        **({"early_stop": True} if early_stop is not None else {}),
+        **backend.identity(),
+    }
+    environment = {
+        "eval_dataset_path": data.source,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": without_keys(sys.argv),
+        "versions": _versions(),
+        **backend.environment(),
+    }
+    return RunManifest(identity, backend.model_facts(), environment, len(prepared))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"infini_eval": __version__, "python": platform.python_version()}
+    for package in ("torch", "tokenizers", "safetensors", "numpy"):
+        versions[package] = importlib.metadata.version(package)
+    return versions
+
 
 logger = logging.getLogger(__name__)
 LARGEST = "largest_batch"
@@ -94,7 +176,12 @@ def merge_results(config: EvalConfig) -> None:
     if merged.failed:
         logger.warning("%d of %d samples failed; the same command tries them again", merged.failed, merged.rows)
     if config.results_file:
-        write_results_file(config.save_path, config.results_file, failed_as_wrong=config.failed_as_wrong)
+        write_results_file(
+            config.save_path,
+            read_manifest(config.save_path),
+            config.results_file,
+            failed_as_wrong=config.failed_as_wrong,
+        )
 
 
 def _asked_for(store: Store) -> list[int]:

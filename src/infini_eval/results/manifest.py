@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import RunFolderError
 from infini_eval.records import SCHEMA_VERSION, RunManifest
 from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, remove_temporaries, write_json
-from infini_eval.results.resume import ResumeState, heal_samples, read_progress
+from infini_eval.results.samples import heal_samples, iter_samples
 
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
@@ -142,3 +142,47 @@ def _discard(folder: Path) -> list[str]:
         except OSError as error:
             raise refusal(path, error, "delete") from error
     return [f"--overwrite: {len(doomed)} files of the run before are deleted"] if doomed else []
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """Where a run stands: keys of finished samples, keys of samples that failed (tried again), notes to log.
+
+    `previous` is the manifest of the attempt before, None for a new run.
+    """
+
+    finished_keys: frozenset[str] = frozenset()
+    failed_keys: frozenset[str] = frozenset()
+    previous: RunManifest | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the trip from rank 0 to the others."""
+        return {
+            "finished_keys": sorted(self.finished_keys),
+            "failed_keys": sorted(self.failed_keys),
+            "previous": self.previous.to_json() if self.previous else None,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ResumeState:
+        return cls(
+            finished_keys=frozenset(data["finished_keys"]),
+            failed_keys=frozenset(data["failed_keys"]),
+            previous=RunManifest.from_json(data["previous"]) if data["previous"] else None,
+            notes=tuple(data["notes"]),
+        )
+
+
+def read_progress(folder: str | Path) -> tuple[set[str], set[str], list[str]]:
+    """Keys of finished samples, keys of samples that only failed, and a note for each line that cannot be read."""
+    finished: set[str] = set()
+    failed: set[str] = set()
+    notes = []
+    for path, number, record in iter_samples(folder):
+        if record is None:
+            notes.append(f"{SAMPLES}/{path.name}, line {number} is not a record; its sample is computed again")
+        else:
+            (failed if record.get("status") == "failed" else finished).add(record["sample_key"])
+    return finished, failed - finished, notes

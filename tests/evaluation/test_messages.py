@@ -10,7 +10,7 @@ from infini_eval.api.backend import WorkItem, no_ids
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.distributed.launch import launch
 from infini_eval.errors import DataError
-from infini_eval.evaluation.telling import say_window
+from infini_eval.evaluation.messages import say_window
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
 
@@ -21,13 +21,13 @@ LONG = WorkItem(Sample("long", "prompt", "1", 50.0), no_ids(), 5000, NeedlePosit
 
 def told(folder: Path, infini: bool, caplog, **settings) -> list[str]:
     """Warnings about a prompt of 5,000 tokens for a checkpoint with 4,096 positions."""
-    from infini_eval.backends.nanotron import Backend
+    from infini_eval.backends.nanotron import NanotronBackend
 
     path = write_tiny_checkpoint(folder / "1", tiny_config(infini=infini, vocab_size=1040))
     options = {"tokenizer": str(TOKENIZER), "model": ModelSettings(device="cpu"), "max_new_tokens": 15} | settings
     config = EvalConfig(str(path), str(folder / "run"), "unused", **options)
     with launch("cpu") as world:
-        say_window(config, world, Backend(config, world).model_facts(), [LONG])
+        say_window(config, world, NanotronBackend(config, world).model_facts(), [LONG])
     return [record.getMessage() for record in caplog.records if "window" in record.getMessage()]
 
 

@@ -5,20 +5,79 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from infini_eval.api import registry
 from infini_eval.api.backend import Backend, Batch, EarlyStop, Rows, WorkItem
 from infini_eval.api.scorer import Scorer
+from infini_eval.api.task import Task
 from infini_eval.config import EvalConfig
 from infini_eval.datasets.number_source import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import OutOfMemory
-from infini_eval.evaluation.feed import Feed
+from infini_eval.evaluation.prepare import Feed
 from infini_eval.evaluation.run_folder import RunFolder
-from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
-from infini_eval.results.writer import SampleWriter, replica_name
+from infini_eval.results.samples import SampleWriter, replica_name
+
+
+def recorded_scorers(config: EvalConfig, task: Task) -> dict[str, Scorer]:
+    """The scorers whose scores are recorded, by name, the one that counts first."""
+    return {name: registry.scorer(name) for name in dict.fromkeys([config.scorer, *task.scorers])}
+
+
+def early_stop_of(config: EvalConfig, task: Task, backend: Backend) -> EarlyStop | None:
+    """The rule that ends answers; None with --no-early-stop, with a scorer or a backend that wants whole texts."""
+    if not config.early_stop or not backend.stops_early:
+        return None
+    return EarlyStop.of(list(recorded_scorers(config, task).values()))
+
+
+@dataclass
+class Sums:
+    """Of some samples: their number, prompt tokens, those reused, and seconds."""
+
+    samples: int = 0
+    tokens: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> str:
+        """Computed tokens a second; a reused token is nobody's speed."""
+        return f"{(self.tokens - self.reused) / self.seconds:,.0f}" if self.seconds > 0 else "unknown"
+
+
+@dataclass
+class Tally:
+    """The answered samples of one replica, cold and warm; those of backends that cannot say are not among them."""
+
+    cold: Sums = field(default_factory=Sums)
+    warm: Sums = field(default_factory=Sums)
+
+    def add(self, response: Response) -> None:
+        reused = response.details.get("reused_tokens")
+        if reused is None or response.error is not None:
+            return
+        sums = self.warm if reused else self.cold
+        sums.samples += 1
+        sums.tokens += response.prompt_tokens
+        sums.reused += reused
+        sums.seconds += response.seconds
+
+    def line(self) -> str | None:
+        """One line for people; None where nothing was counted."""
+        tokens = self.cold.tokens + self.warm.tokens
+        if not tokens:
+            return None
+        kinds = (("read whole", self.cold), ("with shared prefixes", self.warm))
+        rates = [
+            f"{sums.samples} samples {words} at {sums.rate} computed tokens/s" for words, sums in kinds if sums.samples
+        ]
+        return f"prompt tokens: {tokens:,}, of which {self.warm.reused:,} reused; {', '.join(rates)}"
+
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]

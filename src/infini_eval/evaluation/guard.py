@@ -1,19 +1,126 @@
-"""Before weights are loaded: does this rank's part fit? If not, the numbers and the nearest setting that does."""
+"""The batches that are left to answer: planned alike on every rank, no larger than memory allows, without what is done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from infini_eval.api.backend import Footprint
-from infini_eval.config import ModelConfig
+from infini_eval.api.backend import Backend, BatchPlan, Footprint, WorkItem
+from infini_eval.config import EvalConfig, ModelConfig
+from infini_eval.distributed.device_memory import all_devices, peak_bytes, restart_peak, used_bytes
+from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
+from infini_eval.evaluation.messages import say
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.planning.architecture import Architecture, from_model_config
 from infini_eval.planning.devices import Device
 from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
 from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.text import gigabytes, parts_in_words
+from infini_eval.results.manifest import ResumeState
+
+
+def batches_left(
+    config: EvalConfig, backend: Backend, world: World, prepared: Sequence[WorkItem], folder: RunFolder
+) -> BatchPlan:
+    """What no earlier attempt has finished. Rows that memory allows are decided once, for all ranks and attempts."""
+    state = folder.state
+    plan = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
+    if not plan.batches or not config.plan or config.batch_size is not None:
+        return plan
+    footprint = backend.footprint(plan)
+    rows = max(len(batch.rows) for batch in plan.batches)
+    fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, plan, prepared))
+    fitting = min(world.all_gather_object("rows that fit", fitting))
+    if fitting == rows:
+        return plan
+    say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
+    folder.note(batch_sizes={"largest": fitting})
+    return unfinished(backend.plan(prepared, fitting), prepared, state)
+
+
+def batch_sizes(config: EvalConfig, plan: BatchPlan, prepared: Sequence[WorkItem]) -> list[tuple[int, int]]:
+    """Rows of each batch, and tokens of its longest row with the answer."""
+    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in plan.batches]
+
+
+def largest_batch(state: ResumeState) -> int | None:
+    """What memory allowed in an earlier attempt; None where nothing is known."""
+    return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
+
+
+def unfinished(plan: BatchPlan, prepared: Sequence[WorkItem], state: ResumeState) -> BatchPlan:
+    """Planned batches without the rows that are done: a row keeps its companions' plan however often a run resumes."""
+    left = []
+    for batch in plan.batches:
+        rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
+        if rows:
+            left.append(replace(batch, rows=rows, cost=batch.cost * len(rows) // len(batch.rows)))
+    return replace(plan, batches=left)
+
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryWatch:
+    """The most that loading and answering use, beyond what is used before: planned, then measured.
+
+    Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
+
+    batches: (rows, tokens of the longest row with its answer) of each batch to come. note: keeps what it is given in the
+    manifest's environment. watches: whether the model computes in this process; else nothing is planned or measured.
+    Where the footprint is None (a model spread over devices, weights that come packed) or the planner does not know the
+    model, memory is measured only.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        footprint: Footprint | None,
+        world: World,
+        batches: Sequence[tuple[int, int]],
+        note: Callable[..., None],
+        *,
+        watches: bool,
+    ) -> None:
+        self._note = note
+        self._watches = watches and world.is_main
+        self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
+        self._devices = all_devices(world.device) if footprint is None else [world.device]
+        self._before = [used_bytes(device) for device in self._devices]
+        for device in self._devices:
+            restart_peak(device)
+        if self._watches and footprint is None:
+            logger.info("memory is not planned for a model spread over devices, or stored quantised; it is measured")
+        elif self._watches:
+            self._say(config.model_path)
+
+    def _say(self, name: str) -> None:
+        if self._plan is None:
+            logger.warning("--no-plan: going on although no memory plan can be made for %s", name)
+            return
+        logger.info("planned: %s of %s free", describe(self._plan), gigabytes(self._plan.capacity))
+        if not self._plan.fits:
+            logger.warning("--no-plan: going on although the plan says that it does not fit")
+        self._write()
+
+    def conclude(self) -> None:
+        """After the last answer: the measured peak of this rank, logged and written into the manifest."""
+        if not self._watches:
+            return
+        peaks = [peak_bytes(device) for device in self._devices]
+        measured = [max(0, peak - before) for peak, before in zip(peaks, self._before, strict=True)]
+        planned = "not" if self._plan is None else gigabytes(self._plan.planned)
+        logger.info("memory of this rank: %s planned, %s measured", planned, gigabytes(sum(measured)))
+        self._write(measured_bytes=sum(measured), measured_peak_bytes=sum(peaks))
+
+    def _write(self, **measured: int) -> None:
+        planned = {} if self._plan is None else as_json(self._plan)
+        self._note(memory={**planned, **measured})
+
 
 LISTED = 4
 

@@ -1,22 +1,167 @@
-"""From the replicas' append-only files to samples.parquet, and to the JSON file of --results_file."""
+"""The append-only file of one replica: each finished sample is one line, on disk before the next one starts."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infini_eval.errors import RunFolderError
-from infini_eval.results.files import make_folder, refusal, write_atomically, write_json
-from infini_eval.results.manifest import read_manifest
-from infini_eval.results.resume import iter_samples
+from infini_eval.records import RunManifest, SampleRecord
+from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, write_atomically, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+SYNC_EVERY_S = 5.0
+
+
+def replica_name(replica: int) -> str:
+    """The name of a replica's file, without its suffix."""
+    return f"replica-{replica:05d}"
+
+
+class SampleWriter:
+    """Appends records to `<folder>/samples/<name>.jsonl`; use it as a context manager.
+
+    A line goes out in one write: a process killed at any moment loses at most the line in hand. Lines reach the disk
+    itself every `sync_every_s` seconds and on close, which matters only when the machine fails. RunFolderError with the
+    reason when the disk is full or the folder unwritable; a line written in part is then removed.
+    """
+
+    def __init__(self, folder: str | Path, name: str, *, sync_every_s: float = SYNC_EVERY_S) -> None:
+        self.path = Path(folder) / SAMPLES / f"{name}.jsonl"
+        self.written = 0
+        self._sync_every_s = sync_every_s
+        self._last_sync = time.monotonic()
+        make_folder(self.path.parent)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            cut_torn_line(self.path)
+        except OSError as error:
+            raise refusal(self.path, error) from error
+
+    def write(self, record: SampleRecord | Mapping[str, Any]) -> None:
+        """Append one finished sample."""
+        data = record.to_json() if isinstance(record, SampleRecord) else record
+        line = json.dumps(plain_json(data), allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            self._append(line)
+            self._sync_when_due()
+        except OSError as error:
+            self._cut(size)
+            raise refusal(self.path, error) from error
+        self.written += 1
+
+    def close(self) -> None:
+        """Bring everything to the disk and close; safe to call twice."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise refusal(self.path, error) from error
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self) -> SampleWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        written = os.write(self._descriptor, line)
+        while written < len(line):  # a nearly full disk takes a part; the next write then tells the reason
+            written += os.write(self._descriptor, line[written:])
+
+    def _sync_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._last_sync >= self._sync_every_s:
+            os.fsync(self._descriptor)
+            self._last_sync = now
+
+    def _cut(self, size: int) -> None:
+        with contextlib.suppress(OSError):  # a resumed run removes a torn line anyway
+            os.ftruncate(self._descriptor, size)
+
+
+BLOCK = 1 << 16
+
+
+class SampleLine(NamedTuple):
+    """One line of samples/*.jsonl; `record` is None where the line is not a record."""
+
+    path: Path
+    number: int
+    record: dict[str, Any] | None
+
+
+def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
+    """Every line of samples/*.jsonl, files by name. A torn line (a crash, a full disk) comes with `record` None."""
+    for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
+        try:
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    yield SampleLine(path, number, _parse(line))
+        except OSError as error:
+            raise refusal(path, error, "read") from error
+
+
+def heal_samples(folder: str | Path) -> list[str]:
+    """Cut each samples/*.jsonl after its last complete line; one note a file that had to be cut."""
+    notes = []
+    for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
+        try:
+            removed = cut_torn_line(path)
+        except OSError as error:
+            raise refusal(path, error, "repair") from error
+        if removed:
+            notes.append(
+                f"{SAMPLES}/{path.name}: a torn last line ({removed} bytes) is removed; its sample is computed again"
+            )
+    return notes
+
+
+def cut_torn_line(path: Path) -> int:
+    """Truncate a file after its last newline; returns the number of bytes removed."""
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    return size - end
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("sample_key"), str) else None
+
 
 PARQUET = "samples.parquet"
 INT64 = range(-(2**63), 2**63)
@@ -88,7 +233,9 @@ def check_results_file(path: str | Path) -> None:
         raise RunFolderError(problem.problem, next_step="name another file with --results_file") from error
 
 
-def write_results_file(folder: str | Path, path: str | Path, *, failed_as_wrong: bool = False) -> None:
+def write_results_file(
+    folder: str | Path, manifest: RunManifest, path: str | Path, *, failed_as_wrong: bool = False
+) -> None:
     """Write the JSON of --results_file from a finished run: `evaluation_summary` and `depth_results`.
 
     Accuracies are 0..1. Failed samples count as neither right nor wrong unless `failed_as_wrong`.
@@ -100,14 +247,13 @@ def write_results_file(folder: str | Path, path: str | Path, *, failed_as_wrong:
         values = depths.setdefault(None if depth is None else float(depth), [])
         value = 0.0 if row.get("correct") is None and failed_as_wrong else row.get("correct")
         values += [] if value is None else [float(value)]
-    summary = _evaluation_summary(folder, [value for values in depths.values() for value in values])
+    summary = _evaluation_summary(manifest, [value for values in depths.values() for value in values])
     by_depth = sorted((depth, values) for depth, values in depths.items() if depth is not None)
     results = [{"depth": depth, **_totals(values)} for depth, values in by_depth]
     write_json(Path(path), {"evaluation_summary": summary, "depth_results": results})
 
 
-def _evaluation_summary(folder: str | Path, values: Sequence[float]) -> dict[str, Any]:
-    manifest = read_manifest(folder)
+def _evaluation_summary(manifest: RunManifest, values: Sequence[float]) -> dict[str, Any]:
     settings = {**manifest.environment, **manifest.identity}
     totals = _totals(values)
     return {
