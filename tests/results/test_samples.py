@@ -1,4 +1,4 @@
-"""The append-only file: one line a sample, valid after every failure."""
+"""The samples of a run: one line each, valid after every failure; merged without loss, with one schema throughout."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import subprocess
 import sys
 from datetime import date
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infini_eval.errors import RunFolderError
-from infini_eval.records import NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
+from infini_eval.records import COLUMNS, NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
 from infini_eval.results.manifest import open_run, read_manifest
+from infini_eval.results.reader import read_run
 from infini_eval.results.samples import (
     SampleWriter,
     check_results_file,
@@ -28,6 +31,7 @@ from infini_eval.results.samples import (
     unique_records,
     write_results_file,
 )
+from infini_eval.testing.fake_runs import FakeRun, fake_records
 
 
 def lines(path):
@@ -249,3 +253,20 @@ def test_results_file_is_checked_before_the_evaluation(tmp_path):
     for bad in (tmp_path, tmp_path / "file" / "x.json"):
         with pytest.raises(RunFolderError, match="cannot"):
             check_results_file(bad)
+
+
+def test_one_schema_from_record_to_report(tmp_path):
+    """Every column of a record is in COLUMNS, with the type that the merge writes and the report reads."""
+    record = next(fake_records(FakeRun(per_cell=1)))
+    with SampleWriter(tmp_path, replica_name(0)) as writer:
+        writer.write(record)
+    schema = pq.read_schema(merge_samples(tmp_path).path)
+    ours = {column.name: column for column in COLUMNS if column.filled_by == "record"}
+    assert [name for name in record.to_json() if name in ours] == list(ours)
+    assert set(record.to_json()) - set(ours) == {"haystack_id", *record.scores}
+    arrow = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_()}
+    assert all(schema.field(name).type == arrow[column.kind] for name, column in ours.items())
+    table = read_run(tmp_path).table
+    arrow["integer"] = pa.float64()
+    assert all(table.schema.field(column.name).type == arrow[column.kind] for column in COLUMNS if column.reported)
+    assert set(table.column_names) == {column.name for column in COLUMNS if column.reported}

@@ -9,12 +9,13 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from infini_eval.errors import RunFolderError
 
 SAMPLES = "samples"
 TEMPORARY = ".tmp"
+BLOCK_BYTES = 1 << 16
 REMEDIES = {
     errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
     errno.EDQUOT: "raise the quota or free some space and run the same command again: what was finished is kept",
@@ -62,6 +63,19 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what writes of killed processes left behind; only for who holds the folder's lock."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def size_of_whole_lines(file: BinaryIO) -> int:
+    """Bytes up to the last newline, which included; what follows it is torn, or lacks only its end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

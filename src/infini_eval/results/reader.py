@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.errors import DataError, RunFolderError
 from infini_eval.results.arrays import codes, floats, rows, without_texts
-from infini_eval.results.record_files import FLAGS, NUMBERS, SUFFIXES, TEXTS, RecordFile, read_record_file
+from infini_eval.results.record_files import REPORTED, SUFFIXES, RecordFile, read_record_file
+from infini_eval.results.samples import rows_that_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,26 +239,23 @@ def _joined(
 
 
 def _once_each(table: pa.Table) -> tuple[pa.Table, int]:
-    """One row a sample_key, chosen as results.merge does: the first finished one, else the last failed one."""
+    """One row a sample, and how many were left out; all rows where some have no key."""
     import numpy as np
 
     keys, distinct = codes(table.column("sample_key"))
     if len(distinct) == len(keys) or (keys < 0).any():
         return table, 0
     status, names = codes(table.column("status"))
-    finished = status != (names.index("failed") if "failed" in names else -2)
-    place = np.arange(len(keys))
-    order = np.lexsort((np.where(finished, 2 * len(keys) - place, place), keys))
-    last = np.append(keys[order][1:] != keys[order][:-1], True)
-    kept = np.sort(order[last])
-    return table.take(rows(kept)), len(keys) - len(kept)
+    failed = status == (names.index("failed") if "failed" in names else -2)
+    kept = rows_that_count(keys.tolist(), failed.tolist())
+    return table.take(rows(np.array(kept))), len(keys) - len(kept)
 
 
 def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
     """Say where samples.parquet differs from samples/*.jsonl, which are the truth."""
     compared = ["sample_key", "correct"]
     try:
-        others = [name for name in (*NUMBERS, *FLAGS, *TEXTS) if name not in compared]
+        others = [name for name in REPORTED if name not in compared]
         other = read_record_file(merged, without=others).table.select(compared)
     except DataError as error:
         return replace(records, notes=(*records.notes, f"{error.problem}; {SAMPLES}/*.jsonl was read instead"))

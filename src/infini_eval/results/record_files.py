@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,31 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from infini_eval.errors import DataError
+from infini_eval.records import COLUMNS
+from infini_eval.results.files import size_of_whole_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-NUMBERS = (
-    "depth_percent", "context_length", "num_digits", "correct", "prompt_tokens", "generation_tokens",
-    "needle_token_start", "needle_token_end", "needle_segment", "question_segment", "compressions", "phase", "seconds",
-    "reused_tokens", "real_depth", "haystack_start", "haystack_end",
-)  # fmt: skip
-FLAGS = ("needle_straddles_border", "answer_crosses_border")
-TEXTS = (
-    "sample_key", "id", "answer", "generation_text", "status", "finish_reason", "error", "extracted",
-    "haystack_id", "haystack_hash", "haystack_pool", "haystack", "excerpt", "prompt_sha256", "number_from",
-)  # fmt: skip
-
-
-def no_rows(wanted: list[str]) -> pa.Table:
-    """The table of an empty file."""
-    import pyarrow as pa
-
-    return pa.table({name: pa.array([], pa.null()) for name in wanted})
-
-
 SUFFIXES = (".jsonl", ".parquet", ".csv")
+REPORTED = {column.name: column.kind for column in COLUMNS if column.reported}
+TEXTS = [name for name, kind in REPORTED.items() if kind == "text"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +35,7 @@ def read_record_file(path: Path, extra_numbers: Sequence[str] = (), without: Seq
 
     `extra_numbers` are further numeric columns (scores by their scorer's name), `without` leaves columns out.
     """
-    numbers = dict.fromkeys([*NUMBERS, *extra_numbers])
-    wanted = [name for name in (*numbers, *FLAGS, *TEXTS) if name not in without]
+    wanted = [name for name in dict.fromkeys([*REPORTED, *extra_numbers]) if name not in without]
     readers: dict[str, Callable[[Path, list[str]], tuple[pa.Table, list[str]]]] = {
         ".jsonl": read_jsonl, ".parquet": _read_parquet, ".csv": _read_csv,
     }  # fmt: skip
@@ -79,7 +62,7 @@ def _read_csv(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
     import pyarrow.csv as pc
 
     if path.stat().st_size == 0:
-        return no_rows(wanted), []
+        return pa.table({name: pa.array([], pa.null()) for name in wanted}), []
     # text columns stay text: a key "0412" must not become the number 412
     convert = pc.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()), strings_can_be_null=False)
     parse = pc.ParseOptions(newlines_in_values=True)
@@ -93,7 +76,7 @@ def _canonical(table: pa.Table, wanted: list[str], path: Path) -> pa.Table:
 
     columns = {}
     for name in wanted:
-        target = pa.string() if name in TEXTS else pa.bool_() if name in FLAGS else pa.float64()
+        target = _type(name)
         if name not in table.column_names:
             columns[name] = pa.nulls(table.num_rows, target)
             continue
@@ -104,6 +87,13 @@ def _canonical(table: pa.Table, wanted: list[str], path: Path) -> pa.Table:
         except pa.ArrowNotImplementedError:
             raise DataError(f"{path.name}: column {name!r} holds {table.column(name).type}, not {target}") from None
     return pa.table(columns)
+
+
+def _type(name: str) -> pa.DataType:
+    """The one type of a column: score columns, which the schema does not know, are numbers."""
+    import pyarrow as pa
+
+    return {"text": pa.string(), "flag": pa.bool_()}.get(REPORTED.get(name, "number"), pa.float64())
 
 
 def _cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
@@ -128,7 +118,9 @@ def read_jsonl(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
 
     with path.open("rb") as file:
         first = _parsed(file.readline(_BLOCK_BYTES))
-        whole, tail = _split_torn_tail(file)
+        whole = size_of_whole_lines(file)
+        file.seek(whole)
+        tail = file.read().strip()
         if first is None or not whole:
             return _read_jsonl_slowly(path, wanted)
         options = pj.ParseOptions(explicit_schema=_schema(first, wanted), unexpected_field_behavior="ignore")
@@ -168,21 +160,6 @@ def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _split_torn_tail(file: BinaryIO) -> tuple[int, bytes]:
-    """How many bytes hold whole lines, and what follows the last line's end."""
-    end = file.seek(0, io.SEEK_END)
-    start, tail = end, b""
-    while start > 0:
-        step = min(1024**2, start)
-        start -= step
-        file.seek(start)
-        tail = file.read(step) + tail
-        found = tail.rfind(b"\n")
-        if found >= 0:
-            return start + found + 1, tail[found + 1 :].strip()
-    return 0, tail.strip()
-
-
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
@@ -201,9 +178,7 @@ def _schema(first: dict[str, Any], wanted: list[str]) -> pa.Schema:
             return pa.bool_()
         if isinstance(value, int) and name in TEXTS:
             return pa.int64()
-        if name in TEXTS or isinstance(value, str):
-            return pa.string()
-        return pa.bool_() if name in FLAGS else pa.float64()
+        return pa.string() if isinstance(value, str) else _type(name)
 
     return pa.schema([(name, kind(name)) for name in wanted])
 
@@ -242,7 +217,7 @@ def _plain(value: Any, name: str) -> Any:
     if name in TEXTS:
         text = value if isinstance(value, str) else json.dumps(value)
         return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be stored or printed
-    if name in FLAGS:
+    if REPORTED.get(name) == "flag":
         return bool(value)
     try:
         return float(value)

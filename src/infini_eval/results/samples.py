@@ -1,4 +1,4 @@
-"""The append-only file of one replica: each finished sample is one line, on disk before the next one starts."""
+"""The samples of a run: appended line by line as they finish, read again, and merged into samples.parquet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infini_eval.errors import RunFolderError
-from infini_eval.records import RunManifest, SampleRecord
-from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, write_atomically, write_json
+from infini_eval.records import COLUMNS, RunManifest, SampleRecord
+from infini_eval.results.files import (
+    SAMPLES,
+    make_folder,
+    plain_json,
+    refusal,
+    size_of_whole_lines,
+    write_atomically,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
+PARQUET = "samples.parquet"
 SYNC_EVERY_S = 5.0
+INT64 = range(-(2**63), 2**63)
+ARROW = {"text": "string", "integer": "int64", "number": "double", "flag": "bool"}
+# Of the columns that every run fills: one that is all null has the same type in any run.
+KNOWN_TYPES = {column.name: ARROW[column.kind] for column in COLUMNS if column.filled_by != "data"}
 
 
 def replica_name(replica: int) -> str:
@@ -98,9 +110,6 @@ class SampleWriter:
             os.ftruncate(self._descriptor, size)
 
 
-BLOCK = 1 << 16
-
-
 class SampleLine(NamedTuple):
     """One line of samples/*.jsonl; `record` is None where the line is not a record."""
 
@@ -138,19 +147,11 @@ def heal_samples(folder: str | Path) -> list[str]:
 def cut_torn_line(path: Path) -> int:
     """Truncate a file after its last newline; returns the number of bytes removed."""
     with path.open("r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - BLOCK)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
+        size, whole = file.seek(0, os.SEEK_END), size_of_whole_lines(file)
+        if whole < size:
+            file.truncate(whole)
             os.fsync(file.fileno())
-    return size - end
+    return size - whole
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -161,22 +162,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("sample_key"), str) else None
-
-
-PARQUET = "samples.parquet"
-INT64 = range(-(2**63), 2**63)
-# Types of our own columns, so that a run in which a column is all null has the same schema as any other.
-STRINGS = "sample_key id answer generation_text finish_reason status error extracted prompt_sha256 excerpt"
-INTEGERS = "context_length num_shots num_digits generation_tokens prompt_tokens needle_token_start needle_token_end"
-INTEGERS += " needle_segment question_segment compressions phase replica reused_tokens"
-FLOATS = "depth_percent correct seconds"
-BOOLEANS = "needle_straddles_border answer_crosses_border"
-KNOWN_TYPES = {
-    **dict.fromkeys(STRINGS.split(), "string"),
-    **dict.fromkeys(INTEGERS.split(), "int64"),
-    **dict.fromkeys(FLOATS.split(), "double"),
-    **dict.fromkeys(BOOLEANS.split(), "bool"),
-}
 
 
 @dataclass(frozen=True)
@@ -211,12 +196,26 @@ def merge_samples(folder: str | Path) -> MergeSummary:
 
 def unique_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """One record a sample key, in the order that `merge_samples` documents."""
-    chosen: dict[str, Mapping[str, Any]] = {}
-    for record in records:
-        held = chosen.get(record["sample_key"])
-        if held is None or held.get("status") == "failed":
-            chosen[record["sample_key"]] = record
-    return sorted(chosen.values(), key=_sort_key)
+    records = list(records)
+    keys, failed = (
+        [record["sample_key"] for record in records],
+        [record.get("status") == "failed" for record in records],
+    )
+    return sorted((records[row] for row in rows_that_count(keys, failed)), key=_sort_key)
+
+
+def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[int]:
+    """The one row of each key that counts, in order: the first that has not failed, else the last.
+
+    Args:
+        keys: the sample of each row.
+        failed: whether the row is one of a failed attempt.
+    """
+    chosen: dict[Hashable, int] = {}
+    for row, key in enumerate(keys):
+        if key not in chosen or failed[chosen[key]]:
+            chosen[key] = row
+    return sorted(chosen.values())
 
 
 def check_results_file(path: str | Path) -> None:
