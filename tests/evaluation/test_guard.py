@@ -18,8 +18,15 @@ from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError
-from infini_eval.evaluation.guard import MemoryWatch, as_json, batch_sizes, batches_left, check, rows_that_fit
-from infini_eval.evaluation.prepare import prepare_samples
+from infini_eval.evaluation.guard import (
+    MemoryWatch,
+    batch_sizes,
+    batches_left,
+    plan_as_json,
+    plan_memory,
+    rows_that_fit,
+)
+from infini_eval.evaluation.prepare import prepare_items
 from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.records import RunManifest
 from infini_eval.results.manifest import read_manifest
@@ -39,7 +46,7 @@ def backend_with_room_for(config: EvalConfig, world, rows: int):
     class Tight(NanotronBackend):
         def footprint(self, plan):
             roomy = replace(super().footprint(plan), capacity=10**12)
-            needed = (check(roomy, [(number, 1008 + 15)]).total for number in range(1, rows + 1))
+            needed = (plan_memory(roomy, [(number, 1008 + 15)]).total for number in range(1, rows + 1))
             return replace(roomy, capacity=max(needed))
 
     return Tight(config, world)
@@ -49,11 +56,11 @@ def left_in(folder: str, rows: int, **settings):
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA), **settings)
     with launch("cpu") as world:
         backend = backend_with_room_for(config, world, rows)
-        prepared = prepare_samples(TASK, backend, load_samples(str(DATA)).samples[:16], world)
-        with RunFolder(config, MANIFEST, world) as opened:
+        prepared = prepare_items(TASK, backend, load_samples(str(DATA)).samples[:16], world)
+        with RunFolder(config.save_path, MANIFEST, world) as opened:
             plan = batches_left(config, backend, world, prepared, opened)
         assert sorted(row for batch in plan.batches for row in batch.rows) == list(range(16))
-        footprint, sizes = backend.footprint(plan), batch_sizes(config, plan, prepared)
+        footprint, sizes = backend.footprint(plan), batch_sizes(plan, prepared, config.max_new_tokens)
         return [len(batch.rows) for batch in plan.batches], rows_that_fit(footprint, sizes)
 
 
@@ -106,14 +113,14 @@ FACTS = Footprint(
 
 
 def test_what_fits_passes():
-    plan = check(FACTS, [(1, 1000), (2, 2000)])
+    plan = plan_memory(FACTS, [(1, 1000), (2, 2000)])
     assert plan.fits
-    assert as_json(plan)["kv_cache_bytes"] == 2 * 2000 * 131_072
+    assert plan_as_json(plan)["kv_cache_bytes"] == 2 * 2000 * 131_072
 
 
 def test_refusal_has_numbers_and_a_setting_that_fits():
     with pytest.raises(ConfigError) as refusal:
-        check(FACTS, [(1, 1000), (16, 8000)])
+        plan_memory(FACTS, [(1, 1000), (16, 8000)])
     text = str(refusal.value)
     assert "some-8b" in text
     assert "16 x 8,000 tokens" in text
@@ -123,12 +130,12 @@ def test_refusal_has_numbers_and_a_setting_that_fits():
 
 
 def test_no_plan_goes_on():
-    assert not check(FACTS, [(16, 8000)], refuse=False).fits
+    assert not plan_memory(FACTS, [(16, 8000)], refuse=False).fits
 
 
 def test_each_stage_answers_for_itself():
     mesh = MeshShape(pp=2)
-    first, last = (check(replace(FACTS, mesh=mesh, stage=stage), [(1, 1000)]) for stage in (0, 1))
+    first, last = (plan_memory(replace(FACTS, mesh=mesh, stage=stage), [(1, 1000)]) for stage in (0, 1))
     assert first.layers.stop == last.layers.start
     assert first.logits == 0 < last.logits
 
@@ -159,7 +166,7 @@ def test_footprint_of_the_native_backend_is_what_it_loads():
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), "unused", "unused", model=ModelSettings(device="cpu"))
     with launch("cpu") as world:
         backend = NanotronBackend(config, world)
-        plan = check(backend.footprint(BatchPlan([])), [(2, 300)])
+        plan = plan_memory(backend.footprint(BatchPlan([])), [(2, 300)])
         backend.load(BatchPlan([]))
         model = backend._model
         assert model is not None
@@ -171,15 +178,12 @@ def test_footprint_of_the_native_backend_is_what_it_loads():
         assert plan.state.total == state.nbytes()
 
 
-SPREAD = EvalConfig("some-model", "unused", "unused")
-
-
 def noted(*, computes_here: bool) -> dict[str, Any]:
     """What a run writes down whose model is spread over devices, or computes elsewhere: nobody can plan its memory."""
     notes: dict[str, Any] = {}
     with launch("cpu") as world:
-        watch = MemoryWatch(SPREAD, None, world, [(1, 100)], notes.update, watches=computes_here)
-        watch.conclude()
+        watch = MemoryWatch(None, [(1, 100)], world, notes.update, refuse=True, watches=computes_here)
+        watch.log_peak()
     return notes
 
 

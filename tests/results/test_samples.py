@@ -20,16 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infini_eval.errors import RunFolderError
-from infini_eval.records import COLUMNS, NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
-from infini_eval.results.manifest import open_run, read_manifest
+from infini_eval.records import COLUMNS, NeedlePosition, Response, Sample, SampleRecord, Score
 from infini_eval.results.reader import read_run
 from infini_eval.results.samples import (
     SampleWriter,
-    check_results_file,
     merge_samples,
     replica_name,
     unique_records,
-    write_results_file,
 )
 from infini_eval.testing.fake_runs import FakeRun, fake_records
 
@@ -134,9 +131,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(lines(tmp_path / "samples" / "r.jsonl")) == 20
 
 
-pq = pytest.importorskip("pyarrow.parquet")
-
-
 def row(key, *, depth=50.0, length=1024, status="ok", correct=1.0, **more):
     correct = None if status == "failed" else correct
     ours = {"sample_key": key, "id": key, "status": status, "correct": correct}
@@ -216,43 +210,6 @@ def test_merge_never_loses_nor_repeats_a_sample(records, seed):
     assert {r["sample_key"] for r in merged if r["status"] == "ok"} == {key for key, ok, _ in records if ok}
     random.Random(seed).shuffle(rows)
     assert unique_records(rows) == merged
-
-
-def test_results_file(tmp_path):
-    identity = {"seed": 42, "num_samples": 2, "ckpt": "sha"}
-    environment = {"ckpt_path": "./ckpt", "eval_dataset_path": "data/x"}
-    open_run(tmp_path, RunManifest(identity, {}, environment, 5))
-    write(
-        tmp_path,
-        [row("a", depth=50), row("b", depth=50, correct=0.0), row("c", depth=0), row("d", depth=0, status="failed")],
-    )
-    path = tmp_path / "deep" / "er" / "results.json"
-    check_results_file(path)
-    assert path.parent.is_dir()
-    assert not path.exists()
-    write_results_file(tmp_path, read_manifest(tmp_path), path)
-    data = json.loads(path.read_text())
-    assert data["depth_results"] == [
-        {"depth": 0.0, "correct": 1, "total": 1, "accuracy": 1.0},
-        {"depth": 50.0, "correct": 1, "total": 2, "accuracy": 0.5},
-    ]
-    timestamp = data["evaluation_summary"].pop("timestamp")
-    assert timestamp.endswith("+00:00")
-    assert data["evaluation_summary"] == {
-        "checkpoint_path": "./ckpt", "dataset_path": "data/x", "num_samples": 2, "seed": 42,
-        "overall_accuracy": 2 / 3, "total_correct": 2, "total_samples": 3,
-    }  # fmt: skip
-    write_results_file(tmp_path, read_manifest(tmp_path), path, failed_as_wrong=True)
-    assert json.loads(path.read_text())["evaluation_summary"]["overall_accuracy"] == 0.5
-
-
-def test_results_file_is_checked_before_the_evaluation(tmp_path):
-    (tmp_path / "file").write_text("keep")
-    check_results_file(tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "keep"
-    for bad in (tmp_path, tmp_path / "file" / "x.json"):
-        with pytest.raises(RunFolderError, match="cannot"):
-            check_results_file(bad)
 
 
 def test_one_schema_from_record_to_report(tmp_path):

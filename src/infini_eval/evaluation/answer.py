@@ -8,35 +8,61 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infini_eval.api import registry
-from infini_eval.api.backend import Backend, Batch, EarlyStop, Rows, WorkItem
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
-from infini_eval.config import EvalConfig
 from infini_eval.datasets.number_source import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import OutOfMemory
-from infini_eval.evaluation.prepare import Feed
+from infini_eval.evaluation.prepare import BatchPrefetcher
 from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.records import Response, SampleRecord
-from infini_eval.results.samples import SampleWriter, replica_name
+
+logger = logging.getLogger(__name__)
 
 
-def recorded_scorers(config: EvalConfig, task: Task) -> dict[str, Scorer]:
-    """The scorers whose scores are recorded, by name, the one that counts first."""
-    return {name: registry.scorer(name) for name in dict.fromkeys([config.scorer, *task.scorers])}
+@dataclass(frozen=True)
+class Scoring:
+    """The scorers whose scores are recorded, by name, and the name of the one that counts."""
+
+    counts: str
+    scorers: Mapping[str, Scorer]
+
+    @classmethod
+    def of(cls, task: Task, counts: str) -> Scoring:
+        """Load the scorer that counts and those that the task records beside it."""
+        return cls(counts, {name: registry.scorer(name) for name in dict.fromkeys([counts, *task.scorers])})
+
+    def early_stop(self, backend: Backend, *, allowed: bool = True) -> EarlyStop | None:
+        """The rule that ends answers: no further token can change a recorded score.
+
+        None unless `allowed`, and with a scorer or a backend that wants whole texts.
+        """
+        return EarlyStop.of(list(self.scorers.values())) if allowed and backend.stops_early else None
+
+    def record(self, item: WorkItem, response: Response, replica: int) -> SampleRecord:
+        """Score an answer, and put together what is recorded of the sample."""
+        sample = item.sample
+        scores = {name: score(response.text, sample) for name, score in self.scorers.items()}
+        source = number_source(sample.prompt, sample.answer, response.text)
+        return SampleRecord(sample, response, scores, self.counts, item.position, item.excerpt, replica, source)
 
 
-def early_stop_of(config: EvalConfig, task: Task, backend: Backend) -> EarlyStop | None:
-    """The rule that ends answers; None with --no-early-stop, with a scorer or a backend that wants whole texts."""
-    if not config.early_stop or not backend.stops_early:
-        return None
-    return EarlyStop.of(list(recorded_scorers(config, task).values()))
+@dataclass(frozen=True)
+class SampleLog:
+    """Log lines for single samples: the text around the needle, or the whole prompt, and the answer."""
+
+    whole_prompts: bool = False
+
+    def write(self, record: SampleRecord) -> None:
+        logger.info("input: %s", record.sample.prompt if self.whole_prompts else record.excerpt)
+        logger.info("generation: %s\n%s", record.response.text, "-" * 50)
 
 
 @dataclass
-class Sums:
+class ThroughputTotals:
     """Of some samples: their number, prompt tokens, those reused, and seconds."""
 
     samples: int = 0
@@ -51,21 +77,24 @@ class Sums:
 
 
 @dataclass
-class Tally:
-    """The answered samples of one replica, cold and warm; those of backends that cannot say are not among them."""
+class ReuseStats:
+    """The answered samples of one replica: read whole (cold), or sharing what was computed for others (warm).
 
-    cold: Sums = field(default_factory=Sums)
-    warm: Sums = field(default_factory=Sums)
+    Those of backends that cannot say are not among them.
+    """
+
+    cold: ThroughputTotals = field(default_factory=ThroughputTotals)
+    warm: ThroughputTotals = field(default_factory=ThroughputTotals)
 
     def add(self, response: Response) -> None:
         reused = response.details.get("reused_tokens")
         if reused is None or response.error is not None:
             return
-        sums = self.warm if reused else self.cold
-        sums.samples += 1
-        sums.tokens += response.prompt_tokens
-        sums.reused += reused
-        sums.seconds += response.seconds
+        totals = self.warm if reused else self.cold
+        totals.samples += 1
+        totals.tokens += response.prompt_tokens
+        totals.reused += reused
+        totals.seconds += response.seconds
 
     def line(self) -> str | None:
         """One line for people; None where nothing was counted."""
@@ -73,97 +102,82 @@ class Tally:
         if not tokens:
             return None
         kinds = (("read whole", self.cold), ("with shared prefixes", self.warm))
-        rates = [
-            f"{sums.samples} samples {words} at {sums.rate} computed tokens/s" for words, sums in kinds if sums.samples
-        ]
+        rates = [f"{one.samples} samples {how} at {one.rate} computed tokens/s" for how, one in kinds if one.samples]
         return f"prompt tokens: {tokens:,}, of which {self.warm.reused:,} reused; {', '.join(rates)}"
 
 
-logger = logging.getLogger(__name__)
-Answered = tuple[Batch, list[Response]]
-
-
 def answer_batches(
-    config: EvalConfig,
-    scorers: Mapping[str, Scorer],
-    early_stop: EarlyStop | None,
+    plan: BatchPlan,
+    items: Sequence[WorkItem],
     backend: Backend,
     world: World,
-    left: Sequence[Batch],
-    prepared: Sequence[WorkItem],
     folder: RunFolder,
+    scoring: Scoring,
+    early_stop: EarlyStop | None,
+    log: SampleLog | None,
 ) -> None:
-    """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
-    mesh = backend.mesh
+    """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes.
+
+    Args:
+        plan: the batches that are left; their rows index `items`.
+        log: None writes no lines for single samples.
+    """
+    mesh, batches = backend.mesh, plan.batches
     store = world.new_client()
-    queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
-    rows = [row for batch in left for row in batch.rows]
-    alone = mesh.shape.tp * mesh.shape.pp == 1
-    tally = Tally()
-
-    def work() -> Iterator[tuple[Batch, Rows]]:
-        for index, items in feed:
-            if alone and world.stop.requested:  # peers would wait for a batch that is dropped here
-                return
-            world.set_status(
-                f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}"
-            )
-            yield left[index], items
-
+    queue = WorkQueue([batch.priority for batch in batches], mesh, store, stopping=lambda: world.stop.requested)
+    planned = sum(len(batch.rows) for batch in batches)
+    reuse = ReuseStats()
     with (
-        SampleWriter(config.save_path, replica_name(mesh.dp_rank))
-        if mesh.is_leader
-        else contextlib.nullcontext() as writer,
-        Feed(queue, left, prepared, backend) as feed,
-        Progress(world, len(rows), computed_tokens(left, prepared)) as progress,
+        folder.writer(mesh.dp_rank) if mesh.is_leader else contextlib.nullcontext() as writer,
+        BatchPrefetcher(queue, batches, items, backend) as prefetcher,
+        Progress(world, planned, computed_tokens(batches, items)) as progress,
     ):
 
         def on_tokens(tokens: int) -> None:
             if mesh.is_leader:
                 progress.add(tokens=tokens)
 
-        answers = backend.answer(work(), early_stop=early_stop, on_tokens=on_tokens)
-        for batch, responses in _smaller_next_time(folder, answers):
+        work = _until_stopped(prefetcher, world, alone=mesh.shape.tp * mesh.shape.pp == 1)
+        answers = backend.answer(work, early_stop=early_stop, on_tokens=on_tokens)
+        for item, response in _answered(folder, items, answers):
             if writer is None:
                 continue
-            for row, response in zip(batch.rows, responses, strict=True):
-                tally.add(response)
-                record = _record(config, scorers, prepared[row], response, mesh.dp_rank)
-                writer.write(record)
-                _log_sample(config, record)
-                progress.add(samples=1, score=None if response.error else record.scores[config.scorer].value)
-    if (line := tally.line()) is not None:
+            reuse.add(response)
+            record = scoring.record(item, response, mesh.dp_rank)
+            writer.write(record)
+            if log is not None:
+                log.write(record)
+            progress.add(samples=1, score=None if response.error else record.scores[scoring.counts].value)
+    if (line := reuse.line()) is not None:
         logger.info("%s", line)
 
 
-def computed_tokens(left: Sequence[Batch], prepared: Sequence[WorkItem]) -> int:
+def computed_tokens(batches: Sequence[Batch], items: Sequence[WorkItem]) -> int:
     """Prompt tokens that the batches will compute: less than they have where samples share prefixes."""
-    return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
+    return sum(min(batch.cost, sum(items[row].tokens for row in batch.rows)) for batch in batches)
 
 
-def _smaller_next_time(folder: RunFolder, answers: Iterator[Answered]) -> Iterator[Answered]:
-    """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
+def _until_stopped(prefetcher: BatchPrefetcher, world: World, *, alone: bool) -> Iterator[tuple[Batch, Rows]]:
+    """Batches with their items, and what this rank does in messages about errors.
+
+    Args:
+        alone: the replica is this process; otherwise its peers would wait for a batch that is dropped here.
+    """
+    for number, batch, rows in prefetcher:
+        if alone and world.stop.requested:
+            return
+        world.set_status(f"batch {number}, samples {', '.join(rows[row].sample.id for row in batch.rows[:4])}")
+        yield batch, rows
+
+
+def _answered(
+    folder: RunFolder, items: Sequence[WorkItem], answers: Iterator[tuple[Batch, list[Response]]]
+) -> Iterator[tuple[WorkItem, Response]]:
+    """Each item with its response; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
     try:
-        yield from answers
+        for batch, responses in answers:
+            yield from zip((items[row] for row in batch.rows), responses, strict=True)
     except OutOfMemory as error:
         if error.rows > 1:
             folder.note_largest_batch(error.rows // 2)
         raise
-
-
-def _record(
-    config: EvalConfig, scorers: Mapping[str, Scorer], prepared: WorkItem, response: Response, replica: int
-) -> SampleRecord:
-    scores = {name: score(response.text, prepared.sample) for name, score in scorers.items()}
-    source = number_source(prepared.sample.prompt, prepared.sample.answer, response.text)
-    return SampleRecord(
-        prepared.sample, response, scores, config.scorer, prepared.position, prepared.excerpt, replica, source
-    )
-
-
-def _log_sample(config: EvalConfig, record: SampleRecord) -> None:
-    if config.quiet:
-        return
-    prompt = record.sample.prompt if config.log_prompts else record.excerpt
-    logger.info("input: %s", prompt)
-    logger.info("generation: %s\n%s", record.response.text, "-" * 50)

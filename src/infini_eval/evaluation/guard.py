@@ -1,9 +1,9 @@
-"""The batches that are left to answer: planned alike on every rank, no larger than memory allows, without what is done."""
+"""Guards of a run: batches no larger than memory allows, refusal before loading, measured memory beside planned memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from infini_eval.config import EvalConfig, ModelConfig
 from infini_eval.distributed.device_memory import all_devices, peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
-from infini_eval.evaluation.messages import say
+from infini_eval.evaluation.messages import log_notes
 from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.planning.architecture import Architecture, from_model_config
 from infini_eval.planning.devices import Device
@@ -20,85 +20,92 @@ from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
 from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.text import gigabytes, parts_in_words
-from infini_eval.results.manifest import ResumeState
+
+logger = logging.getLogger(__name__)
+LISTED = 4  # settings that would fit, in a refusal
 
 
 def batches_left(
-    config: EvalConfig, backend: Backend, world: World, prepared: Sequence[WorkItem], folder: RunFolder
+    config: EvalConfig, backend: Backend, world: World, items: Sequence[WorkItem], folder: RunFolder
 ) -> BatchPlan:
-    """What no earlier attempt has finished. Rows that memory allows are decided once, for all ranks and attempts."""
-    state = folder.state
-    plan = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
+    """Plan the batches that no earlier attempt has finished, alike on every rank.
+
+    Rows that memory allows are decided once, for all ranks and attempts.
+    """
+    finished = folder.state.finished_keys
+    plan = unfinished(backend.plan(items, folder.largest_batch), items, finished)
     if not plan.batches or not config.plan or config.batch_size is not None:
         return plan
     footprint = backend.footprint(plan)
     rows = max(len(batch.rows) for batch in plan.batches)
-    fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, plan, prepared))
+    fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(plan, items, config.max_new_tokens))
     fitting = min(world.all_gather_object("rows that fit", fitting))
     if fitting == rows:
         return plan
-    say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
+    log_notes(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
     folder.note(batch_sizes={"largest": fitting})
-    return unfinished(backend.plan(prepared, fitting), prepared, state)
+    return unfinished(backend.plan(items, fitting), items, finished)
 
 
-def batch_sizes(config: EvalConfig, plan: BatchPlan, prepared: Sequence[WorkItem]) -> list[tuple[int, int]]:
+def batch_sizes(plan: BatchPlan, items: Sequence[WorkItem], answer_tokens: int) -> list[tuple[int, int]]:
     """Rows of each batch, and tokens of its longest row with the answer."""
-    return [(len(b.rows), max(prepared[row].tokens for row in b.rows) + config.max_new_tokens) for b in plan.batches]
+    return [(len(b.rows), max(items[row].tokens for row in b.rows) + answer_tokens) for b in plan.batches]
 
 
-def largest_batch(state: ResumeState) -> int | None:
-    """What memory allowed in an earlier attempt; None where nothing is known."""
-    return ((state.previous.environment if state.previous else {}).get("batch_sizes") or {}).get("largest")
+def unfinished(plan: BatchPlan, items: Sequence[WorkItem], finished: Container[str]) -> BatchPlan:
+    """Planned batches without the rows that are done: a row keeps its companions' plan however often a run resumes.
 
-
-def unfinished(plan: BatchPlan, prepared: Sequence[WorkItem], state: ResumeState) -> BatchPlan:
-    """Planned batches without the rows that are done: a row keeps its companions' plan however often a run resumes."""
+    Args:
+        finished: keys of samples that are done.
+    """
     left = []
     for batch in plan.batches:
-        rows = tuple(row for row in batch.rows if prepared[row].sample.key not in state.finished_keys)
+        rows = tuple(row for row in batch.rows if items[row].sample.key not in finished)
         if rows:
             left.append(replace(batch, rows=rows, cost=batch.cost * len(rows) // len(batch.rows)))
     return replace(plan, batches=left)
 
 
-logger = logging.getLogger(__name__)
-
-
 class MemoryWatch:
     """The most that loading and answering use, beyond what is used before: planned, then measured.
 
-    Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
-
-    batches: (rows, tokens of the longest row with its answer) of each batch to come. note: keeps what it is given in the
-    manifest's environment. watches: whether the model computes in this process; else nothing is planned or measured.
     Where the footprint is None (a model spread over devices, weights that come packed) or the planner does not know the
     model, memory is measured only.
+
+    Args:
+        footprint: of the model that `backend.load()` is about to load.
+        batches: (rows, tokens of the longest row with its answer) of each batch to come.
+        note: keeps what it is given in the manifest's environment.
+        refuse: whether a plan that does not fit, or that cannot be made, ends the run.
+        watches: whether the model computes in this process; else nothing is written or measured.
+
+    Raises:
+        ConfigError: it cannot fit, and `refuse` is set.
     """
 
     def __init__(
         self,
-        config: EvalConfig,
         footprint: Footprint | None,
-        world: World,
         batches: Sequence[tuple[int, int]],
+        world: World,
         note: Callable[..., None],
         *,
+        refuse: bool,
         watches: bool,
     ) -> None:
         self._note = note
         self._watches = watches and world.is_main
-        self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
+        self._plan = None if footprint is None else plan_memory(footprint, batches, refuse=refuse)
         self._devices = all_devices(world.device) if footprint is None else [world.device]
         self._before = [used_bytes(device) for device in self._devices]
         for device in self._devices:
             restart_peak(device)
         if self._watches and footprint is None:
             logger.info("memory is not planned for a model spread over devices, or stored quantised; it is measured")
-        elif self._watches:
-            self._say(config.model_path)
+        elif self._watches and footprint is not None:
+            self._log_plan(footprint.name)
 
-    def _say(self, name: str) -> None:
+    def _log_plan(self, name: str) -> None:
         if self._plan is None:
             logger.warning("--no-plan: going on although no memory plan can be made for %s", name)
             return
@@ -107,8 +114,8 @@ class MemoryWatch:
             logger.warning("--no-plan: going on although the plan says that it does not fit")
         self._write()
 
-    def conclude(self) -> None:
-        """After the last answer: the measured peak of this rank, logged and written into the manifest."""
+    def log_peak(self) -> None:
+        """Log the measured peak of this rank after the last answer, and write it into the manifest."""
         if not self._watches:
             return
         peaks = [peak_bytes(device) for device in self._devices]
@@ -118,14 +125,11 @@ class MemoryWatch:
         self._write(measured_bytes=sum(measured), measured_peak_bytes=sum(peaks))
 
     def _write(self, **measured: int) -> None:
-        planned = {} if self._plan is None else as_json(self._plan)
+        planned = {} if self._plan is None else plan_as_json(self._plan)
         self._note(memory={**planned, **measured})
 
 
-LISTED = 4
-
-
-def check(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan | None:
+def plan_memory(footprint: Footprint, batches: Sequence[tuple[int, int]], *, refuse: bool = True) -> RankPlan | None:
     """The plan of this rank for the batch that needs most; None where the planner does not know such a model.
 
     batches: (rows, tokens of the longest row with its answer) of each batch. With `refuse` set, ConfigError where it does
@@ -193,7 +197,7 @@ def describe(plan: RankPlan) -> str:
     return f"{gigabytes(plan.total)} a rank ({parts_in_words(plan)})"
 
 
-def as_json(plan: RankPlan) -> dict[str, Any]:
+def plan_as_json(plan: RankPlan) -> dict[str, Any]:
     """For a manifest: bytes of each part."""
     return {
         "weight_bytes": plan.weights,

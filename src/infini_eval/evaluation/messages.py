@@ -1,4 +1,4 @@
-"""What a run tells its user, once: notes, and the real lengths beside the labels."""
+"""What a run tells its user before the first answer: notes, the prompts' real lengths, prompts that exceed the window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,46 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import DataError
 
+logger = logging.getLogger(__name__)
 SHOWN = 8
+
+
+def log_notes(world: World, notes: Iterable[str], level: int = logging.INFO) -> None:
+    """Log lines once, on rank 0; as warnings where the user should do something about them."""
+    if world.is_main:
+        for note in notes:
+            logger.log(level, "%s", note)
+
+
+def log_prompt_lengths(world: World, items: Sequence[WorkItem]) -> None:
+    """Log the real lengths beside the labels, which often count another tokenizer's tokens."""
+    if not world.is_main:
+        return
+    unit = "tokens" if any(item.tokens for item in items) else "characters"  # only the server has the tokenizer
+    lengths = [item.tokens if unit == "tokens" else len(item.sample.prompt) for item in items]
+    segments = [item.position.question_segment for item in items if item.position.question_segment is not None]
+    line = f"{len(items)} samples of {min(lengths):,} to {max(lengths):,} {unit}"
+    if segments:
+        line += f" ({min(segments) + 1} to {max(segments) + 1} segments)"
+    labels = sorted({item.sample.context_length for item in items if item.sample.context_length is not None})
+    logger.info("%s; labelled %s", line, ", ".join(f"{label:,}" for label in labels) or "nothing")
+
+
+def check_context_window(config: EvalConfig, world: World, model: Mapping[str, Any], items: Sequence[WorkItem]) -> None:
+    """Warn of prompts that exceed the model's context window.
+
+    Args:
+        model: the facts that stand in manifest.model.
+
+    Raises:
+        DataError: there are such prompts, and --strict-data is given.
+    """
+    window = config.context_window or window_of(model)
+    tokens = [(item.sample.id, item.tokens or item.sample.columns.get("input_tokens")) for item in items]
+    finding = beyond_window(tokens, config.max_new_tokens, window)
+    if finding and config.strict_data:
+        raise DataError(finding, next_step="ask a model with a larger window, or leave --strict-data out to be warned")
+    log_notes(world, [finding] if finding else [], logging.WARNING)
 
 
 def window_of(model: Mapping[str, Any]) -> int | None:
@@ -19,13 +58,15 @@ def window_of(model: Mapping[str, Any]) -> int | None:
 
     The positions of Infini-Attention restart in each segment, so its max_position_embeddings bounds no prompt.
     """
-    return None if model.get("segment_length") else model.get("max_position_embeddings")
+    window: int | None = model.get("max_position_embeddings")
+    return None if model.get("segment_length") else window
 
 
 def beyond_window(tokens: Iterable[tuple[str, int | None]], answer_tokens: int, window: int | None) -> str | None:
-    """One sentence that lists the prompts which, with their answers, exceed `window` tokens; None where none does.
+    """List in one sentence the prompts which, with their answers, exceed `window` tokens; None where none does.
 
-    `tokens` are ids with the prompts' tokens (None or 0 where nobody has counted them).
+    Args:
+        tokens: ids with the prompts' tokens (None or 0 where nobody has counted them).
     """
     if not window:
         return None
@@ -39,37 +80,3 @@ def beyond_window(tokens: Iterable[tuple[str, int | None]], answer_tokens: int, 
         f"{len(worst)} prompt(s) exceed the model's window of {window:,} tokens with an answer of {answer_tokens:,}: "
         f"{listed}{more}"
     )
-
-
-logger = logging.getLogger(__name__)
-
-
-def say(world: World, lines: Sequence[str]) -> None:
-    """Log lines on rank 0."""
-    if world.is_main:
-        for line in lines:
-            logger.warning("%s", line)
-
-
-def say_lengths(world: World, prepared: Sequence[WorkItem]) -> None:
-    """The real lengths: a data set's label often counts another tokenizer's tokens."""
-    if not world.is_main:
-        return
-    unit = "tokens" if any(item.tokens for item in prepared) else "characters"  # only the server has the tokenizer
-    lengths = [item.tokens if unit == "tokens" else len(item.sample.prompt) for item in prepared]
-    segments = [item.position.question_segment for item in prepared if item.position.question_segment is not None]
-    text = f"{len(prepared)} samples of {min(lengths):,} to {max(lengths):,} {unit}"
-    if segments:
-        text += f" ({min(segments) + 1} to {max(segments) + 1} segments)"
-    labels = sorted({item.sample.context_length for item in prepared if item.sample.context_length is not None})
-    logger.info("%s; labelled %s", text, ", ".join(f"{label:,}" for label in labels) or "nothing")
-
-
-def say_window(config: EvalConfig, world: World, model: Mapping[str, Any], prepared: Sequence[WorkItem]) -> None:
-    """Prompts that the model cannot read whole, before anything runs; an error under --strict-data."""
-    window = config.context_window or window_of(model)
-    tokens = [(item.sample.id, item.tokens or item.sample.columns.get("input_tokens")) for item in prepared]
-    finding = beyond_window(tokens, config.max_new_tokens, window)
-    if finding and config.strict_data:
-        raise DataError(finding, next_step="ask a model with a larger window, or leave --strict-data out to be warned")
-    say(world, [finding] if finding else [])

@@ -1,14 +1,15 @@
-"""Every prompt tokenised once by some rank: all ranks learn what planning needs of it; the ids are made again in time."""
+"""From rows to work items: samples chosen, prompts tokenised once over all ranks, batches with their ids one ahead."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from infini_eval.api.backend import Backend, Batch, WorkItem, no_ids
 from infini_eval.api.task import LoadedData, Task
@@ -17,8 +18,13 @@ from infini_eval.datasets.parquet import load_data, select_samples
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import DataError
-from infini_eval.evaluation.messages import say
+from infini_eval.evaluation.messages import log_notes
 from infini_eval.records import NeedlePosition, Sample
+
+AHEAD = 1  # batches that wait with their ids: what is held does not grow with the samples
+KEPT_BYTES = 16 << 20  # token ids (4 bytes each) that a rank keeps until they are computed; of the rest it keeps none
+HEX = "hex"
+HERE = ("sample", "ids")  # fields of WorkItem that never travel
 
 
 def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[LoadedData, list[Sample]]:
@@ -36,33 +42,28 @@ def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[Loaded
             f"{data.source} does not pass validation: " + "; ".join(findings),
             next_step="mend the data, or leave --strict-data out to be warned only",
         )
-    say(world, [*data.notes, *notes, *findings])
+    log_notes(world, [*data.notes, *notes])
+    log_notes(world, findings, logging.WARNING)
     return data, samples
 
 
-KEPT_BYTES = 16 << 20  # token ids (4 bytes each) that a rank keeps until they are computed; of the rest it keeps none
-HEX = "hex"
-HERE = ("sample", "ids")  # fields of WorkItem that never travel
-
-
-def prepare_samples(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> list[WorkItem]:
+def prepare_items(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> list[WorkItem]:
     """All samples as the backend will see them, without the ids of those that this rank does not keep.
 
     Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts.
     """
-    rows = range(world.rank, len(samples), world.world_size)
-    own = dict(zip(rows, _tokenised(task, backend, [samples[row] for row in rows], world), strict=True))
-    facts = world.all_gather_object("prepared", [_facts(item) for item in own.values()])
-    prepared = []
-    for row, sample in enumerate(samples):
-        rank, place = row % world.world_size, row // world.world_size
-        prepared.append(own[row] if row in own else _from_facts(sample, facts[rank][place]))
-    return prepared
+    rank, size = world.rank, world.world_size
+    share = list(_tokenised(task, backend, samples[rank::size], world))
+    facts = world.all_gather_object("prepared", [_facts(item) for item in share])
+    return [
+        share[row // size] if row % size == rank else _from_facts(sample, facts[row % size][row // size])
+        for row, sample in enumerate(samples)
+    ]
 
 
-def with_ids(prepared: WorkItem, backend: Backend) -> WorkItem:
+def with_ids(item: WorkItem, backend: Backend) -> WorkItem:
     """The same with its token ids, made now unless they were kept."""
-    return prepared if len(prepared.ids) else replace(prepared, ids=backend.token_ids(prepared.sample))
+    return item if len(item.ids) else replace(item, ids=backend.token_ids(item.sample))
 
 
 def _tokenised(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> Iterator[WorkItem]:
@@ -87,11 +88,11 @@ def _tokenised(task: Task, backend: Backend, samples: Sequence[Sample], world: W
         pool.shutdown(cancel_futures=True)
 
 
-def _facts(prepared: WorkItem) -> dict[str, Any]:
+def _facts(item: WorkItem) -> dict[str, Any]:
     """What travels to the other ranks, as JSON; bytes as their hexadecimal digits."""
-    facts = {field.name: getattr(prepared, field.name) for field in fields(prepared) if field.name not in HERE}
+    facts = {field.name: getattr(item, field.name) for field in fields(item) if field.name not in HERE}
     digits = {name: {HEX: value.hex()} for name, value in facts.items() if isinstance(value, bytes)}
-    return facts | digits | {"position": asdict(prepared.position)}
+    return facts | digits | {"position": asdict(item.position)}
 
 
 def _from_facts(sample: Sample, facts: Mapping[str, Any]) -> WorkItem:
@@ -104,29 +105,33 @@ def _is_hex(value: Any) -> bool:
     return isinstance(value, dict) and list(value) == [HEX]
 
 
-AHEAD = 1  # batches that wait with their ids: what is held does not grow with the samples
-Item = tuple[int, Mapping[int, WorkItem]]
+class Prefetched(NamedTuple):
+    """A batch with its number in the plan, and its items by row, ids included."""
+
+    number: int
+    batch: Batch
+    rows: Mapping[int, WorkItem]
 
 
-class Feed:
-    """Indices of batches and their prepared rows by number, one batch ahead of the compute; use it as a context manager.
+class BatchPrefetcher:
+    """Batches from the queue with their token ids, made by a thread of its own one batch ahead of the compute.
+
+    Use it as a context manager, and iterate over it.
 
     Near the end of the work a batch is drawn only when it is asked for, so that no replica waits for what another one
     holds back. What fails in the thread is raised where the next batch is asked for. `queue` must have a connection
     to the store of its own.
     """
 
-    def __init__(
-        self, queue: WorkQueue, batches: Sequence[Batch], prepared: Sequence[WorkItem], backend: Backend
-    ) -> None:
-        self._queue, self._batches, self._prepared, self._backend = queue, batches, prepared, backend
+    def __init__(self, queue: WorkQueue, batches: Sequence[Batch], items: Sequence[WorkItem], backend: Backend) -> None:
+        self._queue, self._batches, self._items, self._backend = queue, batches, items, backend
         self._changed = threading.Condition()
-        self._ready: deque[Item | BaseException | None] = deque()
+        self._ready: deque[Prefetched | BaseException | None] = deque()
         self._asked = 0  # batches asked for and not yet drawn; below zero: drawn ahead
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> BatchPrefetcher:
         self._thread.start()
         return self
 
@@ -139,26 +144,26 @@ class Feed:
         if error is None:  # after an error it may wait for a peer that is gone; it is a daemon
             self._thread.join()
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Prefetched]:
         while True:
             with self._changed:
                 self._asked += 1
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._ready)
-                item = self._ready.popleft()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
+                ready = self._ready.popleft()
+            if isinstance(ready, BaseException):
+                raise ready
+            if ready is None:
                 return
-            yield item
+            yield ready
 
     def _work(self) -> None:
         try:
             more = True
             while more and self._wanted():
-                index = self._queue.pull()
-                more = index is not None
-                self._put(None if index is None else (index, self._rows(self._batches[index])))
+                number = self._queue.pull()
+                more = number is not None
+                self._put(None if number is None else self._prefetched(number))
         except BaseException as error:  # whatever it is, the thread that computes must not wait for ever
             self._put(error)
 
@@ -170,10 +175,11 @@ class Feed:
             self._asked -= 1
             return not self._closed
 
-    def _rows(self, batch: Batch) -> dict[int, WorkItem]:
-        return {row: with_ids(self._prepared[row], self._backend) for row in batch.rows}
+    def _prefetched(self, number: int) -> Prefetched:
+        batch = self._batches[number]
+        return Prefetched(number, batch, {row: with_ids(self._items[row], self._backend) for row in batch.rows})
 
-    def _put(self, item: Item | BaseException | None) -> None:
+    def _put(self, ready: Prefetched | BaseException | None) -> None:
         with self._changed:
-            self._ready.append(item)
+            self._ready.append(ready)
             self._changed.notify_all()

@@ -28,7 +28,7 @@ REMEDIES = {
 }
 
 
-def refusal(path: Path, error: OSError, doing: str = "write") -> RunFolderError:
+def os_error(path: Path, error: OSError, doing: str = "write") -> RunFolderError:
     """The system's refusal as an error that names the path, the reason and the way out."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = REMEDIES.get(error.errno or 0, "mend this and run the same command again: what was finished is kept")
@@ -40,7 +40,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise refusal(path, error, "make the folder") from error
+        raise os_error(path, error, "make the folder") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -56,7 +56,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise refusal(path, error) from error
+        raise os_error(path, error) from error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -79,24 +79,24 @@ def size_of_whole_lines(file: BinaryIO) -> int:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write readable JSON atomically; values that JSON lacks are written as `plain_json` does."""
-    write_atomically(path, (json.dumps(plain_json(data), indent=2, allow_nan=False) + "\n").encode())
+    """Write readable JSON atomically; values that JSON lacks are written as `to_jsonable` does."""
+    write_atomically(path, (json.dumps(to_jsonable(data), indent=2, allow_nan=False) + "\n").encode())
 
 
-def plain_json(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """The value as JSON has it: tuples are lists, NaN and infinity null, dates ISO text, numpy values numbers."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain_json(item) for item in value), key=str)
+        return sorted((to_jsonable(item) for item in value), key=str)
     if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
-        return plain_json(value.tolist())
+        return to_jsonable(value.tolist())
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infini_eval.errors import RunFolderError
-from infini_eval.results.files import make_folder, refusal
+from infini_eval.results.files import make_folder, os_error
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class RunLock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise refusal(self.path, error) from error
+            raise os_error(self.path, error) from error
         finally:
             draft.unlink(missing_ok=True)
         return True
@@ -191,7 +191,7 @@ class RunLock:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise refusal(self.path, error, "read") from error
+            raise os_error(self.path, error, "read") from error
         try:
             return _Found(text, Owner(**json.loads(text)), age_s)
         except (ValueError, TypeError):
@@ -207,7 +207,7 @@ class RunLock:
             probe.touch()
             return probe.stat().st_mtime
         except OSError as error:
-            raise refusal(probe, error) from error
+            raise os_error(probe, error) from error
         finally:
             probe.unlink(missing_ok=True)
 
@@ -226,7 +226,7 @@ class RunLock:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise refusal(self.path, error, "take over") from error
+            raise os_error(self.path, error, "take over") from error
         if aside.read_text() == stale.text:
             self.taken_from = stale.owner
         else:
@@ -247,8 +247,8 @@ class RunLock:
             self._on_lost(self._loss(found))
 
     def _loss(self, found: _Found | None) -> str:
-        thief = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
-        return f"this run has lost the lock {str(self.path)!r}: {thief}"
+        new_owner = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
+        return f"this run has lost the lock {str(self.path)!r}: {new_owner}"
 
     def _in_use(self, holder: Owner, age: float) -> RunFolderError:
         return RunFolderError(

@@ -10,8 +10,8 @@ from typing import Any
 
 from infini_eval.errors import RunFolderError
 from infini_eval.records import SCHEMA_VERSION, RunManifest
-from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, remove_temporaries, write_json
-from infini_eval.results.samples import heal_samples, iter_samples
+from infini_eval.results.files import SAMPLES, make_folder, os_error, remove_temporaries, to_jsonable, write_json
+from infini_eval.results.samples import iter_samples, truncate_torn_lines
 
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
@@ -42,7 +42,7 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
         _refuse_orphans(folder)
     else:
         _refuse_differences(folder, previous, manifest)
-        notes += heal_samples(folder)
+        notes += truncate_torn_lines(folder)
     finished, failed, unreadable = read_progress(folder)
     notes += unreadable
     if previous is None or len(finished) < manifest.samples_planned:
@@ -57,7 +57,7 @@ def read_manifest(folder: str | Path) -> RunManifest:
         data = json.loads(path.read_bytes())
         manifest = RunManifest.from_json(data)
     except OSError as error:
-        raise refusal(path, error, "read") from error
+        raise os_error(path, error, "read") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{str(path)!r} is not a manifest: {error}", next_step=ANOTHER_FOLDER) from error
     if manifest.schema_version > SCHEMA_VERSION:
@@ -77,14 +77,14 @@ def write_manifest(folder: str | Path, manifest: RunManifest) -> None:
 def update_environment(folder: str | Path, **changes: Any) -> RunManifest:
     """Change entries of the manifest's environment, such as `batch_sizes` found by probing; the identity stays."""
     manifest = read_manifest(folder)
-    manifest = replace(manifest, environment={**manifest.environment, **plain_json(changes)})
+    manifest = replace(manifest, environment={**manifest.environment, **to_jsonable(changes)})
     write_manifest(folder, manifest)
     return manifest
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line a setting that differs, as "sampling.seed: 1 -> 2"; nested mappings are compared key by key."""
-    before, after = dict(_flat(plain_json(old))), dict(_flat(plain_json(new)))
+    before, after = dict(_flat(to_jsonable(old))), dict(_flat(to_jsonable(new)))
     keys = [*before, *(key for key in after if key not in before)]
     absent = "(absent)"
     return [
@@ -134,14 +134,14 @@ def _next_attempt(manifest: RunManifest, previous: RunManifest | None) -> RunMan
 
 def _discard(folder: Path) -> list[str]:
     """Delete the files that a run writes, and nothing else."""
-    doomed = [folder / name for name in OURS if (folder / name).is_file()]
-    doomed += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
-    for path in doomed:
+    to_delete = [folder / name for name in OURS if (folder / name).is_file()]
+    to_delete += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
+    for path in to_delete:
         try:
             path.unlink()
         except OSError as error:
-            raise refusal(path, error, "delete") from error
-    return [f"--overwrite: {len(doomed)} files of the run before are deleted"] if doomed else []
+            raise os_error(path, error, "delete") from error
+    return [f"--overwrite: {len(to_delete)} files of the run before are deleted"] if to_delete else []
 
 
 @dataclass(frozen=True)

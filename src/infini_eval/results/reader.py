@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.errors import DataError, RunFolderError
 from infini_eval.results.arrays import codes, floats, rows, without_texts
+from infini_eval.results.files import SAMPLES
+from infini_eval.results.manifest import MANIFEST
 from infini_eval.results.record_files import REPORTED, SUFFIXES, RecordFile, read_record_file
-from infini_eval.results.samples import rows_that_count
+from infini_eval.results.samples import PARQUET, rows_that_count
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 
-MANIFEST = "manifest.json"
-SAMPLES = "samples"
-MERGED = "samples.parquet"
 HOW_TO_EVALUATE = "run_passkey_eval.py --ckpt-path CKPT --save_path DIR --eval_dataset_path DATA"
 _MAX_DEPTH = 6
 _OWN_PLOTS = "plots"
@@ -30,7 +29,7 @@ _OWN_PLOTS = "plots"
 
 def is_run_folder(folder: Path) -> bool:
     """Whether an evaluation of ours wrote here."""
-    return (folder / MANIFEST).is_file() or (folder / MERGED).is_file() or any((folder / SAMPLES).glob("*.jsonl"))
+    return (folder / MANIFEST).is_file() or (folder / PARQUET).is_file() or any((folder / SAMPLES).glob("*.jsonl"))
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -150,7 +149,7 @@ def read_run(
     planned = (manifest or {}).get("samples_planned")
     planned = planned if isinstance(planned, int) else None
     lines = sorted((folder / SAMPLES).glob("*.jsonl"), key=natural_key)
-    merged = folder / MERGED
+    merged = folder / PARQUET
     if lines:
         files = lines
     elif merged.is_file():
@@ -263,7 +262,7 @@ def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
     if ours.sort_by("sample_key").equals(other.sort_by("sample_key")):
         return records
     note = (
-        f"{MERGED} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
+        f"{PARQUET} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
     )
     return replace(records, notes=(*records.notes, note))
 

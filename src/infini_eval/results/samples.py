@@ -8,21 +8,18 @@ import os
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infini_eval.errors import RunFolderError
-from infini_eval.records import COLUMNS, RunManifest, SampleRecord
+from infini_eval.records import COLUMNS, SampleRecord
 from infini_eval.results.files import (
     SAMPLES,
     make_folder,
-    plain_json,
-    refusal,
+    os_error,
     size_of_whole_lines,
+    to_jsonable,
     write_atomically,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -57,21 +54,21 @@ class SampleWriter:
         make_folder(self.path.parent)
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            cut_torn_line(self.path)
+            truncate_torn_line(self.path)
         except OSError as error:
-            raise refusal(self.path, error) from error
+            raise os_error(self.path, error) from error
 
     def write(self, record: SampleRecord | Mapping[str, Any]) -> None:
         """Append one finished sample."""
         data = record.to_json() if isinstance(record, SampleRecord) else record
-        line = json.dumps(plain_json(data), allow_nan=False).encode() + b"\n"
+        line = json.dumps(to_jsonable(data), allow_nan=False).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
             self._append(line)
             self._sync_when_due()
         except OSError as error:
             self._cut(size)
-            raise refusal(self.path, error) from error
+            raise os_error(self.path, error) from error
         self.written += 1
 
     def close(self) -> None:
@@ -82,7 +79,7 @@ class SampleWriter:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            raise refusal(self.path, error) from error
+            raise os_error(self.path, error) from error
         finally:
             os.close(descriptor)
 
@@ -126,17 +123,17 @@ def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
                 for number, line in enumerate(lines, 1):
                     yield SampleLine(path, number, _parse(line))
         except OSError as error:
-            raise refusal(path, error, "read") from error
+            raise os_error(path, error, "read") from error
 
 
-def heal_samples(folder: str | Path) -> list[str]:
+def truncate_torn_lines(folder: str | Path) -> list[str]:
     """Cut each samples/*.jsonl after its last complete line; one note a file that had to be cut."""
     notes = []
     for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
         try:
-            removed = cut_torn_line(path)
+            removed = truncate_torn_line(path)
         except OSError as error:
-            raise refusal(path, error, "repair") from error
+            raise os_error(path, error, "repair") from error
         if removed:
             notes.append(
                 f"{SAMPLES}/{path.name}: a torn last line ({removed} bytes) is removed; its sample is computed again"
@@ -144,7 +141,7 @@ def heal_samples(folder: str | Path) -> list[str]:
     return notes
 
 
-def cut_torn_line(path: Path) -> int:
+def truncate_torn_line(path: Path) -> int:
     """Truncate a file after its last newline; returns the number of bytes removed."""
     with path.open("r+b") as file:
         size, whole = file.seek(0, os.SEEK_END), size_of_whole_lines(file)
@@ -194,6 +191,11 @@ def merge_samples(folder: str | Path) -> MergeSummary:
     return MergeSummary(path, len(rows), failed, len(records) - len(rows), len(lines) - len(records))
 
 
+def recorded_samples(folder: str | Path) -> list[Mapping[str, Any]]:
+    """The records of a run folder's samples/*.jsonl, one a sample."""
+    return unique_records(line.record for line in iter_samples(folder) if line.record is not None)
+
+
 def unique_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """One record a sample key, in the order that `merge_samples` documents."""
     records = list(records)
@@ -216,61 +218,6 @@ def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[in
         if key not in chosen or failed[chosen[key]]:
             chosen[key] = row
     return sorted(chosen.values())
-
-
-def check_results_file(path: str | Path) -> None:
-    """Make the folder of --results_file and prove that the file can be written, before the evaluation starts."""
-    path = Path(path)
-    make_folder(path.parent)
-    existed = path.exists()
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        problem = refusal(path, error)
-        raise RunFolderError(problem.problem, next_step="name another file with --results_file") from error
-
-
-def write_results_file(
-    folder: str | Path, manifest: RunManifest, path: str | Path, *, failed_as_wrong: bool = False
-) -> None:
-    """Write the JSON of --results_file from a finished run: `evaluation_summary` and `depth_results`.
-
-    Accuracies are 0..1. Failed samples count as neither right nor wrong unless `failed_as_wrong`.
-    """
-    rows = unique_records(line.record for line in iter_samples(folder) if line.record is not None)
-    depths: dict[float | None, list[float]] = {}
-    for row in rows:
-        depth = row["depth_percent"]
-        values = depths.setdefault(None if depth is None else float(depth), [])
-        value = 0.0 if row.get("correct") is None and failed_as_wrong else row.get("correct")
-        values += [] if value is None else [float(value)]
-    summary = _evaluation_summary(manifest, [value for values in depths.values() for value in values])
-    by_depth = sorted((depth, values) for depth, values in depths.items() if depth is not None)
-    results = [{"depth": depth, **_totals(values)} for depth, values in by_depth]
-    write_json(Path(path), {"evaluation_summary": summary, "depth_results": results})
-
-
-def _evaluation_summary(manifest: RunManifest, values: Sequence[float]) -> dict[str, Any]:
-    settings = {**manifest.environment, **manifest.identity}
-    totals = _totals(values)
-    return {
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "checkpoint_path": settings.get("ckpt_path"),
-        "dataset_path": settings.get("eval_dataset_path"),
-        "num_samples": settings.get("num_samples"),
-        "seed": settings.get("seed"),
-        "overall_accuracy": totals["accuracy"],
-        "total_correct": totals["correct"],
-        "total_samples": totals["total"],
-    }
-
-
-def _totals(values: Sequence[float]) -> dict[str, Any]:
-    correct = sum(values)
-    whole = int(correct) if correct == int(correct) else correct
-    return {"correct": whole, "total": len(values), "accuracy": correct / len(values) if values else None}
 
 
 def _sort_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
