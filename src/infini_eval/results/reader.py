@@ -109,7 +109,7 @@ class RunRecords:
     scorers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def number(self, name: str) -> np.ndarray:
         """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
@@ -127,7 +127,8 @@ class RunRecords:
 
     def texts(self, name: str, numbers: np.ndarray) -> list[str | None]:
         """The texts of the rows with these numbers, None where unknown."""
-        return self.table.column(name).take(rows(numbers)).to_pylist()
+        texts: list[str | None] = self.table.column(name).take(rows(numbers)).to_pylist()
+        return texts
 
     def replace(self, **columns: pa.Array) -> RunRecords:
         """The same records with some columns set anew."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, first_line
 from infini_eval.records import COLUMNS
 from infini_eval.results.files import size_of_whole_lines
 
@@ -42,8 +42,7 @@ def read_record_file(path: Path, extra_numbers: Sequence[str] = (), without: Seq
     try:
         table, notes = readers[path.suffix](path, wanted)
     except (OSError, ValueError) as error:  # arrow's errors are both
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path.name} cannot be read as {path.suffix[1:]}: {reason}") from error
+        raise DataError(f"{path.name} cannot be read as {path.suffix[1:]}: {first_line(error)}") from error
     present = frozenset(name for name in wanted if name in table.column_names)
     return RecordFile(_canonical(table, wanted, path), present, tuple(notes))
 
