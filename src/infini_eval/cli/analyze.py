@@ -20,7 +20,7 @@ from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderEr
 from infini_eval.reports import summary
 from infini_eval.reports.over_tasks import over_tasks, render
 from infini_eval.reports.terminal import terminal_shows_bars
-from infini_eval.results.folders import find_runs
+from infini_eval.results.reader import find_runs
 
 if TYPE_CHECKING:
     from infini_eval.reports.analyze import AnalysedRun

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from infini_eval.api import registry
 from infini_eval.errors import DataError
 from infini_eval.records import Sample
-from infini_eval.results.columns import from_floats
+from infini_eval.results.arrays import from_floats
 from infini_eval.results.reader import RunRecords
 
 if TYPE_CHECKING:

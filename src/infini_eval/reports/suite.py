@@ -20,8 +20,7 @@ from infini_eval.reports.statistics.intervals import Average, average_over
 from infini_eval.reports.statistics.scored import scored_samples
 from infini_eval.reports.summary import to_text
 from infini_eval.results.files import write_atomically
-from infini_eval.results.folders import is_run_folder
-from infini_eval.results.reader import RunRecords, read_run
+from infini_eval.results.reader import RunRecords, is_run_folder, read_run
 
 if TYPE_CHECKING:
     import numpy as np

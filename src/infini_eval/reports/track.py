@@ -16,7 +16,7 @@ from infini_eval.reports.plot_style import save, short_tokens
 from infini_eval.reports.summary import to_text
 from infini_eval.reports.track_plot import by_series
 from infini_eval.results.files import write_atomically
-from infini_eval.results.folders import find_runs
+from infini_eval.results.reader import find_runs
 
 HEADER = (
     "series", "step", "context_length", "accuracy", "ci_low", "ci_high", "num_samples", "gate_mean", "gate_min",
