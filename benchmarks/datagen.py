@@ -10,8 +10,8 @@ import time
 from benchmarks._harness import Metric, fastest, gate, interleaved
 from benchmarks._passkey import tokenizer
 from infini_eval.api import registry
+from infini_eval.datasets.config import GenerateConfig
 from infini_eval.datasets.generate import generate
-from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import Tokenizer
 
 USES_TORCH = False

@@ -11,11 +11,12 @@ import pytest
 
 from infini_eval.api.task import Task
 from infini_eval.datasets import english
-from infini_eval.datasets.characters import tokens_of_characters
+from infini_eval.datasets.config import GenerateConfig
+from infini_eval.datasets.dataset import tokens_of_characters
 from infini_eval.datasets.generate import _answered, generate
 from infini_eval.datasets.keys import KeyDrawer, key_range
 from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.plan import GenerateConfig, Shortage, plan_rows, shortages
+from infini_eval.datasets.plan import Shortage, plan_rows, shortages
 from infini_eval.datasets.sources import Source
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.datasets.validate import validate
@@ -194,7 +195,7 @@ def apart(rows: list[dict[str, Any]]) -> int:
 
 def shortages_of(tokenizer: Tokenizer, **options: Any) -> list[Shortage]:
     settings = {"context_lengths": (700,), "depths": (0, 50, 100), "num_prompts": 4} | options
-    config = GenerateConfig(**settings)
+    config = GenerateConfig(**settings).resolved(TASK.generator)
     _, haystack = generate(config, tokenizer, TASK.generator)
     return shortages(plan_rows(config), haystack)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from infini_eval.api import registry
+from infini_eval.datasets.config import GenerateConfig
 from infini_eval.datasets.generate import generate
 from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.datasets.words import word_lists
 from infini_eval.datasets.write import write_parquet
@@ -37,14 +37,11 @@ def tokenizer() -> Tokenizer:
 def rows_of(task: str, **settings: Any) -> list[dict[str, Any]]:
     generator = registry.load("tasks", task).generator
     options, length = settings.pop("options", ()), settings.pop("length", LENGTH)
-    settings.setdefault("haystack", generator.haystack)
     config = GenerateConfig(
         context_lengths=(length,),
         depths=(0, 60, 100),
         num_prompts=2,
         task=task,
-        length_includes_answer=generator.length_includes_answer,
-        answer_budget=generator.answer_budget,
         options=dict(options),
         **settings,
     )

@@ -42,24 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infini_eval.api import registry
+    from infini_eval.datasets.parquet import load_data
 
-    task = registry.load("tasks", args.task)
-    data = task.load(args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths)
+    task = registry.task(args.task)
+    filters = {"num_shots": args.num_shots, "context_length": args.context_length, "depths": args.depths}
+    data = load_data(task, args.dataset, **filters)
     print(f"{data.source}: {len(data.samples)} rows, sha256 {data.fingerprint}")
     for note in data.notes:
         print(f"note: {note}")
     tokenizer = None
     if args.tokenizer:
-        from infini_eval.cli.generate import tokenizer_at
+        from infini_eval.datasets.tokenizer import open_tokenizer
 
-        tokenizer = tokenizer_at(args.tokenizer)
+        tokenizer = open_tokenizer(args.tokenizer)
     counts = {sample.key: tokenizer.count(sample.prompt) for sample in data.samples} if tokenizer else {}
     print("\n".join(table(data.samples, counts, args.segment_length)))
     found = task.validate(data.samples)
     wrong = lengths(data.samples, counts)
     made_for = {sample.columns.get("tokenizer_hash") for sample in data.samples}
     if tokenizer and made_for == {tokenizer.fingerprint}:
-        found += wrong
+        found = [*found, *wrong]
     elif wrong:
         print("note: the lengths that the data say were counted with another tokenizer; for this one they are as above")
     from infini_eval.datasets.validate import off_labels

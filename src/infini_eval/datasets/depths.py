@@ -1,24 +1,14 @@
-"""Depths: schedules, how far a needle may stand from its label, and the length from which it can stand near enough."""
+"""Depths: how far a needle may stand from its label, and the length from which it can stand near enough."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 OFF_POINTS = 5.0  # a label that is further from the needle's real depth says something else than it seems to
 PLACEABLE = 0.9  # share of a text in which a needle can stand near enough, at the least workable length
-
-
-def spaced(number: int, kind: Literal["linear", "sigmoid"] | str) -> tuple[float, ...]:
-    """`number` depths from 0 to 100 percent, both included; "sigmoid" lies denser at both ends (slope 0.1)."""
-    even = [100 * i / (number - 1) for i in range(number)]
-    if kind == "linear":
-        return tuple(round(depth, 3) for depth in even)
-    curved = [100 / (1 + math.exp(-0.1 * (depth - 50))) for depth in even]
-    return (0.0, *(round(depth, 3) for depth in curved[1:-1]), 100.0)
 
 
 def is_off(label: float, real: float) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infini_eval.datasets.compose import Allowed
-from infini_eval.datasets.plan import GenerateConfig
+from infini_eval.datasets.config import ResolvedConfig
 from infini_eval.errors import ConfigError
 
 BORDER_SLACK = 8  # "before" and "after" a border: at most this many tokens of haystack between border and needle
@@ -15,7 +15,7 @@ DEEPEST = 99.0  # a needle that is moved to a place starts from a depth inside t
 Tokens = NDArray[np.int64]
 
 
-def start_depth(config: GenerateConfig, depth: float, target: int) -> float:
+def start_depth(config: ResolvedConfig, depth: float, target: int) -> float:
     """The depth to look from: the middle of the asked segment, or the asked depth."""
     if config.needle_segment is not None and config.segment_length:
         middle = (config.needle_segment + 0.5) * config.segment_length
@@ -23,7 +23,7 @@ def start_depth(config: GenerateConfig, depth: float, target: int) -> float:
     return min(depth, DEEPEST) if config.boundary else depth
 
 
-def allowed_places(config: GenerateConfig) -> Allowed | None:
+def allowed_places(config: ResolvedConfig) -> Allowed | None:
     """The test of a needle's token span, from `needle_segment` and `boundary`; None where any place will do.
 
     With a segment and "straddle", the needle ends in that segment and begins in the one before.

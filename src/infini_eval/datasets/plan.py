@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from infini_eval.datasets.config import POOL_TOKENS, HaystackPer, ResolvedConfig
 from infini_eval.datasets.haystack import Haystack
 from infini_eval.datasets.keys import KeyDrawer
 from infini_eval.errors import ConfigError
 
-HaystackPer = Literal["prompt", "depth", "trial", "run"]
-POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts, if not told otherwise; then they share text
 GAP_TOKENS = 128  # between one prompt's haystack and the next one's
 SPARE_TOKENS = 8_192  # after the last one, for cuts that fit
 LOOSE_TOKENS = 700  # --is_exact_context_length no: lengths are drawn from this many tokens below the nominal one
 LOOSE_FROM = 2_000
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """What to generate. Lengths in tokens, depths in percent (None: drawn for each prompt), `num_prompts` a cell.
-
-    `question_phase`: None, "border" (the prompt ends a segment), "jitter", or the offset in its segment of the
-    position that predicts the answer's first token. `answer_budget`: tokens kept free for the answer when
-    `length_includes_answer`. `pool_tokens`: haystack text made at most, if one prompt does not need more.
-    """
-
-    context_lengths: tuple[int, ...]
-    depths: tuple[float | None, ...]
-    num_prompts: int
-    num_shots: int = 0
-    num_digits: tuple[int, ...] = (5,)
-    seed: int = 42
-    id: str = ""
-    task: str = "passkey"
-    options: Mapping[str, str] = field(default_factory=dict)
-    control: Literal["no-context"] | None = None
-    haystack: str = "english"
-    haystack_per: HaystackPer = "prompt"
-    allow_repeat: bool = False
-    pool_tokens: int = POOL_TOKENS
-    length_includes_answer: bool = False
-    answer_budget: int = 16
-    exact: bool = True
-    is_eval: bool = True
-    segment_length: int | None = None
-    question_phase: str | None = None
-    needle_segment: int | None = None
-    boundary: Literal["straddle", "before", "after"] | None = None
-    distinct_keys: Literal["call", "cell"] = "call"
-    excluded_keys: Collection[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +43,7 @@ class KeyedRow:
     shot_keys: tuple[str, ...]
 
 
-def plan_rows(config: GenerateConfig) -> list[RowPlan]:
+def plan_rows(config: ResolvedConfig) -> list[RowPlan]:
     """All rows in the order of the file: by length, depth and trial."""
     rows: list[RowPlan] = []
     groups: dict[tuple[float, ...], int] = {}
@@ -101,7 +64,7 @@ def _group(per: HaystackPer, length: int, depth: float, trial: int) -> tuple[flo
     return {"prompt": (length, depth, trial), "depth": (depth,), "trial": (trial,), "run": ()}[per]
 
 
-def _target(config: GenerateConfig, length: int, rng: random.Random) -> int:
+def _target(config: ResolvedConfig, length: int, rng: random.Random) -> int:
     """The prompt's length: the nominal one, less the answer's budget, moved down to the asked phase."""
     target = length - (config.answer_budget if config.length_includes_answer else 0)
     if not config.exact and length >= LOOSE_FROM:
@@ -130,7 +93,7 @@ def question_phase(text: str, segment_length: int, rng: random.Random) -> int:
     return int(text)
 
 
-def _segment_length(config: GenerateConfig, flag: str) -> int:
+def _segment_length(config: ResolvedConfig, flag: str) -> int:
     if config.segment_length is None:
         raise ConfigError(f"{flag} needs the model's segment length", next_step="pass --segment-length L")
     return config.segment_length
@@ -206,7 +169,7 @@ def needed_tokens(rows: Sequence[RowPlan]) -> int:
     return max(row.target for row in rows)
 
 
-def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
+def assign(config: ResolvedConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
     """Each row's place in the haystack and its keys; a key never stands elsewhere in its prompt."""
     longest = max(row.target for row in rows)
     starts = _starts(config, rows, haystack, longest)
@@ -232,7 +195,7 @@ def numbers_near(haystack: Haystack, start: int, target: int) -> set[str]:
     return haystack.numbers_between(start, end)
 
 
-def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
+def _starts(config: ResolvedConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
     """The first cut of each group: one after the other where the pool suffices, else shared as evenly as can be.
 
     Then the groups of a length take turns in places that do not overlap. Training data are drawn from anywhere.

@@ -189,6 +189,26 @@ def load_tokenizer(path_or_name: str | Path | None, beside: str | Path | None = 
         raise DataError(f"the tokenizer at {error.filename} cannot be read: {error.strerror}") from error
 
 
+def open_tokenizer(path: str | Path) -> Tokenizer:
+    """Open the tokenizer of a folder, a file, a hub name, or of a checkpoint (as its config.yaml says, or beside it).
+
+    Raises:
+        DataError: there is none; it lists the places that were looked at.
+    """
+    folder = Path(path)
+    try:
+        is_checkpoint = (folder / "config.yaml").is_file() or (folder / "latest.txt").is_file()
+    except PermissionError as error:
+        raise DataError(f"the tokenizer's folder {path} cannot be read: {error.strerror}") from error
+    if not is_checkpoint:
+        return load_tokenizer(path, beside=folder if folder.is_dir() else None)
+    from infini_eval.checkpoint.config_yaml import read_config
+    from infini_eval.checkpoint.layout import find_step_folder
+
+    step = find_step_folder(folder)
+    return load_tokenizer(read_config(step)[0].tokenizer, beside=step)
+
+
 def _load(path_or_name: str | Path | None, beside: str | Path | None) -> Tokenizer:
     looked: list[str] = []
     folders = [Path(path_or_name)] if path_or_name else []

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from infini_eval.datasets.config import ResolvedConfig
+from infini_eval.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,6 +20,77 @@ PARQUET_NAME = "train-00000-of-00001.parquet"
 GROUP_CHARS = 64 * 1024**2  # prompts a row group holds; prompts of one group are compressed together
 COMPRESSION_LEVEL = 9
 METADATA_KEY = b"infini_eval"
+
+
+def write_rows(
+    rows: Iterator[dict[str, Any]],
+    config: ResolvedConfig,
+    target: Path,
+    format: Literal["parquet", "hf"],
+    settings: Mapping[str, Any],
+) -> tuple[int, list[Path]]:
+    """Write all rows into one parquet file, or ("hf") a save_to_disk folder for each length and depth.
+
+    Returns:
+        How many rows, and the files or folders that hold them.
+
+    Raises:
+        DataError: they cannot be written there.
+    """
+    try:
+        if format == "parquet":
+            file = target if target.suffix == ".parquet" else target / PARQUET_NAME
+            return write_parquet(rows, file, settings), [file]
+        return _write_folders(rows, config, target, settings)
+    except OSError as error:
+        raise _unwritable(error.filename or target, error.strerror or str(error)) from error
+
+
+def _write_folders(
+    rows: Iterator[dict[str, Any]], config: ResolvedConfig, target: Path, settings: Mapping[str, Any]
+) -> tuple[int, list[Path]]:
+    count, places = 0, []
+    kind = "eval" if config.is_eval else "finetune"
+    for (length, depth), cell in itertools.groupby(rows, key=lambda row: (row["context_length"], row["depth_percent"])):
+        name = f"needle_{kind}_data_and_{length}_ctx_and_depth_{depth}"
+        places.append(target / f"{name}_and_id_{config.id or 1}_and_num_shots_{config.num_shots}")
+        count += write_saved_dataset(cell, places[-1], settings)
+    return count, places
+
+
+def check_place(target: Path) -> None:
+    """Raise a DataError before the work where nothing could be written."""
+    try:
+        near = next(place for place in (target, *target.absolute().parents) if place.exists())
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
+    if near.is_file() and not (near == target and target.suffix == ".parquet"):
+        raise _unwritable(target, f"{near} is a file")
+    if not os.access(near, os.W_OK):
+        raise _unwritable(target, f"no right to write into {near}")
+
+
+def _unwritable(place: str | Path, reason: str) -> DataError:
+    return DataError(f"--save_path {place} cannot be written: {reason}", valid="a folder that is yours, or a new one")
+
+
+def push_to_hub(hub_id: str, places: Sequence[Path]) -> None:
+    """Upload files and folders to a data set of the hub; DataError where that fails."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(hub_id, repo_type="dataset", exist_ok=True)
+        for place in places:
+            if place.is_dir():
+                api.upload_folder(repo_id=hub_id, repo_type="dataset", folder_path=place, path_in_repo=place.name)
+            else:
+                api.upload_file(
+                    repo_id=hub_id, repo_type="dataset", path_or_fileobj=place, path_in_repo=f"data/{place.name}"
+                )
+    except (OSError, ValueError) as error:  # the hub's HTTP errors are OSErrors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"upload to {hub_id} failed: {reason}", next_step="the data are on disk; try again") from error
 
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, settings: Mapping[str, Any]) -> int:
