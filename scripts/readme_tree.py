@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "infini_eval"
 # from the top of the import law downwards; a file stands above everything it imports
 ORDER = (
-    "cli reports evaluate.py evaluation diagnosis planning tasks scorers backends engine datasets results models distributed "
+    "cli reports evaluate.py evaluation diagnosis planning tasks scorers backends engine data results models distributed "
     "checkpoint registry.py config.py records.py errors.py __main__.py testing"
 ).split()
 BLOCK = re.compile(r"```\nsrc/infini_eval/\n.*?```", re.DOTALL)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
-from infini_eval.datasets.config import GenerateConfig
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.judged import analyze_any
 
 if TYPE_CHECKING:
-    from infini_eval.datasets.dataset import GeneratedDataset
+    from infini_eval.data.dataset import GeneratedDataset
     from infini_eval.reports.analyze import AnalysedRun
     from infini_eval.reports.judged import AnalysedQuestions
 
@@ -161,7 +161,7 @@ def generate_dataset(
     Raises:
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
-    from infini_eval.datasets.dataset import generate_dataset as make
+    from infini_eval.data.dataset import generate_dataset as make
 
     names = {field.name for field in fields(GenerateConfig)} - {"task"}
     unknown = [name for name in options if name not in names]

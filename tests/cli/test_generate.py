@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.datasets.parquet import load_samples
-from infini_eval.datasets.tokenizer import load_tokenizer
-from infini_eval.datasets.validate import validate
+from infini_eval.data.passkey import validate
+from infini_eval.data.reading import load_samples
+from infini_eval.data.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = str(ROOT / "checkpoints" / "infini-demo" / "tokenizer")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.preparing import prepare_samples

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.errors import EXIT_INTERRUPTED, DataError

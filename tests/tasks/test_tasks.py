@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from infini_eval.api import registry
-from infini_eval.datasets.config import GenerateConfig
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.datasets.words import word_lists
-from infini_eval.datasets.write import write_parquet
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.passkey import token_span
+from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.words import word_lists
+from infini_eval.data.write import write_parquet
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample
 

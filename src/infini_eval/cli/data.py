@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infini_eval.api import registry
-    from infini_eval.datasets.parquet import load_data
+    from infini_eval.data.reading import load_data
 
     task = registry.task(args.task)
     filters = {"num_shots": args.num_shots, "context_length": args.context_length, "depths": args.depths}
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     tokenizer = None
     if args.tokenizer:
-        from infini_eval.datasets.tokenizer import open_tokenizer
+        from infini_eval.data.tokenizer import open_tokenizer
 
         tokenizer = open_tokenizer(args.tokenizer)
     counts = {sample.key: tokenizer.count(sample.prompt) for sample in data.samples} if tokenizer else {}
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         found = [*found, *wrong]
     elif wrong:
         print("note: the lengths that the data say were counted with another tokenizer; for this one they are as above")
-    from infini_eval.datasets.validate import off_labels
+    from infini_eval.data.passkey import off_labels
 
     for warning in off_labels(data.samples):
         print(f"warning: {warning}")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[DataFinding]:
     """The samples that do not have the tokens that their own column says."""
-    from infini_eval.datasets.validate import findings
+    from infini_eval.data.passkey import findings
 
     said = [(s.id, s.columns.get("token_count", s.columns.get("num_tokens")), counts.get(s.key)) for s in samples]
     return findings(

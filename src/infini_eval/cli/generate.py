@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from infini_eval.cli import suite
 from infini_eval.cli.flags import add_flag, add_options, read_options
-from infini_eval.datasets.config import SHOWN, GenerateConfig
+from infini_eval.data.config import SHOWN, GenerateConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 from infini_eval.options import option_pairs, positive_int
 
 if TYPE_CHECKING:
-    from infini_eval.datasets.dataset import Message
+    from infini_eval.data.dataset import Message
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _generate(config: GenerateConfig, output: suite.Output) -> int:
-    from infini_eval.datasets.dataset import generate_dataset
+    from infini_eval.data.dataset import generate_dataset
 
     began = time.monotonic()
     made = generate_dataset(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from infini_eval.cli import flags
 from infini_eval.cli.passkey import evaluate_and_report
-from infini_eval.datasets.config import GenerateConfig
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK
 from infini_eval.options import depth_percent, positive_int, token_count
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     args.num_digits, args.strict_data = None, False
 
     def make_data() -> None:
-        from infini_eval.datasets.dataset import generate_dataset
+        from infini_eval.data.dataset import generate_dataset
 
         if not any(data.glob("*.parquet")):
             generate_dataset(wanted, data, tokenizer)

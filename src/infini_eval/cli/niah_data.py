@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from infini_eval.datasets.config import GenerateConfig
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import InfiniEvalError
 
 SAMPLE_TOKENS = 2048  # a prompt of this size tells how many characters a token has
@@ -34,13 +34,13 @@ class NiahData:
         return self._generate(tokens, folder), tokens
 
     def _characters_a_token(self, folder: Path) -> float:
-        from infini_eval.datasets.parquet import load_samples
+        from infini_eval.data.reading import load_samples
 
         (sample,) = load_samples(str(self._generate(SAMPLE_TOKENS, folder))).samples
         return len(sample.prompt) / SAMPLE_TOKENS
 
     def _generate(self, tokens: int, folder: Path) -> Path:
-        from infini_eval.datasets.dataset import generate_dataset
+        from infini_eval.data.dataset import generate_dataset
 
         settings = (self.tokenizer, self.needle, self.question, self.expected, self.depth, self.haystack, self.seed)
         name = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]

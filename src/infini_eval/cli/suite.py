@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 
 from infini_eval.api import registry
 from infini_eval.api.task import Generator
-from infini_eval.datasets.config import GenerateConfig
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, InfiniEvalError, MaterialError
 
 if TYPE_CHECKING:
-    from infini_eval.datasets.tokenizer import Tokenizer
+    from infini_eval.data.tokenizer import Tokenizer
 
 PREFIX = "ruler_"  # may be left out in --option TASK.NAME=VALUE
 ESSAYS = "english"  # the usual haystack of the tasks that RULER hides in essays: theirs is what --haystack_dir names
@@ -54,8 +54,8 @@ def generate(config: GenerateConfig, output: Output, tasks: tuple[str, ...]) -> 
 
     Exit status 0 where only material is missing that was not given, 2 where anything else could not be made.
     """
-    from infini_eval.datasets.tokenizer import open_tokenizer
-    from infini_eval.datasets.write import check_place
+    from infini_eval.data.tokenizer import open_tokenizer
+    from infini_eval.data.write import check_place
 
     _refuse_generation(config, output)
     check_place(output.save_path)
@@ -87,7 +87,7 @@ def _make_lengths(
     config: GenerateConfig, output: Output, tokenizer: Tokenizer, notes: dict[str, None]
 ) -> list[tuple[str, InfiniEvalError]]:
     """Make one task's data, a file a length: what could not be made, and why."""
-    from infini_eval.datasets.dataset import generate_dataset
+    from infini_eval.data.dataset import generate_dataset
 
     reasons: list[tuple[str, InfiniEvalError]] = []
     for length in config.context_lengths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infini_eval.api.task import LoadedData, Task
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_data, select_samples
+from infini_eval.data.reading import load_data, select_samples
 from infini_eval.distributed.launch import World
 from infini_eval.errors import DataError
 from infini_eval.evaluation.telling import say

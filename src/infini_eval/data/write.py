@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from infini_eval.datasets.config import ResolvedConfig
+from infini_eval.data.config import ResolvedConfig
 from infini_eval.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,16 +9,15 @@ from typing import Any, Literal
 
 from infini_eval.api import registry
 from infini_eval.api.task import Generator
-from infini_eval.datasets.config import GenerateConfig, ResolvedConfig
-from infini_eval.datasets.depths import OFF_POINTS
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.haystack import Haystack
-from infini_eval.datasets.parquet import read_answers
-from infini_eval.datasets.plan import Shortage, plan_rows, shortages
-from infini_eval.datasets.sources import Source
-from infini_eval.datasets.tokenizer import Tokenizer, open_tokenizer
-from infini_eval.datasets.validate import is_off_label
-from infini_eval.datasets.write import check_place, push_to_hub, write_rows
+from infini_eval.data.config import GenerateConfig, ResolvedConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.haystack import OFF_POINTS, Haystack
+from infini_eval.data.passkey import is_off_label
+from infini_eval.data.plan import Shortage, plan_rows, shortages
+from infini_eval.data.reading import read_answers
+from infini_eval.data.sources import Source
+from infini_eval.data.tokenizer import Tokenizer, open_tokenizer
+from infini_eval.data.write import check_place, push_to_hub, write_rows
 from infini_eval.errors import ConfigError
 
 MEASURED_CHARS = 1_000_000  # a longer text is taken to have as many characters a token as this much of it

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.api.task import Generator, Question, Recipe, RowInputs
-from infini_eval.datasets.compose import Composed, compose
-from infini_eval.datasets.config import GenerateConfig, ResolvedConfig
-from infini_eval.datasets.depths import is_off, least_haystack
-from infini_eval.datasets.haystack import Haystack, build_haystack
-from infini_eval.datasets.needle_position import token_span, whole_word_starts
-from infini_eval.datasets.place import allowed_places, start_depth
-from infini_eval.datasets.plan import (
+from infini_eval.data.compose import Composed, compose
+from infini_eval.data.config import GenerateConfig, ResolvedConfig
+from infini_eval.data.haystack import Haystack, build_haystack, is_off, least_haystack
+from infini_eval.data.passkey import token_span, whole_word_starts
+from infini_eval.data.plan import (
     KeyedRow,
     RowPlan,
     assign,
     needed_tokens,
+    needle_constraint,
     numbers_near,
     plan_rows,
     pool_tokens,
+    start_depth,
 )
-from infini_eval.datasets.sources import Source
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.sources import Source
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError
 
 
@@ -144,7 +144,7 @@ class _RowMaker:
             keyed.start,
             keyed.plan.target,
             self.tokenizer,
-            allowed=allowed_places(self.config),
+            allowed=needle_constraint(self.config),
             verify=self.verify,
         )
         self._refuse_depth(composed, question)
