@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PARQUET_NAME = "train-00000-of-00001.parquet"
 GROUP_CHARS = 64 * 1024**2  # prompts a row group holds; prompts of one group are compressed together
 COMPRESSION_LEVEL = 9
-METADATA_KEY = b"infini_eval"
+METADATA_KEY = "infini_eval"  # of the parquet file: the settings that made it, as JSON
 
 
 def write_rows(
@@ -41,20 +41,18 @@ def write_rows(
         if format == "parquet":
             file = target if target.suffix == ".parquet" else target / PARQUET_NAME
             return write_parquet(rows, file, settings), [file]
-        return _write_folders(rows, config, target, settings)
+        return _write_folders(rows, config, target)
     except OSError as error:
         raise _unwritable(error.filename or target, error.strerror or str(error)) from error
 
 
-def _write_folders(
-    rows: Iterator[dict[str, Any]], config: ResolvedConfig, target: Path, settings: Mapping[str, Any]
-) -> tuple[int, list[Path]]:
+def _write_folders(rows: Iterator[dict[str, Any]], config: ResolvedConfig, target: Path) -> tuple[int, list[Path]]:
     count, places = 0, []
     kind = "eval" if config.is_eval else "finetune"
     for (length, depth), cell in itertools.groupby(rows, key=lambda row: (row["context_length"], row["depth_percent"])):
         name = f"needle_{kind}_data_and_{length}_ctx_and_depth_{depth}"
         places.append(target / f"{name}_and_id_{config.id or 1}_and_num_shots_{config.num_shots}")
-        count += write_saved_dataset(cell, places[-1], settings)
+        count += write_saved_dataset(cell, places[-1])
     return count, places
 
 
@@ -103,7 +101,7 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, settings: Mappi
     count = 0
     try:
         for group in _groups(rows):
-            table = as_table(group, settings)
+            table = as_table(group)
             if writer is None:
                 writer = pq.ParquetWriter(unfinished, table.schema, **_options())
             writer.write_table(table.cast(writer.schema))
@@ -114,16 +112,17 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], file: Path, settings: Mappi
         unfinished.unlink(missing_ok=True)
         raise
     if writer is not None:
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(settings, sort_keys=True)})
         writer.close()
     unfinished.replace(file)
     return count
 
 
-def write_saved_dataset(rows: Iterable[Mapping[str, Any]], folder: Path, settings: Mapping[str, Any]) -> int:
+def write_saved_dataset(rows: Iterable[Mapping[str, Any]], folder: Path) -> int:
     """Write a folder that `datasets.load_from_disk` reads; its fingerprint is the rows' own, so it is repeatable."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars
 
-    table = as_table(list(rows), settings).replace_schema_metadata(None)
+    table = as_table(list(rows))
     digest = hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest()[:16]
     disable_progress_bars()
     try:
@@ -133,8 +132,8 @@ def write_saved_dataset(rows: Iterable[Mapping[str, Any]], folder: Path, setting
     return table.num_rows
 
 
-def as_table(rows: list[Mapping[str, Any]], settings: Mapping[str, Any]) -> pa.Table:
-    """Rows as a table: int64, float64 and text columns in the rows' own order, the settings as metadata."""
+def as_table(rows: list[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table: int64, float64 and text columns in the rows' own order."""
     import pyarrow as pa
 
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -143,8 +142,7 @@ def as_table(rows: list[Mapping[str, Any]], settings: Mapping[str, Any]) -> pa.T
     for name, value in rows[0].items():
         kind = float if any(isinstance(row[name], float) for row in rows) else type(value)
         fields.append(pa.field(name, pa.large_string() if name == "prompt" and large else kinds[kind]))
-    metadata = {METADATA_KEY: json.dumps(settings, sort_keys=True).encode()}
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields, metadata=metadata))
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
 
 
 def _is_large(rows: list[Mapping[str, Any]]) -> bool:
@@ -172,5 +170,5 @@ def _options() -> dict[str, Any]:
         "use_dictionary": False,
         "write_statistics": False,
         "data_page_size": GROUP_CHARS,
-        "store_schema": False,
+        "store_schema": False,  # else short and long prompts would be columns of different types
     }
