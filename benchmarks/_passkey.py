@@ -26,7 +26,7 @@ class Prompt:
 
 
 def tokenizer() -> Any:
-    from infini_eval.datasets.tokenizer import load_tokenizer
+    from infini_eval.data.tokenizer import load_tokenizer
 
     return load_tokenizer(str(DEMO / "tokenizer"))
 
@@ -38,8 +38,8 @@ def prompt(tokens: int, depth: int = 50) -> Prompt:
 def shared_haystack(tokens: int, depths: tuple[int, ...]) -> list[Prompt]:
     """A prompt for each depth, all in one haystack."""
     from infini_eval.api import registry
-    from infini_eval.datasets.generate import generate
-    from infini_eval.datasets.plan import GenerateConfig
+    from infini_eval.data.config import GenerateConfig
+    from infini_eval.data.generate import generate
 
     config = GenerateConfig(context_lengths=(tokens,), depths=depths, num_prompts=1, haystack_per="run")
     tok = tokenizer()

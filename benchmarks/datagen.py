@@ -10,9 +10,9 @@ import time
 from benchmarks._harness import Metric, fastest, gate, interleaved
 from benchmarks._passkey import tokenizer
 from infini_eval.api import registry
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.plan import GenerateConfig
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.tokenizer import Tokenizer
 
 USES_TORCH = False
 POINTS = 16

@@ -130,3 +130,59 @@ def test_mistakes_are_said(call: dict[str, Any], said: str, tmp_path: Path) -> N
     with pytest.raises((ConfigError, DataError)) as error:
         infini_eval.evaluate(**call, save_path=tmp_path / "run")
     assert said in str(error.value)
+
+
+def test_data_are_made_and_evaluated(tmp_path: Path) -> None:
+    made = infini_eval.generate_dataset(
+        tmp_path / "data", tokenizer=DEMO, context_lengths=512, depths=(0, 100), num_prompts=2, num_digits=4
+    )
+    assert made.num_rows == 4 and made.warnings == made.notes == []
+    result = infini_eval.evaluate(DEMO, data=made.path, save_path=tmp_path / "run", device="cpu")
+    frame = result.to_pandas()
+    assert len(frame) == 4 and set(frame["prompt_tokens"]) == {512} and set(frame["depth_percent"]) == {0, 100}
+
+
+def test_generated_data_are_those_of_the_command(tmp_path: Path) -> None:
+    from infini_eval.cli.main import main
+
+    flags = "--task niah --char-count 3000 --depths random --num_prompts 2 --num_digits 4,5 --quiet".split()
+    flags += ["--option", "needle=The lamp is amber.", "--option", "question=What is the lamp?"]
+    assert main(["generate", *flags, "--tokenizer", str(DEMO), "--save_path", str(tmp_path / "a")]) == 0
+    made = infini_eval.generate_dataset(
+        tmp_path / "b", tokenizer=DEMO, task="niah", char_counts=3000, depths=None, num_prompts=2, num_digits=(4, 5),
+        options={"needle": "The lamp is amber.", "question": "What is the lamp?"},
+    )  # fmt: skip
+    assert made.notes and made.path.name == "train-00000-of-00001.parquet" and "characters" in made.notes[0]
+    random = infini_eval.generate_dataset(
+        tmp_path / "c", tokenizer=DEMO, task="niah", char_counts=3000, depths=(None,), num_prompts=2, num_digits=(4, 5),
+        options={"needle": "The lamp is amber.", "question": "What is the lamp?"},
+    )  # fmt: skip
+    assert random.path.read_bytes() == (tmp_path / "a" / made.path.name).read_bytes() != made.path.read_bytes()
+
+
+def test_nothing_is_printed_and_warnings_are_values(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = infini_eval.generate_dataset(
+        tmp_path, tokenizer=DEMO, context_lengths=600, depths=50, num_prompts=60, pool_tokens=8192, format="hf"
+    )
+    assert ["60 haystacks of 600 tokens are asked for" in text for text in made.warnings] == [True]
+    assert made.path.name == "needle_eval_data_and_600_ctx_and_depth_50_and_id_1_and_num_shots_0"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"context_length": 600}, "no option 'context_length'"),
+        ({}, "the size of the prompts is needed once"),
+        ({"context_lengths": 600, "haystack_per": "day"}, "--haystack-per 'day' is not known"),
+        ({"context_lengths": 600, "depths": 101}, "outside 0..100"),
+        ({"context_lengths": 0}, "no prompts"),
+        ({"context_lengths": 600, "format": "csv"}, "the format 'csv' is not known"),
+        ({"context_lengths": 600, "task": "aa_lcr"}, "has data of its own"),
+        ({"context_lengths": 600, "num_digits": 19}, "outside 1..18"),
+    ],
+)
+def test_mistakes_in_making_data(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=said):
+        infini_eval.generate_dataset(tmp_path / "data", tokenizer=DEMO, **options)
+    assert not (tmp_path / "data").exists()

@@ -45,10 +45,10 @@ def text(folder: Path, tokens: int, prompts: int) -> Iterator[Measured]:
     """Making, reading and tokenising prompts of `tokens` tokens, with the shipped checkpoint's tokenizer."""
     from benchmarks._passkey import tokenizer
     from infini_eval.api import registry
-    from infini_eval.datasets.generate import generate
-    from infini_eval.datasets.parquet import load_samples
-    from infini_eval.datasets.plan import GenerateConfig
-    from infini_eval.datasets.write import write_parquet
+    from infini_eval.data.config import GenerateConfig
+    from infini_eval.data.generate import generate
+    from infini_eval.data.reading import load_samples
+    from infini_eval.data.write import write_parquet
 
     tok, file = tokenizer(), folder / "rows.parquet"
     config = GenerateConfig(context_lengths=(tokens,), depths=(50,), num_prompts=prompts)

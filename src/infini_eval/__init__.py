@@ -17,15 +17,17 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "generate_dataset",
     "load_model",
 ]
 
 if TYPE_CHECKING:
     from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
-    from infini_eval.library import EvalResult, analyze, evaluate
+    from infini_eval.library import EvalResult, analyze, evaluate, generate_dataset
 
-_HOMES = {"load_model": "engine.native_model", **dict.fromkeys(("EvalResult", "analyze", "evaluate"), "library")}
+_LIBRARY = ("EvalResult", "analyze", "evaluate", "generate_dataset")
+_HOMES = {"load_model": "engine.native_model", **dict.fromkeys(_LIBRARY, "library")}
 
 
 def __getattr__(name: str) -> Any:

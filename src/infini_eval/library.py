@@ -2,7 +2,9 @@
 
 import infini_eval
 
-result = infini_eval.evaluate("checkpoints/infini-demo", data="data/16k", num_samples=10)
+demo = "checkpoints/infini-demo"
+made = infini_eval.generate_dataset("data/16k", tokenizer=demo, context_lengths=16384, depths=(0, 50, 100))
+result = infini_eval.evaluate(demo, data=made.path, num_samples=10)
 result.summary.verdict, result.to_pandas()
 """
 
@@ -10,16 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.analyze import analyze_any
 from infini_eval.reports.model import AnalysedRun, QuestionSummary, Summary
+
+if TYPE_CHECKING:
+    from infini_eval.data.dataset import GeneratedDataset
 
 _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
 
@@ -139,6 +145,48 @@ def evaluate(
     )
     run_evaluation(config, make_data=make_data, open_backend=open_backend)
     return analyze(folder)
+
+
+def generate_dataset(
+    save_path: str | Path,
+    *,
+    tokenizer: str | Path,
+    task: str = "passkey",
+    format: Literal["parquet", "hf"] = "parquet",
+    workers: int = 2,
+    verify: bool = True,
+    **options: Any,
+) -> GeneratedDataset:
+    """Make prompts of exact length and depth; `evaluate(model, data=made.path)` reads them.
+
+    Args:
+        save_path: a folder, or a file ending in .parquet.
+        tokenizer: counts the tokens: a folder or file, a checkpoint, or a hub id.
+        task: what is hidden and asked.
+        format: one parquet file, or ("hf") a save_to_disk folder for each length and depth.
+        workers: threads; they never change the rows.
+        verify: tokenise each finished prompt once more and take its measures from that.
+        options: fields of GenerateConfig by name: context_lengths, depths, num_prompts, num_digits, seed, haystack, …;
+            a single length, depth or number of digits needs no tuple.
+
+    Returns:
+        The number of rows, the places where they lie, and notes and warnings.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    from infini_eval.data.dataset import generate_dataset as make
+
+    names = {field.name for field in fields(GenerateConfig)} - {"task"}
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise ConfigError(f"generate_dataset() has no option {unknown[0]!r}", valid=", ".join(sorted(names)))
+    for name in ("context_lengths", "char_counts", "depths", "num_digits"):
+        if options.get(name) is not None:
+            value = options[name]
+            options[name] = tuple(value) if isinstance(value, Iterable) else (value,)
+    config = GenerateConfig(task=task, **options)
+    return make(config, save_path, tokenizer, format=format, workers=workers, verify=verify)
 
 
 def analyze(run: str | Path) -> EvalResult:

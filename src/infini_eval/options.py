@@ -24,16 +24,19 @@ class Option:
 
     flag: its spelling, --field-name where None. read: from text to value. choices: the values it may have. values: texts
     and what they stand for, for values that are no text. metavar: what help shows for the value. section: which part of
-    a command's flags it belongs to, for dataclasses whose fields are not all shown together.
+    a command's flags it belongs to, for dataclasses whose fields are not all shown together. several: it takes one or
+    more values, separated by blanks, as a tuple. alias: another spelling that is accepted.
     """
 
     help: str
     flag: str | None = None
     read: Callable[[str], Any] | None = None
-    choices: Sequence[str] | None = None
+    choices: Sequence[Any] | None = None
     values: Mapping[str, Any] | None = None
     metavar: str | None = None
     section: str | None = None
+    several: bool = False
+    alias: str | None = None
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
@@ -53,6 +56,12 @@ def options_of(settings: type, section: str | None = None) -> Iterator[tuple[Fie
         found: Option | None = one.metadata.get(_METADATA)
         if found is not None and one.name not in inherited and found.section == section:
             yield one, found
+
+
+def sections_of(settings: type) -> tuple[str | None, ...]:
+    """The sections of a dataclass's options, those that it inherits included, in the order of its fields."""
+    stated = [one.metadata[_METADATA] for one in fields(settings) if _METADATA in one.metadata]
+    return tuple(dict.fromkeys(one.section for one in stated))
 
 
 def spelling(one: Field[Any], found: Option) -> str:

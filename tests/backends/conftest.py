@@ -14,7 +14,7 @@ from infini_eval.api import registry
 from infini_eval.api.backend import EarlyStop, WorkItem
 from infini_eval.backends import _remote
 from infini_eval.config import EvalConfig, ModelSettings, PromptSettings, RequestSettings
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.records import Response
 from infini_eval.tasks.passkey import TASK

@@ -12,7 +12,7 @@ import pytest
 from infini_eval.api import registry
 from infini_eval.api.backend import EarlyStop
 from infini_eval.config import EvalConfig, ModelSettings
-from infini_eval.datasets.tokenizer import load_tokenizer
+from infini_eval.data.tokenizer import load_tokenizer
 from infini_eval.evaluation.answer import Scoring
 from infini_eval.evaluation.run_folder import describe_run
 from infini_eval.records import Sample
@@ -66,7 +66,7 @@ def test_the_same_scores_from_fewer_tokens(
 
 
 def test_the_manifest_tells_runs_apart_that_record_other_texts(config: EvalConfig, opened: Callable[..., Any]) -> None:
-    from infini_eval.datasets.parquet import load_samples
+    from infini_eval.data.reading import load_samples
 
     with opened(config, 2) as it:
         data = load_samples(DATA, depths=(0,))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, ModelSettings
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "checkpoints/llama-demo"

@@ -10,7 +10,7 @@ import torch
 from infini_eval.api.backend import Batch
 from infini_eval.backends.nanotron import NanotronBackend, short_count
 from infini_eval.config import EvalConfig, ModelSettings, Sampling
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.errors import DataError
 from infini_eval.tasks.passkey import TASK

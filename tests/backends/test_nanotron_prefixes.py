@@ -12,9 +12,9 @@ from infini_eval.api import registry
 from infini_eval.api.backend import BatchPlan
 from infini_eval.backends.nanotron import NanotronBackend
 from infini_eval.config import EvalConfig, ModelSettings
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.plan import GenerateConfig
-from infini_eval.datasets.tokenizer import load_tokenizer
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.tokenizer import load_tokenizer
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.guard import plan_memory, unfinished
 from infini_eval.records import Sample

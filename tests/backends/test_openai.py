@@ -18,7 +18,7 @@ TOKENIZER = str(ROOT / "checkpoints/infini-demo/tokenizer")
 
 
 def read(tokens: str = TOKENIZER):
-    from infini_eval.datasets.tokenizer import load_tokenizer
+    from infini_eval.data.tokenizer import load_tokenizer
 
     return load_tokenizer(tokens).count
 

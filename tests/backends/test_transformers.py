@@ -133,7 +133,7 @@ def test_nan_fails_the_sample(config, opened, in_order) -> None:
 
 def sharded_answers(model: str, save_path: str) -> list[str]:
     from infini_eval.backends.huggingface.backend import TransformersBackend
-    from infini_eval.datasets.parquet import load_samples
+    from infini_eval.data.reading import load_samples
     from infini_eval.distributed.launch import launch
     from infini_eval.tasks.passkey import TASK
 

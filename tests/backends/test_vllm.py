@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, Sampling, Topology, VllmSettings
-from infini_eval.datasets.tokenizer import load_tokenizer
+from infini_eval.data.tokenizer import load_tokenizer
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
 from infini_eval.testing.fake_vllm import fake_vllm
 

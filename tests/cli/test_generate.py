@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.datasets.parquet import load_samples
-from infini_eval.datasets.tokenizer import load_tokenizer
-from infini_eval.datasets.validate import validate
+from infini_eval.data.passkey import validate
+from infini_eval.data.reading import load_samples
+from infini_eval.data.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = str(ROOT / "checkpoints" / "infini-demo" / "tokenizer")
@@ -57,6 +58,15 @@ def test_schema_of_the_1k_set(tmp_path: Path) -> None:
     assert schema.names[:8] == SCHEMA
     assert [schema.field(name).type for name in SCHEMA[2:]] == [pa.int64()] * 6
     assert str(tmp_path).encode() not in (tmp_path / "x.parquet").read_bytes()
+
+
+def test_the_settings_stand_in_the_file(tmp_path: Path) -> None:
+    flags = ("--context_length", "512", "--depths", "0,100", "--num_prompts", "1", "--num_digits", "4,5")
+    assert generate(*flags, "--length-includes-answer", "yes", "--save_path", str(tmp_path), "--quiet") == 0
+    settings = json.loads(pq.ParquetFile(tmp_path / FILE).metadata.metadata[b"infini_eval"])
+    assert (settings["context_lengths"], settings["depths"], settings["num_digits"]) == ([512], [0, 100], [4, 5])
+    assert (settings["task"], settings["haystack"], settings["length_includes_answer"]) == ("passkey", "english", True)
+    assert settings["tokenizer_hash"] == load_tokenizer(TOKENIZER).fingerprint
 
 
 def test_the_script_of_the_guide_writes_saved_folders(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_sweep_leaves_one_json_a_size_and_a_plot(tmp_path: Path):
 
 def test_the_prompt_has_the_size_and_the_needle(tmp_path: Path):
     from infini_eval.cli.niah_data import NiahData
-    from infini_eval.datasets.parquet import load_samples
+    from infini_eval.data.reading import load_samples
 
     data = NiahData(str(DEMO), needle="The best thing is a sandwich.", question="What is the best thing?", depth=30)
     path, tokens = data.make(6000, tmp_path)

@@ -124,12 +124,12 @@ def test_the_suite_runs_in_several_processes(data: Path, tmp_path: Path) -> None
 
 
 def test_options_go_to_the_tasks_that_have_them() -> None:
-    found = options_by_task(["example=no", "qa_2.file=h.json", "ruler_vt.hops=2"], SUITE)
+    found = options_by_task({"example": "no", "qa_2.file": "h.json", "ruler_vt.hops": "2"}, SUITE)
     assert {name: own for name, own in found.items() if own} == {
-        "ruler_vt": ["example=no", "hops=2"], "ruler_cwe": ["example=no"], "ruler_qa_2": ["file=h.json"],
+        "ruler_vt": {"example": "no", "hops": "2"}, "ruler_cwe": {"example": "no"}, "ruler_qa_2": {"file": "h.json"},
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"--option vt.colour: no task(.|\n)*vt.hops"):
-        options_by_task(["vt.colour=red"], SUITE)
+        options_by_task({"vt.colour": "red"}, SUITE)
 
 
 def test_what_does_not_go_with_a_suite(data: Path, tmp_path: Path, capsys) -> None:

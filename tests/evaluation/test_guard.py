@@ -14,7 +14,7 @@ import pytest
 
 from infini_eval.api.backend import BatchPlan, Footprint
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 
 from infini_eval.api.backend import Batch, WorkItem, no_ids
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_samples
+from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.distributed.shutdown import Interrupted

@@ -8,11 +8,6 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
-# Circles that are still there, each as its modules; one that has gone must leave this list.
-KNOWN = {
-    frozenset({"infini_eval.cli.generate", "infini_eval.cli.suite"}),
-}
-
 Graph = Mapping[str, set[str]]
 
 
@@ -73,11 +68,9 @@ def circles(graph: Graph) -> set[frozenset[str]]:
     return {component for component in components if len(component) > 1}
 
 
-def test_there_are_no_circles_but_the_known_ones():
+def test_there_are_no_circles():
     sources = {module_name(path): path.read_text() for path in SOURCE.rglob("*.py")}
-    present = circles(import_graph(sources))
-    assert present - KNOWN == set(), "new circles"
-    assert KNOWN - present == set(), "circles that have gone: take them out of KNOWN"
+    assert circles(import_graph(sources)) == set()
 
 
 def test_a_circle_is_found_wherever_its_imports_stand():

@@ -19,7 +19,7 @@ TORCH_FREE = (
     "cli",
     "clusters",
     "config",
-    "datasets",
+    "data",
     "errors",
     "planning",
     "records",

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from infini_eval.api import registry
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.plan import GenerateConfig
-from infini_eval.datasets.sources import FILLER
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.datasets.words import all_words
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.sources import FILLER
+from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.words import all_words
 from infini_eval.errors import ConfigError, DataError, MaterialError
 from infini_eval.records import Sample
 from infini_eval.tasks import _fitting
@@ -44,9 +44,6 @@ def rows_of(task: str, *options: tuple[str, str], length: int = LENGTH, **settin
         depths=settings.pop("depths", (None,)),
         num_prompts=settings.pop("num_prompts", 3),
         task=task,
-        haystack=settings.pop("haystack", generator.haystack),
-        length_includes_answer=generator.length_includes_answer,
-        answer_budget=generator.answer_budget,
         options=dict(options),
         **settings,
     )

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from infini_eval.api import registry
-from infini_eval.datasets.generate import generate
-from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.parquet import load_data
-from infini_eval.datasets.plan import GenerateConfig
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.datasets.words import word_lists
-from infini_eval.datasets.write import write_parquet
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.generate import generate
+from infini_eval.data.passkey import token_span
+from infini_eval.data.reading import load_data
+from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.words import word_lists
+from infini_eval.data.write import write_parquet
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample
 
@@ -38,14 +38,11 @@ def tokenizer() -> Tokenizer:
 def rows_of(task: str, **settings: Any) -> list[dict[str, Any]]:
     generator = registry.load("tasks", task).generator
     options, length = settings.pop("options", ()), settings.pop("length", LENGTH)
-    settings.setdefault("haystack", generator.haystack)
     config = GenerateConfig(
         context_lengths=(length,),
         depths=(0, 60, 100),
         num_prompts=2,
         task=task,
-        length_includes_answer=generator.length_includes_answer,
-        answer_budget=generator.answer_budget,
         options=dict(options),
         **settings,
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
 from infini_eval.config import EvalConfig, FakeSettings
-from infini_eval.datasets.needle_position import excerpt, needle_position
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.passkey import excerpt, needle_position
+from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
 from infini_eval.engine.batching import plan_batches
 from infini_eval.errors import ConfigError

@@ -17,8 +17,8 @@ from infini_eval.backends import LAZY
 from infini_eval.backends._halving import answer_or_halve
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.needle_position import excerpt, position_from_tokens
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.passkey import excerpt, position_from_tokens
+from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh

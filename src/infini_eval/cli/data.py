@@ -42,30 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infini_eval.api import registry
-    from infini_eval.datasets.parquet import load_data
+    from infini_eval.data.reading import load_data
 
-    task = registry.load("tasks", args.task)
-    data = load_data(
-        task, args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths
-    )
+    task = registry.task(args.task)
+    filters = {"num_shots": args.num_shots, "context_length": args.context_length, "depths": args.depths}
+    data = load_data(task, args.dataset, **filters)
     print(f"{data.source}: {len(data.samples)} rows, sha256 {data.fingerprint}")
     for note in data.notes:
         print(f"note: {note}")
     tokenizer = None
     if args.tokenizer:
-        from infini_eval.cli.generate import tokenizer_at
+        from infini_eval.data.tokenizer import open_tokenizer
 
-        tokenizer = tokenizer_at(args.tokenizer)
+        tokenizer = open_tokenizer(args.tokenizer)
     counts = {sample.key: tokenizer.count(sample.prompt) for sample in data.samples} if tokenizer else {}
     print("\n".join(table(data.samples, counts, args.segment_length)))
     found = task.validate(data.samples)
     wrong = lengths(data.samples, counts)
     made_for = {sample.columns.get("tokenizer_hash") for sample in data.samples}
     if tokenizer and made_for == {tokenizer.fingerprint}:
-        found += wrong
+        found = [*found, *wrong]
     elif wrong:
         print("note: the lengths that the data say were counted with another tokenizer; for this one they are as above")
-    from infini_eval.datasets.validate import off_labels
+    from infini_eval.data.passkey import off_labels
 
     for warning in off_labels(data.samples):
         print(f"warning: {warning}")
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def lengths(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[DataFinding]:
     """The samples that do not have the tokens that their own column says."""
-    from infini_eval.datasets.validate import findings
+    from infini_eval.data.passkey import findings
 
     said = [(s.id, s.columns.get("token_count", s.columns.get("num_tokens")), counts.get(s.key)) for s in samples]
     return findings(

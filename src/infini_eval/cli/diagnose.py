@@ -52,7 +52,7 @@ def diagnose_dataset(args: argparse.Namespace, keys_first: Collection[str] | Non
     """Diagnose on the rows that the data flags choose, --num_samples of each depth or 4; these samples' keys first."""
     from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
     from infini_eval.checkpoint.reader import Checkpoint
-    from infini_eval.datasets.parquet import load_samples, select_samples
+    from infini_eval.data.reading import load_samples, select_samples
     from infini_eval.diagnosis.diagnose import diagnose
     from infini_eval.tasks.passkey import TASK
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology, WeightSettings
 from infini_eval.errors import ConfigError
-from infini_eval.options import Option, options_of, positive_int, spelling
+from infini_eval.options import Option, options_of, positive_int, sections_of, spelling
 
 Settings = TypeVar("Settings")
 
@@ -48,14 +48,12 @@ def add_options(
         choices: by field name, what this command accepts where that differs from the field's own choices.
     """
     for field, option in options_of(settings, section):
-        add_flag(
-            parser,
-            spelling(field, option),
-            dest=_dest(settings, field.name),
-            default=field.default,
-            help=option.help,
-            **_value(field.default, option, (choices or {}).get(field.name)),
-        )
+        name, dest = spelling(field, option), _dest(settings, field.name)
+        value = _value(field.default, option, (choices or {}).get(field.name))
+        add_flag(parser, name, dest=dest, default=field.default, help=option.help, **value)
+        if option.alias:  # it must not put its own default over the other's value
+            value |= {"default": argparse.SUPPRESS, "metavar": "V"}
+            add_flag(parser, option.alias, dest=dest, help=f"the same as {name}", **value)
 
 
 def read_options(args: argparse.Namespace, settings: type[Settings], **more: Any) -> Settings:
@@ -68,10 +66,11 @@ def read_options(args: argparse.Namespace, settings: type[Settings], **more: Any
     for base in reversed(settings.__mro__):
         if "__dataclass_fields__" not in base.__dict__:
             continue
-        for section in _SECTIONS.get(base, (None,)):
+        for section in sections_of(base):
             for field, option in options_of(base, section):
-                given = getattr(args, _dest(base, field.name), field.default)
-                values[field.name] = option.values.get(str(given), given) if option.values else given
+                given: Any = getattr(args, _dest(base, field.name), field.default)
+                given = option.values.get(str(given), given) if option.values else given
+                values[field.name] = tuple(given) if option.several else given
     return settings(**(values | more))
 
 
@@ -84,7 +83,6 @@ def given_flags(args: argparse.Namespace, settings: type) -> list[str]:
     ]
 
 
-_SECTIONS: dict[type, tuple[str, ...]] = {EvalConfig: ("run", "data")}
 _PLAIN = (EvalConfig, WeightSettings, ModelSettings, Topology, Sampling)  # their fields' names are unique
 
 
@@ -94,11 +92,12 @@ def _dest(settings: type, field: str) -> str:
 
 
 def _value(default: Any, option: Option, choices: Sequence[str] | None) -> dict[str, Any]:
-    if isinstance(default, bool):
+    if isinstance(default, bool) and not option.values:
         return {"action": "store_false" if default else "store_true"}
     accepted = choices or option.choices or tuple(option.values or ())
     found: dict[str, Any] = {"type": option.read} if option.read else {}
     found |= {"choices": tuple(accepted)} if accepted else {}
+    found |= {"nargs": "+"} if option.several else {}
     return found | ({"metavar": option.metavar} if option.metavar else {})
 
 

@@ -13,9 +13,10 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from infini_eval.cli import flags, generate, generate_flags
+from infini_eval.cli import flags
 from infini_eval.cli.passkey import evaluate_and_report
-from infini_eval.errors import EXIT_OK, ConfigError
+from infini_eval.data.config import GenerateConfig
+from infini_eval.errors import EXIT_OK
 from infini_eval.options import depth_percent, positive_int, token_count
 
 DEFAULT_ROOT = Path("results") / "run_evals"
@@ -77,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    wanted = generation(args)
+    wanted, tokenizer = trials_config(args), args.tokenizer or args.ckpt_path
     folder = Path(args.save_path or DEFAULT_ROOT / _name(args))
-    data = folder / f"data-{_digest(wanted)}"
+    data = folder / f"data-{_digest(wanted, tokenizer)}"
     args.save_path, args.eval_dataset_path = str(folder), str(data)
     args.context_length = args.depths = args.num_samples = args.num_shots = (
         None  # the data hold just what was asked for
@@ -87,29 +88,25 @@ def run(args: argparse.Namespace) -> int:
     args.num_digits, args.strict_data = None, False
 
     def make_data() -> None:
+        from infini_eval.data.dataset import generate_dataset
+
         if not any(data.glob("*.parquet")):
-            generate.run(_parsed([*wanted, "--save_path", str(data), "--quiet"]))
+            generate_dataset(wanted, data, tokenizer)
 
     evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout, make_data)
     return EXIT_OK
 
 
-def generation(args: argparse.Namespace) -> list[str]:
-    """The flags of `infini-eval generate` that make the trials, but for the place."""
-    wanted = ["--tokenizer_path", args.tokenizer or args.ckpt_path, "--num_prompts", str(args.num_shots)]
-    wanted += ["--num_digits", str(args.num_digits), "--seed", str(args.seed)]
-    wanted += ["--context_length", *map(str, args.context_length)]
-    wanted += ["--depth_percent", *(f"{depth:g}" for depth in args.depth_percent)]
-    return wanted + (["--haystack_dir", args.haystack_dir] if args.haystack_dir else [])
-
-
-def _parsed(argv: list[str]) -> argparse.Namespace:
-    parser = flags.make_parser(prog="run_evals.py (making the trials)")
-    generate_flags.add_arguments(parser)
-    try:
-        return parser.parse_args(argv)
-    except SystemExit:
-        raise ConfigError("the trials cannot be made with these settings", next_step="see the message above") from None
+def trials_config(args: argparse.Namespace) -> GenerateConfig:
+    """What the trials are: --num_shots prompts of each length and depth."""
+    return GenerateConfig(
+        context_lengths=tuple(args.context_length),
+        depths=tuple(args.depth_percent),
+        num_prompts=args.num_shots,
+        num_digits=(args.num_digits,),
+        seed=args.seed,
+        haystack=args.haystack_dir,
+    )
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -122,5 +119,6 @@ def _name(args: argparse.Namespace) -> str:
     )
 
 
-def _digest(words: list[str]) -> str:
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
+def _digest(config: GenerateConfig, tokenizer: str) -> str:
+    """Names the trials, so that a folder never holds others than those that are asked for."""
+    return hashlib.sha256(f"{tokenizer}\0{sorted(vars(config).items())}".encode()).hexdigest()[:8]

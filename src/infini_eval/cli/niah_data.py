@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import InfiniEvalError
 
 SAMPLE_TOKENS = 2048  # a prompt of this size tells how many characters a token has
@@ -33,47 +34,36 @@ class NiahData:
         return self._generate(tokens, folder), tokens
 
     def _characters_a_token(self, folder: Path) -> float:
-        from infini_eval.datasets.parquet import load_samples
+        from infini_eval.data.reading import load_samples
 
         (sample,) = load_samples(str(self._generate(SAMPLE_TOKENS, folder))).samples
         return len(sample.prompt) / SAMPLE_TOKENS
 
     def _generate(self, tokens: int, folder: Path) -> Path:
+        from infini_eval.data.dataset import generate_dataset
+
         settings = (self.tokenizer, self.needle, self.question, self.expected, self.depth, self.haystack, self.seed)
         name = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
         place = folder / f"niah-{tokens}-{name}"
-        found = sorted(place.rglob("*.parquet"))
-        if not found:
-            _run_generate(self._arguments(tokens, place))
-            found = sorted(place.rglob("*.parquet"))
-        return found[0]
+        kept = sorted(place.rglob("*.parquet"))
+        if kept:
+            return kept[0]
+        try:
+            return generate_dataset(self._config(tokens), place, self.tokenizer).path
+        except InfiniEvalError as error:
+            raise type(error)(
+                f"no needle data: {error.problem}", valid=error.valid, next_step=error.next_step
+            ) from None
 
-    def _arguments(self, tokens: int, place: Path) -> list[str]:
-        given = ["--task", "niah", "--context_length", str(tokens), "--tokenizer_path", self.tokenizer]
-        given += [
-            "--num_prompts",
-            "1",
-            "--depths",
-            f"{self.depth:g}",
-            "--seed",
-            str(self.seed),
-            "--save_path",
-            str(place),
-        ]
-        given += ["--quiet", "--option", "markers=yes"]
+    def _config(self, tokens: int) -> GenerateConfig:
         expected = self.expected or (self.needle.strip() if self.needle else None)  # the document looks for the needle
-        for option, value in (("needle", self.needle), ("question", self.question), ("expected", expected)):
-            given += ["--option", f"{option}={value}"] if value else []
-        return given + (["--haystack_dir", self.haystack] if self.haystack else [])
-
-
-def _run_generate(arguments: list[str]) -> None:
-    from infini_eval.cli import generate
-    from infini_eval.cli.flags import make_parser
-
-    parser = make_parser(prog="infini-eval generate")
-    generate.add_arguments(parser)
-    try:
-        generate.run(parser.parse_args(arguments))
-    except InfiniEvalError as error:
-        raise type(error)(f"no needle data: {error.problem}", valid=error.valid, next_step=error.next_step) from None
+        options = {"markers": "yes", "needle": self.needle, "question": self.question, "expected": expected}
+        return GenerateConfig(
+            context_lengths=(tokens,),
+            depths=(self.depth,),
+            num_prompts=1,
+            task="niah",
+            options={name: value for name, value in options.items() if value},
+            haystack=self.haystack,
+            seed=self.seed,
+        )

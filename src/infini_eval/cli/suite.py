@@ -9,12 +9,19 @@ import argparse
 import contextlib
 import gc
 import sys
+from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from infini_eval.api import registry
+from infini_eval.api.task import Generator
+from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, InfiniEvalError, MaterialError
-from infini_eval.options import option_pairs
+
+if TYPE_CHECKING:
+    from infini_eval.data.tokenizer import Tokenizer
 
 PREFIX = "ruler_"  # may be left out in --option TASK.NAME=VALUE
 ESSAYS = "english"  # the usual haystack of the tasks that RULER hides in essays: theirs is what --haystack_dir names
@@ -29,45 +36,81 @@ def tasks_of(name: str) -> tuple[str, ...]:
     return SUITE
 
 
-def generate(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
+@dataclass(frozen=True)
+class Output:
+    """Where generated prompts go, and how: all that does not decide what they are, but for the tokenizer."""
+
+    save_path: Path
+    tokenizer: str
+    format: Literal["parquet", "hf"]
+    workers: int
+    verify: bool
+    hub_id: str | None
+    quiet: bool
+
+
+def generate(config: GenerateConfig, output: Output, tasks: tuple[str, ...]) -> int:
     """Make SAVE_PATH/TASK/LENGTH.parquet for each task and length; what cannot be made is said, with its reason.
 
     Exit status 0 where only material is missing that was not given, 2 where anything else could not be made.
     """
-    from infini_eval.cli.generate import generator_of, make, tokenizer_at
-    from infini_eval.cli.generate_output import check_place
+    from infini_eval.data.tokenizer import open_tokenizer
+    from infini_eval.data.write import check_place
 
-    _refuse_generation(args)
-    check_place(Path(args.save_path))
-    tokenizer = tokenizer_at(args.tokenizer_path)
-    options = options_by_task(args.option, tasks)
+    _refuse_generation(config, output)
+    check_place(output.save_path)
+    tokenizer = open_tokenizer(output.tokenizer)
+    options = options_by_task(config.options, tasks)
     reasons: list[tuple[str, InfiniEvalError]] = []
     notes: dict[str, None] = {}
     for name in tasks:
-        generator = generator_of(name)
-        for length in args.context_length:
-            own = _of_task(args, name, option=options[name], context_length=[length], quiet=True)
-            own.save_path = str(Path(args.save_path) / name / f"{length}.parquet")
-            own.haystack_dir = args.haystack_dir if generator.haystack == ESSAYS else None
-            if not (args.depths or args.depth_percent):
-                own.depths = (None,)  # random, as published
-            try:
-                count, places = make(own, generator, tokenizer)
-            except MaterialError as error:
-                reasons.append((name, error))
-                break
-            except DataError as error:
-                reasons.append((f"{name}, {length:,} tokens", error))
-            else:
-                _say(args, f"{name}: {count} prompts of {length:,} tokens: {places[0]}")
-                notes |= dict.fromkeys(generator.notes)
+        own = _of_task(config, name, options[name])
+        reasons += _make_lengths(own, output, tokenizer, notes)
         with contextlib.suppress(OSError):  # a folder in which nothing was made would look like a data set
-            (Path(args.save_path) / name).rmdir()
-    for note in notes:
-        _say(args, f"note: {note}")
+            (output.save_path / name).rmdir()
+    if not output.quiet:
+        for note in notes:
+            print(f"note: {note}", flush=True)
     for what, reason in reasons:
         print(f"not made: {what}: {reason}", file=sys.stderr)
     return EXIT_OK if all(isinstance(reason, MaterialError) for _, reason in reasons) else EXIT_USAGE
+
+
+def _of_task(config: GenerateConfig, name: str, options: Mapping[str, str]) -> GenerateConfig:
+    """The settings of one task of the suite."""
+    haystack = config.haystack if _generator(name).haystack == ESSAYS else None
+    depths = config.depths or (None,)  # random, as published
+    return replace(config, task=name, options=options, haystack=haystack, depths=depths)
+
+
+def _make_lengths(
+    config: GenerateConfig, output: Output, tokenizer: Tokenizer, notes: dict[str, None]
+) -> list[tuple[str, InfiniEvalError]]:
+    """Make one task's data, a file a length: what could not be made, and why."""
+    from infini_eval.data.dataset import generate_dataset
+
+    reasons: list[tuple[str, InfiniEvalError]] = []
+    for length in config.context_lengths:
+        file = output.save_path / config.task / f"{length}.parquet"
+        own = replace(config, context_lengths=(length,))
+        try:
+            made = generate_dataset(own, file, tokenizer, workers=output.workers, verify=output.verify)
+        except MaterialError as error:
+            return [*reasons, (config.task, error)]
+        except DataError as error:
+            reasons.append((f"{config.task}, {length:,} tokens", error))
+        else:
+            if not output.quiet:
+                print(f"{config.task}: {made.num_rows} prompts of {length:,} tokens: {made.path}", flush=True)
+            notes |= dict.fromkeys(_generator(config.task).notes)
+    return reasons
+
+
+def _generator(task: str) -> Generator:
+    """The generator of one of the suite's tasks; all of them have one."""
+    generator = registry.task(task).generator
+    assert generator is not None
+    return generator
 
 
 def run(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
@@ -86,9 +129,10 @@ def run(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
             valid=f"a folder with {tasks[0]}/, {tasks[1]}/, …",
             next_step=f"infini-eval generate --task {args.task} --save_path {data} …",
         )
-    changed = {"results_file": None}
     configs = [
-        run_config(_of_task(args, name, eval_dataset_path=str(data / name), save_path=str(save / name), **changed))
+        run_config(
+            _with(args, task=name, eval_dataset_path=str(data / name), save_path=str(save / name), results_file=None)
+        )
         for name in there
     ]
     is_main = True
@@ -104,40 +148,42 @@ def run(args: argparse.Namespace, tasks: tuple[str, ...]) -> int:
     return EXIT_OK
 
 
-def options_by_task(words: list[str], tasks: tuple[str, ...]) -> dict[str, list[str]]:
+def options_by_task(options: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Each task's own settings: NAME=VALUE goes to all that have such a one, TASK.NAME=VALUE to one of them."""
-    found: dict[str, list[str]] = {name: [] for name in tasks}
-    for word, value in option_pairs(words).items():
+    found: dict[str, dict[str, str]] = {name: {} for name in tasks}
+    known = {name: _generator(name).options for name in tasks}
+    for word, value in options.items():
         task, _, option = word.rpartition(".")
-        wanted = [name for name in tasks if not task or name in (task, PREFIX + task)]
-        takers = [name for name in wanted if option in registry.load("tasks", name).generator.options]
+        takers = [name for name in tasks if (not task or name in (task, PREFIX + task)) and option in known[name]]
         if not takers:
-            known = {name: registry.load("tasks", name).generator.options for name in tasks}
             valid = ", ".join(f"{name.removeprefix(PREFIX)}.{own}" for name in tasks for own in known[name])
             raise ConfigError(f"--option {word}: no task of the suite has it", valid=valid)
         for name in takers:
-            found[name].append(f"{option}={value}")
+            found[name][option] = value
     return found
 
 
-def _refuse_generation(args: argparse.Namespace) -> None:
-    if not args.context_length:
+def _refuse_generation(config: GenerateConfig, output: Output) -> None:
+    if not config.context_lengths:
         raise ConfigError("a suite needs the prompts' tokens", valid="--context_length N, several separated by blanks")
-    refused = [name for name in ("char_count", "control", "needle_segment", "boundary") if getattr(args, name)]
-    refused += ["is_push_to_hub"] * (args.is_push_to_hub == "yes") + ["format hf"] * (args.format == "hf")
+    given = {
+        "char-count": config.char_counts,
+        "control": config.control,
+        "needle-segment": config.needle_segment is not None,
+        "boundary": config.boundary,
+        "is_push_to_hub": output.hub_id,
+        "format hf": output.format == "hf",
+    }
+    refused = [flag for flag, value in given.items() if value]
     if refused:
-        flag = refused[0] if refused[0] == "is_push_to_hub" else refused[0].replace("_", "-")
-        raise ConfigError(f"--{flag} does not go with a suite", next_step="generate its tasks one by one for that")
-    if Path(args.save_path).suffix == ".parquet":
-        raise ConfigError(f"--save_path {args.save_path} is a file", valid="a folder: each task gets one in it")
+        raise ConfigError(
+            f"--{refused[0]} does not go with a suite", next_step="generate its tasks one by one for that"
+        )
+    if output.save_path.suffix == ".parquet":
+        raise ConfigError(f"--save_path {output.save_path} is a file", valid="a folder: each task gets one in it")
 
 
-def _of_task(args: argparse.Namespace, name: str, **changed: object) -> argparse.Namespace:
+def _with(args: argparse.Namespace, **changed: object) -> argparse.Namespace:
     own = copy(args)
-    vars(own).update(task=name, **changed)
+    vars(own).update(changed)
     return own
-
-
-def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        print(text, flush=True)

@@ -13,7 +13,7 @@ import torch
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.carriers import confirm
 from infini_eval.diagnosis.health import dtype_effect, health_rows, points_along
 from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, evidence

@@ -10,7 +10,7 @@ import torch
 
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.ablation import Effects, Question, ask, head_effects
 from infini_eval.diagnosis.health import SegmentHealth, points_along
 from infini_eval.diagnosis.probe import Probe, probe

@@ -11,7 +11,7 @@ from infini_eval.api import registry
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
-from infini_eval.datasets.number_source import number_source
+from infini_eval.data.passkey import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue

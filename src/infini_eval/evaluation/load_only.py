@@ -7,7 +7,7 @@ from typing import Any
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_data
+from infini_eval.data.reading import load_data
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.guard import plan_as_json, plan_memory

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from infini_eval.api.backend import Backend, Batch, WorkItem, no_ids
 from infini_eval.api.task import LoadedData, Task
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.parquet import load_data, select_samples
+from infini_eval.data.reading import load_data, select_samples
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import DataError

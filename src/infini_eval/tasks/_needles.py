@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from infini_eval.api.task import DataFinding, Span
-from infini_eval.datasets.validate import duplicates, findings
+from infini_eval.data.passkey import duplicates, findings
 from infini_eval.errors import ConfigError
 from infini_eval.records import Sample
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
-from infini_eval.datasets.passkey_text import INTRO_SIMPLE
+from infini_eval.data.passkey import INTRO_SIMPLE
 from infini_eval.tasks._needles import locate, own_words, validate
 
 OPTIONS = {

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
-from infini_eval.datasets.needle_position import find_passkey
-from infini_eval.datasets.passkey_text import (
+from infini_eval.data.passkey import (
     INTRO_1K,
     INTRO_16K,
     NEEDLE,
@@ -13,9 +12,10 @@ from infini_eval.datasets.passkey_text import (
     PASSAGE,
     QUESTION,
     SHOT_KINDS,
+    find_passkey,
+    shots_text,
+    validate,
 )
-from infini_eval.datasets.shots import shots_text
-from infini_eval.datasets.validate import validate
 from infini_eval.records import Sample
 
 __all__ = ["INTRO_1K", "INTRO_16K", "NEEDLE", "NEEDLE_SENTENCES", "PASSAGE", "QUESTION", "SHOT_KINDS", "TASK"]

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from infini_eval.api.backend import EarlyStop, WorkItem
 from infini_eval.config import EvalConfig
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.sampling import Sampler
 from infini_eval.errors import BackendError

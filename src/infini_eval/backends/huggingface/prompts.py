@@ -8,8 +8,8 @@ import numpy as np
 
 from infini_eval.api.backend import WorkItem
 from infini_eval.backends._packages import require
-from infini_eval.datasets.needle_position import excerpt, needle_position
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.passkey import excerpt, needle_position
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError, in_one_line
 from infini_eval.records import Sample
 

@@ -31,7 +31,7 @@ def label_warning(records: RunRecords, row: np.ndarray) -> str | None:
     """What to say about these rows where labels are more than 5 points off; None where all are right or unknown."""
     import numpy as np
 
-    from infini_eval.datasets.depths import OFF_POINTS
+    from infini_eval.data.haystack import OFF_POINTS
 
     label, real = records.number("depth_percent")[row], records.number("real_depth")[row]
     off = _off(label, real)
@@ -47,7 +47,7 @@ def label_warning(records: RunRecords, row: np.ndarray) -> str | None:
 def _off(label: np.ndarray, real: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    from infini_eval.datasets.depths import is_off
+    from infini_eval.data.haystack import is_off
 
     with np.errstate(invalid="ignore"):
         return (real >= 0) & (real <= 100) & is_off(label, real)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infini_eval.api.task import DataFinding, LoadedData, Task
-from infini_eval.datasets.validate import duplicates, findings
+from infini_eval.data.passkey import duplicates, findings
 from infini_eval.records import Sample
 from infini_eval.tasks.aa_lcr.data import OFFICIAL, OPTIONS, find_source, load_aa_lcr
 from infini_eval.tasks.aa_lcr.judge import TASK as JUDGE_TASK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -11,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infini_eval.api.task import Insert, Recipe, RowInputs
-from infini_eval.datasets import english
-from infini_eval.datasets.compose import compose
-from infini_eval.datasets.haystack import Haystack, build_haystack
-from infini_eval.datasets.needle_position import find_passkey, token_span
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data import english
+from infini_eval.data.compose import compose, plan_slices
+from infini_eval.data.haystack import Haystack, build_haystack
+from infini_eval.data.passkey import find_passkey, token_span
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 from infini_eval.tasks.passkey import question
 
@@ -166,3 +167,16 @@ def test_a_needle_can_be_kept_to_a_place(bpe: Tokenizer) -> None:
             passkey_recipe(50, "12345"), haystack, 0, 2_000, bpe,
             allowed=lambda start, end: start < 0,
         )  # fmt: skip
+
+
+def test_every_way_has_the_tokens_asked_for(bpe: Tokenizer) -> None:
+    """Code and lists have long stretches without a cut, also just where a haystack should end."""
+    text = "".join(f"Some few words say it, then a list: {'=+' * (100 + i % 25)} and so on. " for i in range(300))
+    haystack = build_haystack([text], bpe, 9_000, name="list")
+    ways = 0
+    for tokens, variant in itertools.product(range(300, 620, 4), range(4)):
+        gaps = plan_slices(haystack, 40, [], 0, tokens, variant)
+        if gaps is not None:
+            ways += 1
+            assert sum(haystack.slice_tokens(a, b) for a, b in gaps[0]) == tokens
+    assert ways > 100

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Fast
 
-from infini_eval.datasets import english
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data import english
+from infini_eval.data.tokenizer import Tokenizer
 
 KINDS = ("byte_bpe", "byte_bpe_bos", "byte_bpe_digits", "wordpiece", "unigram", "llama_bpe")
 MERGING = ("super_bpe", "merging_unigram")  # some tokens reach over spaces

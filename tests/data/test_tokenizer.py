@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infini_eval.datasets import english, sync
-from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data import english
+from infini_eval.data.passkey import token_span
+from infini_eval.data.tokenizer import Tokenizer, encode_in_windows, encode_stream, load_tokenizer
 from infini_eval.errors import DataError
 
 TEXT = "The grass is green — naïve, 12345!\n\n  Two  spaces and a tab\t. What is it? It is "
@@ -43,11 +43,11 @@ def test_ids_are_those_of_transformers(tokenizer: Tokenizer, tmp_path: Path) -> 
 def test_windows_give_the_ids_of_the_whole(any_tokenizer: Tokenizer) -> None:
     text = english.text(3, 0, 700)
     ids, offsets = any_tokenizer.encode_window(text)
-    in_windows = sync.encode_in_windows(any_tokenizer.encode_window, text, window=9_000)
+    in_windows = encode_in_windows(any_tokenizer.encode_window, text, window=9_000)
     assert np.array_equal(in_windows[0], ids)
     assert np.array_equal(in_windows[1], offsets)
     parts = (text[i : i + 777] for i in range(0, len(text), 777))
-    streamed = np.concatenate(list(sync.encode_stream(any_tokenizer.encode_window, parts, window=5_000, overlap=1_500)))
+    streamed = np.concatenate(list(encode_stream(any_tokenizer.encode_window, parts, window=5_000, overlap=1_500)))
     assert np.array_equal(streamed, ids)
 
 
@@ -58,7 +58,7 @@ def test_a_span_without_offsets(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
         assert tokenizer.encode_with_span(text, span)[1] == token_span(span, offsets)
     found, nothing = tokenizer.encode_with_span(text, None)
     assert np.array_equal(found, ids) and nothing is None
-    monkeypatch.setattr("infini_eval.datasets.sync.windows.__kwdefaults__", {"window": 6_000})
+    monkeypatch.setattr("infini_eval.data.tokenizer.windows.__kwdefaults__", {"window": 6_000})
     assert tokenizer.encode_with_span(text, (9_990, 10_010))[1] == token_span((9_990, 10_010), offsets)
 
 
@@ -72,7 +72,7 @@ def test_measures_of_a_text(any_tokenizer: Tokenizer, monkeypatch: pytest.Monkey
         [int((own[:, 0] < place).sum()) for place in places],
     )
     assert any_tokenizer.measure(text, spans, places) == expected
-    monkeypatch.setattr("infini_eval.datasets.sync.windows.__kwdefaults__", {"window": 6_000})
+    monkeypatch.setattr("infini_eval.data.tokenizer.windows.__kwdefaults__", {"window": 6_000})
     assert any_tokenizer.measure(text, spans, places) == expected
     with pytest.raises(ValueError, match="no token overlaps"):
         any_tokenizer.measure("a b", ((9, 12),))
@@ -84,7 +84,7 @@ def test_chunks_carry_the_special_tokens(tokenizer: Tokenizer) -> None:
 
 def test_a_text_that_cannot_be_windowed_is_an_error(bpe: Tokenizer) -> None:
     with pytest.raises(DataError, match="does not agree with itself"):
-        sync.encode_in_windows(
+        encode_in_windows(
             lambda text: (np.arange(9, dtype=np.int32), np.zeros((9, 2), np.int64)), "x" * 9_000, window=5_000
         )
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini_eval.datasets import english
-from infini_eval.datasets.words import needle_haystack
+from infini_eval.data import english
+from infini_eval.data.words import needle_haystack
 from infini_eval.errors import DataError
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
@@ -41,7 +43,7 @@ class Source:
         if self.name == "noise":
             return itertools.repeat((FILLER.rstrip() + "\n") * 500)
         if self.name == "python-docs":
-            return _python_docs()
+            return (text + "\n\n" for text in _documentation())
         if self.name in ("needles", "uuid-needles"):
             return needle_haystack(self.seed, "uuids" if self.name == "uuid-needles" else "numbers")
         if self.name.startswith("hub:"):
@@ -135,13 +137,6 @@ def _parquet_texts(file: Path) -> Iterator[str]:
             yield (text or "") + "\n\n"
 
 
-def _python_docs() -> Iterator[str]:
-    """The running interpreter's own documentation: language topics and the docstrings of the standard library."""
-    from infini_eval.datasets.python_docs import texts
-
-    return (text + "\n\n" for text in texts())
-
-
 def _hub(name: str) -> Iterator[str]:
     """The texts of a hub data set's train split, streamed; `owner/name:configuration` where it has several."""
     for row in _hub_rows(*name.partition(":")[::2]):
@@ -162,3 +157,52 @@ def _hub_rows(name: str, configuration: str) -> Iterator[dict[str, Any]]:
             valid="hub:owner/name, or hub:owner/name:configuration",
             next_step="use a local folder of text, or --haystack_dir english",
         ) from error
+
+
+DOCUMENTED_MODULES = tuple(
+    """argparse ast asyncio bisect calendar cmd codecs collections configparser contextlib copy csv dataclasses datetime
+    decimal difflib dis email enum fileinput fractions ftplib functools gettext glob gzip hashlib heapq html http.client
+    http.cookiejar http.server imaplib inspect io ipaddress itertools json locale logging lzma mailbox math mimetypes
+    multiprocessing netrc numbers operator optparse os pathlib pdb pickle pkgutil platform plistlib poplib pprint
+    profile queue random re sched secrets selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl
+    statistics string subprocess symtable tarfile tempfile textwrap threading timeit tokenize trace traceback types
+    typing unittest unittest.mock urllib.parse urllib.request uuid warnings wave weakref webbrowser xml.dom.minidom
+    xml.etree.ElementTree zipfile zoneinfo""".split()
+)
+SHORTEST_DOCSTRING = 120  # characters; shorter docstrings are signatures, not prose
+
+
+def _documentation() -> Iterator[str]:
+    """Yield the texts of the running interpreter's own documentation, each once: language topics and docstrings.
+
+    Runs of blanks and ruled lines are taken out.
+    """
+    seen: set[str] = set()
+    for text in _topics_and_docstrings():
+        text = re.sub(r"[ \t]+", " ", re.sub(r"[-=*~^+.#]{4,}", "", text)).strip()
+        if len(text) >= SHORTEST_DOCSTRING and text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _topics_and_docstrings() -> Iterator[str]:
+    import pydoc_data.topics
+
+    for _, topic in sorted(pydoc_data.topics.topics.items()):
+        yield topic
+    for name in DOCUMENTED_MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # an interpreter built without it (sqlite3, lzma, ...)
+            continue
+        yield from _docstrings(module, depth=2)
+
+
+def _docstrings(owner: object, depth: int) -> Iterator[str]:
+    text = getattr(owner, "__doc__", None)
+    if isinstance(text, str):
+        yield text
+    if depth:
+        for name, member in sorted(vars(owner).items()):
+            if not name.startswith("_") and (isinstance(member, type) or callable(member)):
+                yield from _docstrings(member, depth - 1 if isinstance(member, type) else 0)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from infini_eval.datasets import english
+from infini_eval.data import english
 
 
 def test_no_sentence_twice_in_a_million_tokens() -> None:

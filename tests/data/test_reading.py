@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infini_eval.datasets.parquet import load_samples, select_samples
+from infini_eval.data.reading import load_samples, select_samples
 from infini_eval.errors import DataError
 
 QUESTION = ". What is the pass key? The pass key is "

@@ -1,18 +1,20 @@
-"""A haystack: text tokenised once, with the places where it may be cut and the number of tokens up to each."""
+"""A haystack: text tokenised once, with the places where it may be cut, the tokens up to each, and depths."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 
 # A cut is a single space after a word or a sentence: the text before it ends there, the text after it begins with the
@@ -259,3 +261,29 @@ def _blocks(parts: Iterable[str]) -> Iterator[str]:
             held = held[cut:]
     if held:
         yield held
+
+
+OFF_POINTS = 5.0  # a label that is further from the needle's real depth says something else than it seems to
+PLACEABLE = 0.9  # share of a text in which a needle can stand near enough, at the least workable length
+
+
+@overload
+def is_off(label: float, real: float) -> bool: ...
+@overload
+def is_off(label: NDArray[np.float64], real: NDArray[np.float64]) -> NDArray[np.bool_]: ...
+def is_off(label: Any, real: Any) -> Any:
+    """Whether a depth's label lies more than OFF_POINTS from the real depth; never where one of them is NaN."""
+    return abs(label - real) > OFF_POINTS
+
+
+def least_haystack(cut_tokens: NDArray[np.int64]) -> int:
+    """The least haystack, in tokens, in which any depth has a cut within OFF_POINTS; by the tokens up to each cut [C].
+
+    The widest gaps are left aside, up to a tenth of the text: a table or a line of code does not rule a text out.
+    """
+    gaps = np.sort(np.diff(cut_tokens))
+    if not len(gaps):
+        return 1
+    covered = np.cumsum(gaps)
+    gap = int(gaps[np.searchsorted(covered, PLACEABLE * covered[-1])])
+    return math.ceil(gap / 2 * 100 / OFF_POINTS)

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from infini_eval.api.task import Task
-from infini_eval.datasets import english
-from infini_eval.datasets.characters import tokens_of_characters
-from infini_eval.datasets.generate import _answered, generate
-from infini_eval.datasets.keys import KeyDrawer, key_range
-from infini_eval.datasets.needle_position import token_span
-from infini_eval.datasets.plan import GenerateConfig, Shortage, plan_rows, shortages
-from infini_eval.datasets.sources import Source
-from infini_eval.datasets.tokenizer import Tokenizer
-from infini_eval.datasets.validate import validate
+from infini_eval.data import english
+from infini_eval.data.config import GenerateConfig
+from infini_eval.data.dataset import tokens_of_characters
+from infini_eval.data.generate import _answered, generate
+from infini_eval.data.passkey import token_span, validate
+from infini_eval.data.plan import KeyDrawer, Shortage, key_range, plan_rows, shortages
+from infini_eval.data.sources import Source
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample
 from infini_eval.tasks import niah
@@ -194,7 +193,7 @@ def apart(rows: list[dict[str, Any]]) -> int:
 
 def shortages_of(tokenizer: Tokenizer, **options: Any) -> list[Shortage]:
     settings = {"context_lengths": (700,), "depths": (0, 50, 100), "num_prompts": 4} | options
-    config = GenerateConfig(**settings)
+    config = GenerateConfig(**settings).resolved(TASK.generator)
     _, haystack = generate(config, tokenizer, TASK.generator)
     return shortages(plan_rows(config), haystack)
 
@@ -244,7 +243,7 @@ def test_a_haystack_that_runs_out_within_a_prompt(bpe: Tokenizer, tmp_path) -> N
 
 
 def test_lists_have_no_places(bpe: Tokenizer) -> None:
-    generator = replace(TASK.generator, needs_haystack=False)
+    generator = replace(TASK.generator, needs_haystack=False, exact=False)
     for flag, value in (("control", "no-context"), ("question_phase", "border"), ("boundary", "before")):
         with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')} does not go with the task"):
             generate(GenerateConfig((700,), (0,), 1, **{flag: value}), bpe, generator)

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.api.task import Generator, Question, Recipe, RowInputs
-from infini_eval.datasets.compose import Composed, compose
-from infini_eval.datasets.depths import is_off, least_haystack
-from infini_eval.datasets.haystack import Haystack, build_haystack
-from infini_eval.datasets.needle_position import token_span, whole_word_starts
-from infini_eval.datasets.place import allowed_places, start_depth
-from infini_eval.datasets.plan import (
-    GenerateConfig,
+from infini_eval.data.compose import Composed, compose
+from infini_eval.data.config import GenerateConfig, ResolvedConfig
+from infini_eval.data.haystack import Haystack, build_haystack, is_off, least_haystack
+from infini_eval.data.passkey import token_span, whole_word_starts
+from infini_eval.data.plan import (
     KeyedRow,
     RowPlan,
     assign,
     needed_tokens,
+    needle_constraint,
     numbers_near,
     plan_rows,
     pool_tokens,
+    start_depth,
 )
-from infini_eval.datasets.sources import Source
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data.sources import Source
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError
 
 
@@ -44,6 +44,7 @@ def generate(
 
     Rows do not depend on `workers`. `verify` re-tokenises each finished prompt and takes its measures from that.
     """
+    config = config if isinstance(config, ResolvedConfig) else config.resolved(generator)
     unknown = set(config.options) - set(generator.options)
     if unknown:
         raise ConfigError(
@@ -72,7 +73,7 @@ def generate(
     return _rows(maker.row, keyed, workers), haystack
 
 
-def _refuse_places(config: GenerateConfig, generator: Generator) -> None:
+def _refuse_places(config: ResolvedConfig, generator: Generator) -> None:
     if generator.needs_haystack:
         return
     names = ("control", "needle_segment", "boundary", *(() if generator.exact else ("question_phase",)))
@@ -101,7 +102,7 @@ class _RowMaker:
 
     def __init__(
         self,
-        config: GenerateConfig,
+        config: ResolvedConfig,
         tokenizer: Tokenizer,
         generator: Generator,
         haystack: Haystack,
@@ -143,7 +144,7 @@ class _RowMaker:
             keyed.start,
             keyed.plan.target,
             self.tokenizer,
-            allowed=allowed_places(self.config),
+            allowed=needle_constraint(self.config),
             verify=self.verify,
         )
         self._refuse_depth(composed, question)
@@ -223,7 +224,7 @@ class _RowMaker:
         return row | dict(question.columns)
 
 
-def _number_in_length(config: GenerateConfig, plan: RowPlan) -> int:
+def _number_in_length(config: ResolvedConfig, plan: RowPlan) -> int:
     cells = [-1.0 if depth is None else depth for depth in config.depths]
     return cells.index(plan.cell) * config.num_prompts + plan.trial
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infini_eval.datasets import english, haystack
-from infini_eval.datasets.haystack import build_haystack
-from infini_eval.datasets.sources import FILLER, Source
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data import english, haystack
+from infini_eval.data.haystack import build_haystack
+from infini_eval.data.sources import FILLER, Source
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 
 

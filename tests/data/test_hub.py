@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.datasets import english
-from infini_eval.datasets.haystack import build_haystack
-from infini_eval.datasets.parquet import load_samples
-from infini_eval.datasets.sources import Source
-from infini_eval.datasets.tokenizer import Tokenizer
+from infini_eval.data import english
+from infini_eval.data.haystack import build_haystack
+from infini_eval.data.reading import load_samples
+from infini_eval.data.sources import Source
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 
 TOKENIZER = str(Path(__file__).resolve().parents[2] / "checkpoints" / "infini-demo" / "tokenizer")

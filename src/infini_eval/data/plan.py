@@ -1,57 +1,26 @@
-"""Plans a data set before anything is composed: each row's length, depth, keys and haystack, from the seed alone."""
+"""Plans a data set before anything is composed: each row's length, depth, keys, haystack and place, from the seed alone."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
-from infini_eval.datasets.haystack import Haystack
-from infini_eval.datasets.keys import KeyDrawer
-from infini_eval.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
 
-HaystackPer = Literal["prompt", "depth", "trial", "run"]
-POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts, if not told otherwise; then they share text
+from infini_eval.data.config import POOL_TOKENS, HaystackPer, ResolvedConfig
+from infini_eval.data.haystack import Haystack
+from infini_eval.errors import ConfigError, DataError
+
 GAP_TOKENS = 128  # between one prompt's haystack and the next one's
 SPARE_TOKENS = 8_192  # after the last one, for cuts that fit
 LOOSE_TOKENS = 700  # --is_exact_context_length no: lengths are drawn from this many tokens below the nominal one
 LOOSE_FROM = 2_000
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
-    """What to generate. Lengths in tokens, depths in percent (None: drawn for each prompt), `num_prompts` a cell.
-
-    `question_phase`: None, "border" (the prompt ends a segment), "jitter", or the offset in its segment of the
-    position that predicts the answer's first token. `answer_budget`: tokens kept free for the answer when
-    `length_includes_answer`. `pool_tokens`: haystack text made at most, if one prompt does not need more.
-    """
-
-    context_lengths: tuple[int, ...]
-    depths: tuple[float | None, ...]
-    num_prompts: int
-    num_shots: int = 0
-    num_digits: tuple[int, ...] = (5,)
-    seed: int = 42
-    id: str = ""
-    task: str = "passkey"
-    options: Mapping[str, str] = field(default_factory=dict)
-    control: Literal["no-context"] | None = None
-    haystack: str = "english"
-    haystack_per: HaystackPer = "prompt"
-    allow_repeat: bool = False
-    pool_tokens: int = POOL_TOKENS
-    length_includes_answer: bool = False
-    answer_budget: int = 16
-    exact: bool = True
-    is_eval: bool = True
-    segment_length: int | None = None
-    question_phase: str | None = None
-    needle_segment: int | None = None
-    boundary: Literal["straddle", "before", "after"] | None = None
-    distinct_keys: Literal["call", "cell"] = "call"
-    excluded_keys: Collection[str] = field(default=(), repr=False)
+# Which needle positions are allowed: (start [C], end [C]) int64 token spans in the prompt -> bool [C].
+Allowed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +49,7 @@ class KeyedRow:
     shot_keys: tuple[str, ...]
 
 
-def plan_rows(config: GenerateConfig) -> list[RowPlan]:
+def plan_rows(config: ResolvedConfig) -> list[RowPlan]:
     """All rows in the order of the file: by length, depth and trial."""
     rows: list[RowPlan] = []
     groups: dict[tuple[float, ...], int] = {}
@@ -101,7 +70,7 @@ def _group(per: HaystackPer, length: int, depth: float, trial: int) -> tuple[flo
     return {"prompt": (length, depth, trial), "depth": (depth,), "trial": (trial,), "run": ()}[per]
 
 
-def _target(config: GenerateConfig, length: int, rng: random.Random) -> int:
+def _target(config: ResolvedConfig, length: int, rng: random.Random) -> int:
     """The prompt's length: the nominal one, less the answer's budget, moved down to the asked phase."""
     target = length - (config.answer_budget if config.length_includes_answer else 0)
     if not config.exact and length >= LOOSE_FROM:
@@ -130,7 +99,7 @@ def question_phase(text: str, segment_length: int, rng: random.Random) -> int:
     return int(text)
 
 
-def _segment_length(config: GenerateConfig, flag: str) -> int:
+def _segment_length(config: ResolvedConfig, flag: str) -> int:
     if config.segment_length is None:
         raise ConfigError(f"{flag} needs the model's segment length", next_step="pass --segment-length L")
     return config.segment_length
@@ -206,7 +175,7 @@ def needed_tokens(rows: Sequence[RowPlan]) -> int:
     return max(row.target for row in rows)
 
 
-def assign(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
+def assign(config: ResolvedConfig, rows: Sequence[RowPlan], haystack: Haystack) -> list[KeyedRow]:
     """Each row's place in the haystack and its keys; a key never stands elsewhere in its prompt."""
     longest = max(row.target for row in rows)
     starts = _starts(config, rows, haystack, longest)
@@ -232,7 +201,7 @@ def numbers_near(haystack: Haystack, start: int, target: int) -> set[str]:
     return haystack.numbers_between(start, end)
 
 
-def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
+def _starts(config: ResolvedConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
     """The first cut of each group: one after the other where the pool suffices, else shared as evenly as can be.
 
     Then the groups of a length take turns in places that do not overlap. Training data are drawn from anywhere.
@@ -262,3 +231,88 @@ def _start_near(haystack: Haystack, token: int) -> int:
     cut = haystack.cut_at(token, haystack.sentences)
     far = abs(int(haystack.cut_tokens[cut]) - token) > GAP_TOKENS
     return haystack.cut_at(token, haystack.words) if far else cut
+
+
+TRIES = 10_000
+
+
+def key_range(num_digits: int) -> range:
+    """All keys of that many digits, without a leading zero (1 digit: 1..9)."""
+    if not 1 <= num_digits <= 18:
+        raise DataError(
+            f"--num_digits {num_digits} is outside 1..18", valid="1..18 digits: answers are stored as int64"
+        )
+    return range(10 ** (num_digits - 1), 10**num_digits)
+
+
+class KeyDrawer:
+    """Hands out keys of one seed, each at most once, shots' keys apart from needles' keys."""
+
+    def __init__(self, seed: str, excluded: Collection[str] = ()) -> None:
+        self.rng = random.Random(seed)
+        self.excluded = frozenset(excluded)
+        self.used: set[str] = set()
+
+    def draw(self, num_digits: int, forbidden: Collection[str] = ()) -> str:
+        """A key of `num_digits` digits that was not drawn before and is not in `forbidden`."""
+        keys = key_range(num_digits)
+        taken = self.used | self.excluded | set(forbidden) if len(keys) <= TRIES else None
+        if taken is not None:
+            free = [key for key in map(str, keys) if key not in taken]
+            if free:
+                return self._take(free[self.rng.randrange(len(free))])
+        else:
+            for _ in range(TRIES):
+                key = str(keys[self.rng.randrange(len(keys))])
+                if not (key in self.used or key in self.excluded or key in forbidden):
+                    return self._take(key)
+        raise DataError(
+            f"no key of {num_digits} digit(s) is left: {len(self.used)} are in use, {len(self.excluded)} excluded, "
+            f"{len(forbidden)} stand in the haystack; there are {len(keys)} in all",
+            valid="fewer prompts in one call, or more digits",
+            next_step=f"pass --num_digits {num_digits + 1}; --distinct-keys cell (keys differ within a cell); or "
+            "--haystack_dir filler (a text without numbers)",
+        )
+
+    def _take(self, key: str) -> str:
+        self.used.add(key)
+        return key
+
+
+BORDER_SLACK = 8  # "before" and "after" a border: at most this many tokens of haystack between border and needle
+DEEPEST = 99.0  # a needle that is moved to a place starts from a depth inside the haystack
+
+Tokens = NDArray[np.int64]
+
+
+def start_depth(config: ResolvedConfig, depth: float, target: int) -> float:
+    """The depth to look from: the middle of the asked segment, or the asked depth."""
+    if config.needle_segment is not None and config.segment_length:
+        middle = (config.needle_segment + 0.5) * config.segment_length
+        return min(DEEPEST, 100 * middle / target)
+    return min(depth, DEEPEST) if config.boundary else depth
+
+
+def needle_constraint(config: ResolvedConfig) -> Allowed | None:
+    """The test of a needle's token span, from `needle_segment` and `boundary`; None where any place will do.
+
+    With a segment and "straddle", the needle ends in that segment and begins in the one before.
+    """
+    if config.needle_segment is None and config.boundary is None:
+        return None
+    length, segment = config.segment_length, config.needle_segment
+    if length is None:
+        raise ConfigError(
+            "--needle-segment and --boundary need the model's segment length", next_step="pass --segment-length L"
+        )
+
+    def allowed(start: Tokens, end: Tokens) -> NDArray[np.bool_]:
+        first, last = start // length, (end - 1) // length
+        good = (first != last) if config.boundary == "straddle" else (first == last)
+        if config.boundary == "before":
+            good = good & (-end % length < BORDER_SLACK)
+        if config.boundary == "after":
+            good = good & (start % length < BORDER_SLACK)
+        return good if segment is None else good & (last == segment)
+
+    return allowed

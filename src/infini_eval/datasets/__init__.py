@@ -1,1 +1,0 @@
-"""Data sets: reading, validating and composing long-context samples; never imports torch."""
