@@ -17,15 +17,19 @@ __all__ = [
     "__version__",
     "analyze",
     "evaluate",
+    "judge",
     "load_model",
 ]
 
 if TYPE_CHECKING:
     from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
-    from infini_eval.library import EvalResult, analyze, evaluate
+    from infini_eval.library import EvalResult, analyze, evaluate, judge
 
-_HOMES = {"load_model": "engine.native_model", **dict.fromkeys(("EvalResult", "analyze", "evaluate"), "library")}
+_HOMES = {
+    "load_model": "engine.native_model",
+    **dict.fromkeys(("EvalResult", "analyze", "evaluate", "judge"), "library"),
+}
 
 
 def __getattr__(name: str) -> Any:

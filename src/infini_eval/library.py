@@ -9,16 +9,17 @@ result.summary["verdict"], result.to_pandas()
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.api import registry
-from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
+from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling, Topology
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.reports.judged import analyze_any
+from infini_eval.reports.judged import analyze_any, analyze_questions
 
 if TYPE_CHECKING:
     from infini_eval.reports.analyze import AnalysedRun
@@ -125,6 +126,8 @@ def evaluate(
         },
         options,
     )
+    if open_backend is None:
+        config = registry.for_backend(config)
     run_evaluation(config, make_data=make_data, open_backend=open_backend)
     return analyze(folder)
 
@@ -136,6 +139,87 @@ def analyze(run: str | Path) -> EvalResult:
         RunFolderError, DataError: there is nothing to report on.
     """
     return EvalResult(analyze_any(run))
+
+
+def judge(
+    source: str | Path,
+    model: str | Path,
+    *,
+    backend: str,
+    protocol: str = "auto",
+    notes: str | Path = "",
+    name: str | None = None,
+    settings: Sequence[Any] = (),
+    **options: Any,
+) -> EvalResult:
+    """Judge the answers of an aa_lcr run with a model; the same call again continues where it stopped.
+
+    Args:
+        source: the run folder, or a JSON file of answers.
+        model: who judges, as `backend` understands it.
+        protocol: v1.0, v1.1, or "auto" for the one that belongs to the answers' data.
+        notes: v1.1: a file of grading notes.
+        name: the folder of the verdicts; by default protocol, backend and model.
+        settings, options: as `evaluate` has them, for the judge.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    task = registry.task("aa_lcr_judge")
+    known: dict[str, Any] = {
+        "model_path": str(model),
+        "backend": backend,
+        "backend_settings": tuple(settings),
+        "task": task.name,
+    }
+    known |= {
+        "scorer": task.scorers[0],
+        "max_new_tokens": task.max_new_tokens,
+        "save_path": "",
+        "eval_dataset_path": "",
+    }
+    asked = registry.for_backend(_config(known, options))
+    judge_answers(JudgeConfig(str(source), asked, protocol, str(notes), name))
+    return analyze(source)
+
+
+@dataclass(frozen=True)
+class JudgeOutcome:
+    """What a judge's work ends in: the report's text, the summary file, and the judge's one line."""
+
+    text: str
+    summary_file: str
+    line: str
+
+
+def judge_answers(config: JudgeConfig, *, timeout_s: float = 1800.0) -> JudgeOutcome | None:
+    """Judge every answer that has no verdict of this judge yet, and write the report; None on ranks other than 0."""
+    from infini_eval.tasks.aa_lcr.answers import read_generations
+    from infini_eval.tasks.aa_lcr.judge import chosen_protocol
+
+    source = Path(config.source)
+    generations = read_generations(source)
+    protocol, _ = chosen_protocol(generations, config.protocol)
+    name = config.name or _slug(f"{protocol.name}-{config.judge.backend}-{config.judge.model_path}")
+    options = {"protocol": protocol.name} | ({"notes": config.notes} if config.notes else {})
+    evaluation = replace(
+        config.judge,
+        eval_dataset_path=str(source),
+        save_path=str(generations.judges_folder / name),
+        task_options=tuple(options.items()),
+    )
+    if any(one.status == "ok" and one.text.strip() for one in generations.items):
+        from infini_eval.evaluation.run import evaluate as run_evaluation
+
+        if not run_evaluation(evaluation, timeout_s=timeout_s).is_main:
+            return None
+    report = analyze_questions(source, failed_as_wrong=evaluation.failed_as_wrong)
+    summary_file, *_ = report.write()
+    return JudgeOutcome(report.text, str(summary_file), report.line_of(name))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-100:]
 
 
 def backend_of(path: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.testing.limits import PROCESS_S
 from infini_eval.testing.scripted_server import ScriptedServer, Step, prompt_of
+from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -153,3 +154,10 @@ def test_a_given_scorer_beats_the_tasks_own(tmp_path) -> None:
     assert main(arguments("fake", tmp_path / "run", "--scorer", "contains", "--max-new-tokens", "3")) == 0
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["identity"]["scorer"], manifest["identity"]["max_new_tokens"]) == ("contains", 3)
+
+
+def test_load_reads_the_data_as_the_run_would(tmp_path, capsys) -> None:
+    data = write_tiny_aa_lcr(tmp_path / "data")
+    given = ["--task", "aa_lcr", "--backend", "fake", "--model", "m", "--eval_dataset_path", str(data)]
+    assert main(["load", *given, "--save_path", str(tmp_path / "unused"), "--option", "repeats=2"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["prompts"] == 8

@@ -17,7 +17,7 @@ from typing import Any
 
 from infini_eval.cli.flags import add_flag, read_options
 from infini_eval.cli.niah_flags import add_niah_flags, sizes
-from infini_eval.config import PromptSettings
+from infini_eval.config import LoadSettings, ModelSettings, PromptSettings, RequestSettings
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
@@ -110,20 +110,19 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
 
 
 def local_contender(args: argparse.Namespace, model: str, backend: str = "transformers") -> Any:
-    """The model that is computed here, with the flags that the document's constants mean."""
+    """The model that is computed here, with the settings that the document's constants mean."""
     from infini_eval.cli.niah_comparison import Contender
 
-    flags = [*_pair("--dtype", args.dtype), *_pair("--device", args.device), *_pair("--tp", args.tp)]
-    if backend == "transformers":
-        if args.use_4bit_quantization == "yes":
-            flags += ["--quantization", "4bit"]
-        flags += _pair("--max-memory", args.max_gpu_memory)
-        if args.enable_cpu_offload == "yes":
-            flags += ["--offload-folder", "offload_folder"]
-        if not args.tp and args.device != "cpu":
-            flags += ["--device-map", "auto"]
-    flags += _chat(args, backend)
-    return Contender(backend, model, tuple(flags), processes=args.tp or 1)
+    weights = ModelSettings(dtype=args.dtype, device=args.device)
+    if backend != "transformers":
+        return Contender(backend, model, weights, tp=args.tp)
+    loading = LoadSettings(
+        quantization="4bit" if args.use_4bit_quantization == "yes" else None,
+        max_memory=args.max_gpu_memory,
+        offload_folder="offload_folder" if args.enable_cpu_offload == "yes" else None,
+        device_map="auto" if not args.tp and args.device != "cpu" else None,
+    )
+    return Contender(backend, model, weights, (read_options(args, PromptSettings), loading), tp=args.tp)
 
 
 def named_contender(args: argparse.Namespace, name: str) -> Any:
@@ -139,14 +138,10 @@ def named_contender(args: argparse.Namespace, name: str) -> Any:
         return local_contender(args, model, backend)
     if backend == "gemini":
         return Contender(backend, model, environment=_gemini_key(args))
-    served = _pair("--base-url", getattr(args, "base_url", None)) if backend == "openai" else []
-    return Contender(backend, model, (*served, *_chat(args, backend)))
-
-
-def _chat(args: argparse.Namespace, backend: str) -> list[str]:
-    template = read_options(args, PromptSettings).chat_template
-    asked = backend in ("transformers", "openai", "vllm") and template != "auto"
-    return ["--chat-template", template] if asked else []
+    settings: list[Any] = [read_options(args, PromptSettings)] if backend in ("openai", "vllm") else []
+    if backend == "openai":
+        settings.append(RequestSettings(base_url=getattr(args, "base_url", None)))
+    return Contender(backend, model, settings=tuple(settings))
 
 
 def _gemini_key(args: argparse.Namespace) -> dict[str, str]:
@@ -172,7 +167,3 @@ def _tokenizer(args: argparse.Namespace, contenders: list[Any]) -> str:
     if shipped.is_dir():
         return str(shipped)
     raise ConfigError("no local model whose tokenizer could count the context", next_step="pass --tokenizer FOLDER")
-
-
-def _pair(flag: str, value: Any) -> list[str]:
-    return [] if value is None else [flag, str(value)]
