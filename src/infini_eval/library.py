@@ -97,8 +97,6 @@ def evaluate(
     Raises:
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
-    from infini_eval.evaluation.run import evaluate as run_evaluation
-
     folder = Path(save_path) if save_path is not None else Path(tempfile.mkdtemp(prefix="infini_eval-"))
     found = registry.task(task)
     open_backend = None
@@ -126,9 +124,11 @@ def evaluate(
         },
         options,
     )
-    if open_backend is None:
-        config = registry.for_backend(config)
-    run_evaluation(config, make_data=make_data, open_backend=open_backend)
+    from infini_eval.evaluation.run import evaluate as run_evaluation
+
+    run_evaluation(
+        config if open_backend else registry.for_backend(config), make_data=make_data, open_backend=open_backend
+    )
     return analyze(folder)
 
 
@@ -248,10 +248,13 @@ def _settings_of(model: Any) -> dict[str, Any]:
 def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:
     """One EvalConfig from fields of it and of its parts; ConfigError for a name that none of them has."""
     rest = dict(options)
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, kind in _GROUPS:
         names = [field.name for field in fields(kind) if field.name in rest and field.name != "seed"]
         parts[part] = kind(**{name: rest.pop(name) for name in names})
+    parts["sampling"] = replace(
+        parts["sampling"], seed=rest.get("seed", EvalConfig.seed)
+    )  # one seed, as on a command line
     own = {field.name for field in fields(EvalConfig)} - {part for part, _ in _GROUPS}
     unknown = [name for name in rest if name not in own]
     if unknown:

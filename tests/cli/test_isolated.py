@@ -96,4 +96,5 @@ def test_several_processes_make_one_result_and_one_message(tmp_path: Path) -> No
 
 def test_a_process_that_leaves_nothing_is_named_by_its_status() -> None:
     assert isolated._last_words("", -9) == "the process ended with status -9 and left no result"
-    assert isolated._last_words("log\nerror: no such thing\n  valid: another\n", 2) == "no such thing\n  valid: another"
+    said = "log\nerror: no such thing\n  valid: another\nTraceback of the launcher\n=====\n"
+    assert isolated._last_words(said, 1) == "no such thing\n  valid: another"

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from infini_eval.cli.flags import make_parser
-from infini_eval.cli.main import COMMANDS
+from infini_eval.cli.main import COMMANDS, load_command
 
 FROZEN = Path(__file__).with_name("flags.txt")
 
@@ -26,9 +25,8 @@ GUIDE = (
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    module = importlib.import_module(f"infini_eval.cli.{COMMANDS[command][0]}")
     parser = make_parser(prog=command)
-    module.add_arguments(parser)
+    load_command(command).add_arguments(parser)
     return parser
 
 

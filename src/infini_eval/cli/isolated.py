@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,12 +78,11 @@ def call(
 
 
 def _last_words(stderr: str, status: int) -> str:
-    """Why processes left no result: several that fail together end at once, with one message on stderr."""
-    begin = stderr.rfind("error: ") if "Traceback" not in stderr else -1
+    """Why processes left no result: several that fail together end at once, with one message of ours on stderr."""
+    messages = re.findall(r"^error: (.+(?:\n  .+)*)", stderr, re.MULTILINE)
     lines = [line for line in stderr.splitlines() if line.strip()]
-    if begin >= 0:
-        return stderr[begin + len("error: ") :].strip()
-    return lines[-1] if lines else f"the process ended with status {status} and left no result"
+    silent = f"the process ended with status {status} and left no result"
+    return str((messages or lines or [silent])[-1])
 
 
 def _evaluate(config: EvalConfig, timeout_s: float) -> Any:
