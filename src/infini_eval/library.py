@@ -98,7 +98,6 @@ def evaluate(
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
     folder = Path(save_path) if save_path is not None else Path(tempfile.mkdtemp(prefix="infini_eval-"))
-    found = registry.task(task)
     open_backend = None
     if not isinstance(model, str | Path):
         from infini_eval.backends._loaded import open_loaded
@@ -107,18 +106,15 @@ def evaluate(
         options = _settings_of(model) | options
         tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
     else:
-        name = str(model)
-        backend = backend or backend_of(Path(name))
+        name, backend = str(model), backend or backend_of(Path(model))
     path, make_data = _data_on_disk(data, folder)
     config = _config(
-        {
+        _task_fields(task)
+        | {
             "model_path": name,
             "save_path": str(folder),
             "eval_dataset_path": path,
-            "task": found.name,
             "backend": backend,
-            "scorer": found.scorers[0],
-            "max_new_tokens": found.max_new_tokens,
             "tokenizer": None if tokenizer is None else str(tokenizer),
             "backend_settings": tuple(settings),
         },
@@ -165,19 +161,8 @@ def judge(
     Raises:
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
-    task = registry.task("aa_lcr_judge")
-    known: dict[str, Any] = {
-        "model_path": str(model),
-        "backend": backend,
-        "backend_settings": tuple(settings),
-        "task": task.name,
-    }
-    known |= {
-        "scorer": task.scorers[0],
-        "max_new_tokens": task.max_new_tokens,
-        "save_path": "",
-        "eval_dataset_path": "",
-    }
+    known = _task_fields("aa_lcr_judge") | {"save_path": "", "eval_dataset_path": ""}
+    known |= {"model_path": str(model), "backend": backend, "backend_settings": tuple(settings)}
     asked = registry.for_backend(_config(known, options))
     judge_answers(JudgeConfig(str(source), asked, protocol, str(notes), name))
     return analyze(source)
@@ -243,6 +228,12 @@ def _settings_of(model: Any) -> dict[str, Any]:
         return {}
     loaded = {field.name: getattr(model.settings, field.name) for field in fields(ModelSettings)}
     return loaded | {"device": str(model.resolved.device)}
+
+
+def _task_fields(name: str) -> dict[str, Any]:
+    """The fields of EvalConfig that a task decides where nothing else is said."""
+    task = registry.task(name)
+    return {"task": task.name, "scorer": task.scorers[0], "max_new_tokens": task.max_new_tokens}
 
 
 def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:

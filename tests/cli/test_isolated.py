@@ -21,7 +21,7 @@ from infini_eval.config import (
     Topology,
 )
 from infini_eval.errors import EXIT_USAGE, ConfigError
-from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
+from support.tiny_aa_lcr import write_tiny_aa_lcr
 
 FULL = EvalConfig(
     "m",

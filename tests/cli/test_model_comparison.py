@@ -12,7 +12,7 @@ from infini_eval.cli import isolated, model_comparison, niah_comparison
 from infini_eval.cli.flags import make_parser
 from infini_eval.cli.main import main
 from infini_eval.config import FakeSettings, LoadSettings, PromptSettings, RequestSettings
-from infini_eval.testing.scripted_server import ScriptedServer, Step
+from support.scripted_server import ScriptedServer, ScriptedStep
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "checkpoints/infini-demo"
@@ -90,7 +90,7 @@ def test_a_model_that_fails_is_recorded_with_its_reason(tmp_path: Path):
     )
     assert status == 0  # tp is for local models
     broken = niah_comparison.Contender("fake", "any", settings=(FakeSettings(failure_rate=1.0),))
-    comparison = niah_comparison.Comparison([broken], [2000], report_data(report), tmp_path / "broken")
+    comparison = niah_comparison.NeedleComparison([broken], [2000], report_data(report), tmp_path / "broken")
     (tmp_path / "broken").mkdir()
     (again,) = niah_comparison.compare(comparison)
     assert again["models"][0]["status"] == "failed"
@@ -131,7 +131,9 @@ def test_a_key_given_as_a_flag_reaches_the_service_and_nothing_else(tmp_path: Pa
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ScriptedServer([Step(status=500, message=f"bad key {key}")], Step(text=f"amber-falcon, by {key}")) as server:
+    with ScriptedServer(
+        [ScriptedStep(status=500, message=f"bad key {key}")], ScriptedStep(text=f"amber-falcon, by {key}")
+    ) as server:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.address)
         flags = (
             "--gemini-only",

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.testing.limits import PROCESS_S
-from infini_eval.testing.scripted_server import ScriptedServer, Step, prompt_of
-from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
+from support.limits import PROCESS_S
+from support.scripted_server import ScriptedServer, ScriptedStep, prompt_of
+from support.tiny_aa_lcr import write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -67,7 +67,7 @@ def test_nanotron_through_the_general_command_is_the_passkey_command(tmp_path) -
 
 def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path) -> None:
     pytest.importorskip("openai")
-    with ScriptedServer([Step(), Step()], otherwise=Step(slow_s=3600.0)) as server:
+    with ScriptedServer([ScriptedStep(), ScriptedStep()], otherwise=ScriptedStep(slow_s=3600.0)) as server:
         flags = ["--base-url", f"{server.address}/v1", "--concurrency", "2"]
         command = [sys.executable, "-m", "infini_eval", *arguments("openai", tmp_path / "run", *flags)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", "OPENAI_API_KEY": "sk-0123456789"}
@@ -79,7 +79,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path) -> None:
         process.wait()
         answered = {path.name for path in (tmp_path / "run" / "replies").rglob("*.json")}
         before = len(server.asked)
-        server.otherwise = Step()
+        server.otherwise = ScriptedStep()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROCESS_S)
         assert done.returncode == 0, done.stderr
     times = Counter(prompt_of(body) for _, _, body in server.asked)

@@ -16,7 +16,7 @@ from infini_eval.errors import DataError
 from infini_eval.evaluation.feed import AHEAD, Feed
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 
 class Tokens:

@@ -15,7 +15,7 @@ from infini_eval.api.backend import BatchPlan, Footprint
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError
 from infini_eval.planning.check import as_json, check
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 HF = {

@@ -120,7 +120,7 @@ def generator_of(task: str) -> Generator:
     """The generator of a task by name."""
     from infini_eval.api import registry
 
-    generator = registry.load("tasks", task).generator
+    generator: Generator | None = registry.load("tasks", task).generator
     if generator is None:
         makers = [name for name in registry.names("tasks") if registry.load("tasks", name).generator]
         raise ConfigError(f"the task {task} has data of its own and makes none", valid=", ".join(makers))

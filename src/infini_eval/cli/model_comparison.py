@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_counts: tuple[int, ...]) -> int:
     """Run it; exit status 1 where a model failed (a needle that was not found is a result, not a failure)."""
-    from infini_eval.cli.niah_comparison import Comparison, compare
+    from infini_eval.cli.niah_comparison import NeedleComparison, compare
     from infini_eval.cli.niah_data import NiahData
 
     args.results_dir.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
         _tokenizer(args, contenders), args.needle, args.question, args.expected, args.depth, args.haystack, args.seed
     )
     reports = compare(
-        Comparison(
+        NeedleComparison(
             contenders, char_counts, data, args.results_dir, args.test_mode, not args.no_plan, args.max_new_tokens
         )
     )

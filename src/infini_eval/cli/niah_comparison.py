@@ -46,7 +46,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NeedleComparison:
     """What is compared: where results go, `test_mode` (load and tokenise only), `plan` (skip what cannot fit)."""
 
     contenders: Sequence[Contender]
@@ -58,7 +58,7 @@ class Comparison:
     max_new_tokens: int = 128
 
 
-def compare(comparison: Comparison) -> list[dict[str, Any]]:
+def compare(comparison: NeedleComparison) -> list[dict[str, Any]]:
     """Run every model at every size, the smallest first; a model is not asked beyond a size that the plan refuses."""
     reports, refused = [], set[str]()
     for characters in sorted(comparison.char_counts):
@@ -80,7 +80,9 @@ def compare(comparison: Comparison) -> list[dict[str, Any]]:
     return reports
 
 
-def _report(comparison: Comparison, characters: int, context: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(
+    comparison: NeedleComparison, characters: int, context: int, entries: list[dict[str, Any]]
+) -> dict[str, Any]:
     now = datetime.now(UTC)
     data = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(comparison.data).items()}
     report = {
@@ -96,7 +98,9 @@ def _report(comparison: Comparison, characters: int, context: int, entries: list
     return report
 
 
-def _ask(comparison: Comparison, contender: Contender, data: Path, context: int, characters: int) -> dict[str, Any]:
+def _ask(
+    comparison: NeedleComparison, contender: Contender, data: Path, context: int, characters: int
+) -> dict[str, Any]:
     """One model at one size, in a process of its own, so that its memory is free afterwards whatever happens."""
     entry: dict[str, Any] = {"label": contender.label, "backend": contender.backend, "model": contender.model}
     entry |= {"char_count": characters, "context_tokens": context, "status": "ok", "success": None}
@@ -115,7 +119,7 @@ def _ask(comparison: Comparison, contender: Contender, data: Path, context: int,
     return entry | ({"loading": made.value} if comparison.test_mode else _answered(folder))
 
 
-def _config(comparison: Comparison, contender: Contender, data: Path, folder: Path) -> EvalConfig:
+def _config(comparison: NeedleComparison, contender: Contender, data: Path, folder: Path) -> EvalConfig:
     task = registry.task("niah")
     config = EvalConfig(
         model_path=contender.model,

@@ -22,8 +22,8 @@ from infini_eval.tasks.aa_lcr import TASK, load, select
 from infini_eval.tasks.aa_lcr import judge as aa_lcr_judge
 from infini_eval.tasks.aa_lcr.answers import read_generations, write_generations
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS
-from infini_eval.testing.limits import PROCESS_S
-from infini_eval.testing.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
+from support.limits import PROCESS_S
+from support.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples/aa-lcr"

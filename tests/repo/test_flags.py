@@ -1,6 +1,6 @@
 """The commands' flags are frozen in flags.txt: users' documents quote them.
 
-After a deliberate change: python tests/house/test_flags.py --write
+After a deliberate change: python tests/repo/test_flags.py --write
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def all_flags() -> str:
 def test_flags_are_frozen():
     frozen = FROZEN.read_text() if FROZEN.exists() else ""
     difference = "\n".join(difflib.unified_diff(frozen.splitlines(), all_flags().splitlines(), "frozen", "now", n=0))
-    assert not difference, f"{difference}\nmeant so? python tests/house/test_flags.py --write"
+    assert not difference, f"{difference}\nmeant so? python tests/repo/test_flags.py --write"
 
 
 @pytest.mark.parametrize("swap", [("", ""), ("_", "-"), ("-", "_")], ids=["as written", "dashes", "underscores"])
@@ -79,5 +79,5 @@ def test_abbreviations_are_refused(capsys: pytest.CaptureFixture[str]):
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
-        sys.exit("usage: python tests/house/test_flags.py --write")
+        sys.exit("usage: python tests/repo/test_flags.py --write")
     FROZEN.write_text(all_flags())

@@ -11,7 +11,7 @@ import pytest
 
 from infini_eval.cli.flags import make_parser
 from infini_eval.cli.main import load_command
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "examples" / "infinite-context-length" / "scripts"
