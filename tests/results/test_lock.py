@@ -14,11 +14,11 @@ import pytest
 
 from infini_eval.errors import RunFolderError
 from infini_eval.results.lock import LOCK, Owner, RunLock, run_lock
+from support.limits import PROCESS_S
 
 HOLD = """
 import sys, time
 from infini_eval.results.lock import RunLock
-from support.limits import PROCESS_S
 RunLock(sys.argv[1]).acquire()
 print("held", flush=True)
 time.sleep(3600)
