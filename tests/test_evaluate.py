@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples/infinite-context-length/scripts/run_passkey_eval.py"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = str(ROOT / "checkpoints/infini-demo/tokenizer")
 RUN = ["run", "--task", "weekday", "--backend", "parrot", "--model", "any", "--eval_dataset_path", "data"]
@@ -22,7 +24,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(ROOT / "examples/plugin", folder / "source")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*install, "--target", str(folder / "site"), str(source)], check=True, timeout=500)
+    subprocess.run([*install, "--target", str(folder / "site"), str(source)], check=True, timeout=PROCESS_S)
     path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
@@ -38,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 
 def say(environment: dict[str, str], folder: Path, *words: str, expect: int = 0) -> str:
     command = [sys.executable, "-m", "infini_eval", *words]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PROCESS_S)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -74,7 +76,7 @@ def test_python_knows_them_too(environment: dict[str, str], folder: Path) -> Non
         "result = infini_eval.evaluate('any', backend='parrot', task='weekday', data='data', save_path='python')\n"
         "assert result.accuracy == 100, result.accuracy\n"
     )
-    subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, check=True, timeout=500)
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, check=True, timeout=PROCESS_S)
 
 
 def test_without_the_package_its_names_are_unknown(folder: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
 from infini_eval.cli.flags import make_parser
-from infini_eval.cli.main import COMMANDS
+from infini_eval.cli.main import COMMANDS, load_command
 
 
 class CliReference(Directive):
@@ -20,17 +19,17 @@ class CliReference(Directive):
     option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
-        return [_section(name, module, line) for name, (module, line) in COMMANDS.items()]
+        return [_section(name, line) for name, (_, line) in COMMANDS.items()]
 
 
-def _section(name: str, module: str, line: str) -> nodes.section:
-    imported = importlib.import_module(f"infini_eval.cli.{module}")
+def _section(name: str, line: str) -> nodes.section:
+    command = load_command(name)
     parser = make_parser(prog=f"infini-eval {name}")
-    imported.add_arguments(parser)
+    command.add_arguments(parser)
     section = nodes.section(ids=[nodes.make_id(f"command-{name}")])
     section += nodes.title(text=f"infini-eval {name}")
     section += nodes.paragraph(text=line)
-    section += nodes.literal_block(text=(imported.__doc__ or "").strip(), language="text")
+    section += nodes.literal_block(text=command.description.strip(), language="text")
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
         if actions:

@@ -18,15 +18,16 @@ __all__ = [
     "analyze",
     "evaluate",
     "generate_dataset",
+    "judge",
     "load_model",
 ]
 
 if TYPE_CHECKING:
     from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
-    from infini_eval.library import EvalResult, analyze, evaluate, generate_dataset
+    from infini_eval.library import EvalResult, analyze, evaluate, generate_dataset, judge
 
-_LIBRARY = ("EvalResult", "analyze", "evaluate", "generate_dataset")
+_LIBRARY = ("EvalResult", "analyze", "evaluate", "generate_dataset", "judge")
 _HOMES = {"load_model": "engine.native_model", **dict.fromkeys(_LIBRARY, "library")}
 
 

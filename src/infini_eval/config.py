@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
+from infini_eval.errors import ConfigError
 from infini_eval.options import count, depth_list, gigabytes, option, positive_int, token_count, token_count_or_zero
 
 Memory = Literal["on", "off", "ablate"]
@@ -401,3 +403,64 @@ class EvalConfig:
     def settings(self, kind: type[Settings]) -> Settings:
         """The settings of that class, its defaults where none were given."""
         return next((one for one in self.backend_settings if isinstance(one, kind)), None) or kind()
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as a JSON object, for another process; no key of a service stands in it."""
+        own = {type(one).__name__: asdict(one) for one in self.backend_settings}
+        return asdict(self) | {"backend_settings": own}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], kinds: Iterable[type] = ()) -> EvalConfig:
+        """What `to_json` wrote.
+
+        Args:
+            kinds: the settings classes of the backend, as its face lists them.
+
+        Raises:
+            ConfigError: a field or a settings class that is not known.
+        """
+        parts: dict[str, Any] = {"model": ModelSettings, "topology": Topology, "sampling": Sampling}
+        given = dict(found) | {name: _settings_of(kind, found[name]) for name, kind in parts.items() if name in found}
+        by_name = {kind.__name__: kind for kind in kinds}
+        own = given.pop("backend_settings", {})
+        if unknown := own.keys() - by_name.keys():
+            raise ConfigError(
+                f"backend settings {sorted(unknown)}", valid=", ".join(by_name) or "none for this backend"
+            )
+        return _settings_of(cls, given | {"backend_settings": [_settings_of(by_name[name], own[name]) for name in own]})
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Who judges which answers: `source` is a run folder of aa_lcr or a JSON file of answers.
+
+    `judge` says who is asked and how; where its verdicts lie follows from the source. `protocol` "auto" is the one of the
+    answers' data, `notes` a file of grading notes, `name` the folder of the verdicts (default: protocol, backend, model).
+    """
+
+    source: str
+    judge: EvalConfig
+    protocol: str = "auto"
+    notes: str = ""
+    name: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as a JSON object."""
+        return asdict(self) | {"judge": self.judge.to_json()}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], kinds: Iterable[type] = ()) -> JudgeConfig:
+        """What `to_json` wrote; `kinds` as `EvalConfig.from_json` has them."""
+        return _settings_of(cls, dict(found) | {"judge": EvalConfig.from_json(found["judge"], kinds)})
+
+
+def _settings_of(kind: type[Settings], found: Mapping[str, Any]) -> Settings:
+    """Settings from a JSON object of their fields, whose lists are tuples here."""
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in found if name not in known]:
+        raise ConfigError(f"{kind.__name__} has no field {unknown[0]!r}", valid=", ".join(known))
+    return kind(**{name: _with_tuples(value) for name, value in found.items()})
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value

@@ -11,17 +11,19 @@ result.summary.verdict, result.to_pandas()
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infini_eval.api import registry
-from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
+from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling, Topology
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.analyze import analyze_any
+from infini_eval.reports.judged import analyze_questions
 from infini_eval.reports.model import AnalysedRun, QuestionSummary, Summary
 
 if TYPE_CHECKING:
@@ -114,10 +116,7 @@ def evaluate(
     Raises:
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
-    from infini_eval.evaluation.run import evaluate as run_evaluation
-
     folder = Path(save_path) if save_path is not None else Path(tempfile.mkdtemp(prefix="infini_eval-"))
-    found = registry.task(task)
     open_backend = None
     if not isinstance(model, str | Path):
         from infini_eval.backends._loaded import open_loaded
@@ -126,24 +125,25 @@ def evaluate(
         options = _settings_of(model) | options
         tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
     else:
-        name = str(model)
-        backend = backend or backend_of(Path(name))
+        name, backend = str(model), backend or backend_of(Path(model))
     path, make_data = _data_on_disk(data, folder)
     config = _config(
-        {
+        _task_fields(task)
+        | {
             "model_path": name,
             "save_path": str(folder),
             "eval_dataset_path": path,
-            "task": found.name,
             "backend": backend,
-            "scorer": found.scorers[0],
-            "max_new_tokens": found.max_new_tokens,
             "tokenizer": None if tokenizer is None else str(tokenizer),
             "backend_settings": tuple(settings),
         },
         options,
     )
-    run_evaluation(config, make_data=make_data, open_backend=open_backend)
+    from infini_eval.evaluation.run import evaluate as run_evaluation
+
+    run_evaluation(
+        config if open_backend else registry.for_backend(config), make_data=make_data, open_backend=open_backend
+    )
     return analyze(folder)
 
 
@@ -198,6 +198,76 @@ def analyze(run: str | Path) -> EvalResult:
     return EvalResult(analyze_any(run))
 
 
+def judge(
+    source: str | Path,
+    model: str | Path,
+    *,
+    backend: str,
+    protocol: str = "auto",
+    notes: str | Path = "",
+    name: str | None = None,
+    settings: Sequence[Any] = (),
+    **options: Any,
+) -> EvalResult:
+    """Judge the answers of an aa_lcr run with a model; the same call again continues where it stopped.
+
+    Args:
+        source: the run folder, or a JSON file of answers.
+        model: who judges, as `backend` understands it.
+        protocol: v1.0, v1.1, or "auto" for the one that belongs to the answers' data.
+        notes: v1.1: a file of grading notes.
+        name: the folder of the verdicts; by default protocol, backend and model.
+        settings, options: as `evaluate` has them, for the judge.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    known = _task_fields("aa_lcr_judge") | {"save_path": "", "eval_dataset_path": ""}
+    known |= {"model_path": str(model), "backend": backend, "backend_settings": tuple(settings)}
+    asked = registry.for_backend(_config(known, options))
+    judge_answers(JudgeConfig(str(source), asked, protocol, str(notes), name))
+    return analyze(source)
+
+
+@dataclass(frozen=True)
+class JudgeOutcome:
+    """What a judge's work ends in: the report's text, the summary file, and the judge's one line."""
+
+    text: str
+    summary_file: str
+    line: str
+
+
+def judge_answers(config: JudgeConfig, *, timeout_s: float = 1800.0) -> JudgeOutcome | None:
+    """Judge every answer that has no verdict of this judge yet, and write the report; None on ranks other than 0."""
+    from infini_eval.tasks.aa_lcr.answers import read_generations
+    from infini_eval.tasks.aa_lcr.judge import chosen_protocol
+
+    source = Path(config.source)
+    generations = read_generations(source)
+    protocol, _ = chosen_protocol(generations, config.protocol)
+    name = config.name or _slug(f"{protocol.name}-{config.judge.backend}-{config.judge.model_path}")
+    options = {"protocol": protocol.name} | ({"notes": config.notes} if config.notes else {})
+    evaluation = replace(
+        config.judge,
+        eval_dataset_path=str(source),
+        save_path=str(generations.judges_folder / name),
+        task_options=tuple(options.items()),
+    )
+    if any(one.status == "ok" and one.text.strip() for one in generations.items):
+        from infini_eval.evaluation.run import evaluate as run_evaluation
+
+        if not run_evaluation(evaluation, timeout_s=timeout_s).is_main:
+            return None
+    report = analyze_questions(source, failed_as_wrong=evaluation.failed_as_wrong)
+    summary_file, *_ = report.write()
+    return JudgeOutcome(report.text, str(summary_file), report.line_of(name))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-100:]
+
+
 def backend_of(path: Path) -> str:
     """The backend that reads what lies in a folder: nanotron or transformers; ConfigError where neither does."""
     if (path / "config.yaml").is_file() or (path / "latest.txt").is_file():
@@ -221,13 +291,22 @@ def _settings_of(model: Any) -> dict[str, Any]:
     return loaded | {"device": str(model.resolved.device)}
 
 
+def _task_fields(name: str) -> dict[str, Any]:
+    """The fields of EvalConfig that a task decides where nothing else is said."""
+    task = registry.task(name)
+    return {"task": task.name, "scorer": task.scorers[0], "max_new_tokens": task.max_new_tokens}
+
+
 def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:
     """One EvalConfig from fields of it and of its parts; ConfigError for a name that none of them has."""
     rest = dict(options)
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, kind in _GROUPS:
         names = [field.name for field in fields(kind) if field.name in rest and field.name != "seed"]
         parts[part] = kind(**{name: rest.pop(name) for name in names})
+    parts["sampling"] = replace(
+        parts["sampling"], seed=rest.get("seed", EvalConfig.seed)
+    )  # one seed, as on a command line
     own = {field.name for field in fields(EvalConfig)} - {part for part, _ in _GROUPS}
     unknown = [name for name in rest if name not in own]
     if unknown:

@@ -18,8 +18,8 @@ from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.records import Response
 from infini_eval.tasks.passkey import TASK
-from infini_eval.testing.scripted_server import ScriptedServer, Step
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+from support.scripted_server import ScriptedServer, ScriptedStep
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -61,8 +61,10 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
     """serve(script, otherwise, count) starts a scripted server that ends with the test."""
     running: list[ScriptedServer] = []
 
-    def start(script: Sequence[Step] = (), otherwise: Step | None = None, **options: Any) -> ScriptedServer:
-        running.append(ScriptedServer(script, otherwise or Step(), **options).__enter__())
+    def start(
+        script: Sequence[ScriptedStep] = (), otherwise: ScriptedStep | None = None, **options: Any
+    ) -> ScriptedServer:
+        running.append(ScriptedServer(script, otherwise or ScriptedStep(), **options).__enter__())
         return running[-1]
 
     yield start

@@ -17,7 +17,7 @@ from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
 from infini_eval.evaluation.guard import plan_memory
 from infini_eval.records import Response
 from infini_eval.results.files import to_jsonable
-from infini_eval.testing.fake_vllm import fake_vllm
+from support.fake_vllm import fake_vllm
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -69,7 +69,8 @@ def test_the_identity_has_what_changes_an_answer_and_nothing_else(
     own = identity(config)
     assert own == identity(replace(config, save_path=config.save_path + "2", batch_size=2, quiet=True))
     assert own != identity(replace(config, sampling=replace(config.sampling, temperature=0.5)))
-    assert own != identity(replace(config, backend_settings=(FakeSettings(horizon=9),))) or (config.backend != "fake")
+    forgetful = replace(config, backend_settings=(*config.backend_settings, FakeSettings(horizon=9)))
+    assert (own != identity(forgetful)) == (config.backend == "fake")
 
 
 def test_prepared_samples_keep_the_sample_and_know_its_needle(config: EvalConfig, opened: Callable[..., Any]) -> None:

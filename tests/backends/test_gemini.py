@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infini_eval.errors import BackendError, ConfigError
-from infini_eval.testing.scripted_server import Step
+from support.scripted_server import ScriptedStep
 
 pytest.importorskip("google.genai")
 
@@ -35,12 +35,12 @@ def test_settings_of_the_users_own_reach_the_service(serve, remote_config, answe
 @pytest.mark.parametrize(
     "trouble",
     [
-        Step(status=429),
-        Step(status=500),
-        Step(status=503),
-        Step(cut_off=True),
-        Step(malformed="{}"),
-        Step(malformed="<html>"),
+        ScriptedStep(status=429),
+        ScriptedStep(status=500),
+        ScriptedStep(status=503),
+        ScriptedStep(cut_off=True),
+        ScriptedStep(malformed="{}"),
+        ScriptedStep(malformed="<html>"),
     ],
     ids=["429", "500", "503", "cut off", "empty object", "not json"],
 )
@@ -51,12 +51,18 @@ def test_what_may_pass_is_tried_again(serve, remote_config, answers, trouble) ->
 
 
 def test_after_the_last_attempt_the_sample_fails_and_the_run_goes_on(serve, remote_config, answers) -> None:
-    got = answers(remote_config(serve([Step(status=429)] * 3), "gemini"))
+    got = answers(remote_config(serve([ScriptedStep(status=429)] * 3), "gemini"))
     assert [response.finish_reason for response in got].count("error") == 1
 
 
 @pytest.mark.parametrize(
-    "refusal", [Step(status=401), Step(status=403), Step(status=404), Step(status=400, message="API key not valid.")]
+    "refusal",
+    [
+        ScriptedStep(status=401),
+        ScriptedStep(status=403),
+        ScriptedStep(status=404),
+        ScriptedStep(status=400, message="API key not valid."),
+    ],
 )
 def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, answers, refusal) -> None:
     server = serve(otherwise=refusal)
@@ -66,19 +72,22 @@ def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, ans
 
 
 def test_a_timed_out_prefill_is_not_asked_again(serve, remote_config, answers) -> None:
-    server = serve([Step(slow_s=3600.0)])
+    server = serve([ScriptedStep(slow_s=3600.0)])
     (response,) = answers(remote_config(server, "gemini", timeout_s=5.0), 1)
     assert "no reply within 5 s" in response.error and len(server.asked) == 1
 
 
 def test_reading_less_than_was_counted_is_an_error(serve, remote_config, answers) -> None:
-    (response,) = answers(remote_config(serve(otherwise=Step(read=100)), "gemini"), 1)
+    (response,) = answers(remote_config(serve(otherwise=ScriptedStep(read=100)), "gemini"), 1)
     assert "truncated: the service read 100 of" in response.error
 
 
 @pytest.mark.parametrize(
     ("step", "words"),
-    [(Step(text="", finish="max_tokens", reasoning=15), "thinking"), (Step(text="", finish="safety"), "withheld")],
+    [
+        (ScriptedStep(text="", finish="max_tokens", reasoning=15), "thinking"),
+        (ScriptedStep(text="", finish="safety"), "withheld"),
+    ],
 )
 def test_no_answer_is_not_a_wrong_answer(serve, remote_config, answers, step, words) -> None:
     (response,) = answers(remote_config(serve(otherwise=step), "gemini"), 1)

@@ -11,8 +11,8 @@ from infini_eval.backends._keys import VARIABLES, hide_keys, without_keys
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.errors import BackendError
 from infini_eval.evaluation.run import evaluate
-from infini_eval.testing.fake_vllm import fake_vllm
-from infini_eval.testing.scripted_server import Step
+from support.fake_vllm import fake_vllm
+from support.scripted_server import ScriptedStep
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -35,7 +35,11 @@ def test_a_whole_run_writes_and_logs_no_key(serve, remote_config, monkeypatch, c
     pytest.importorskip("openai" if backend == "openai" else "google.genai")
     monkeypatch.setattr(sys, "argv", ["infini-eval", "--gemini-api-key", SECRET, f"--note={SECRET}"])
     told = f"your key {SECRET} has had enough"
-    script = [Step(status=500, message=told), Step(status=400, message=told), Step(text=f"the key is {SECRET}")]
+    script = [
+        ScriptedStep(status=500, message=told),
+        ScriptedStep(status=400, message=told),
+        ScriptedStep(text=f"the key is {SECRET}"),
+    ]
     server = serve(script)
     config = remote_config(server, backend)
     evaluate(config)
@@ -69,7 +73,7 @@ def test_keys_of_the_surroundings_stay_out_of_runs_that_need_none(
 @pytest.mark.parametrize("backend", ["openai", "gemini"])
 def test_a_refusal_does_not_quote_the_key(serve, remote_config, answers, backend) -> None:
     pytest.importorskip("openai" if backend == "openai" else "google.genai")
-    config = remote_config(serve(otherwise=Step(status=401, message=f"bad key {SECRET}")), backend)
+    config = remote_config(serve(otherwise=ScriptedStep(status=401, message=f"bad key {SECRET}")), backend)
     with pytest.raises(BackendError) as caught:
         answers(config)
     assert SECRET not in str(caught.value) and "[key]" in str(caught.value)

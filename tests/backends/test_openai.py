@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from infini_eval.errors import BackendError, ConfigError
-from infini_eval.testing.limits import PROCESS_S
-from infini_eval.testing.scripted_server import GOOD, Step
+from support.limits import PROCESS_S
+from support.scripted_server import GOOD, ScriptedStep
 
 pytest.importorskip("openai")
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,13 +65,13 @@ def test_greedy_requests_say_so_and_sampled_ones_are_seeded(serve, remote_config
 @pytest.mark.parametrize(
     "trouble",
     [
-        Step(status=429, headers={"retry-after": "0.01"}),
-        Step(status=500),
-        Step(status=503),
-        Step(cut_off=True),
-        Step(malformed="<html>bad gateway</html>"),
-        Step(malformed='{"id": "1", "choices": []}'),
-        Step(malformed="{}"),
+        ScriptedStep(status=429, headers={"retry-after": "0.01"}),
+        ScriptedStep(status=500),
+        ScriptedStep(status=503),
+        ScriptedStep(cut_off=True),
+        ScriptedStep(malformed="<html>bad gateway</html>"),
+        ScriptedStep(malformed='{"id": "1", "choices": []}'),
+        ScriptedStep(malformed="{}"),
     ],
     ids=["429", "500", "503", "cut off", "not json", "no choices", "empty object"],
 )
@@ -83,7 +83,7 @@ def test_what_may_pass_is_tried_again(serve, remote_config, answers, trouble) ->
 
 
 def test_after_the_last_attempt_the_sample_fails_and_the_run_goes_on(serve, remote_config, answers) -> None:
-    server = serve([Step(status=500)] * 3)
+    server = serve([ScriptedStep(status=500)] * 3)
     got = answers(remote_config(server))
     assert [response.finish_reason for response in got].count("error") == 1
     assert "tried 3 times" in next(response.error for response in got if response.error)
@@ -94,21 +94,21 @@ def test_after_the_last_attempt_the_sample_fails_and_the_run_goes_on(serve, remo
     ("status", "words"), [(401, "key was refused"), (403, "access"), (404, "model"), (422, "refused")]
 )
 def test_what_every_sample_would_get_ends_the_run_once(serve, remote_config, answers, status, words) -> None:
-    server = serve(otherwise=Step(status=status))
+    server = serve(otherwise=ScriptedStep(status=status))
     with pytest.raises(BackendError, match=words):
         answers(remote_config(server))
     assert len(server.asked) == 1
 
 
 def test_no_credit_left_is_not_asked_again(serve, remote_config, answers) -> None:
-    server = serve(otherwise=Step(status=429, code="insufficient_quota"))
+    server = serve(otherwise=ScriptedStep(status=429, code="insufficient_quota"))
     with pytest.raises(BackendError, match="429"):
         answers(remote_config(server))
     assert len(server.asked) == 1
 
 
 def test_a_timed_out_prefill_is_not_asked_again(serve, remote_config, answers) -> None:
-    server = serve([Step(slow_s=3600.0)])
+    server = serve([ScriptedStep(slow_s=3600.0)])
     slow, *others = sorted(
         answers(remote_config(server, timeout_s=5.0, concurrency=1)), key=lambda one: one.error is None
     )
@@ -117,14 +117,14 @@ def test_a_timed_out_prefill_is_not_asked_again(serve, remote_config, answers) -
 
 
 def test_a_prompt_too_long_for_the_server_is_an_error(serve, remote_config, answers) -> None:
-    server = serve(otherwise=Step(status=400, message="This model's maximum context length is 512 tokens"))
+    server = serve(otherwise=ScriptedStep(status=400, message="This model's maximum context length is 512 tokens"))
     (response,) = answers(remote_config(server), 1)
     assert "too long" in response.error and len(server.asked) == 1
 
 
 @pytest.mark.parametrize(("tokenizer", "tokens"), [(TOKENIZER, 1007), (None, 100)], ids=["exactly", "roughly"])
 def test_truncation_is_an_error_not_an_answer(serve, remote_config, answers, tokenizer, tokens) -> None:
-    config = remote_config(serve(otherwise=Step(read=tokens)), tokenizer=tokenizer)
+    config = remote_config(serve(otherwise=ScriptedStep(read=tokens)), tokenizer=tokenizer)
     (response,) = answers(config, 1)
     assert response.finish_reason == "error" and "truncated" in response.error
     assert not list(Path(config.save_path).rglob("*.json")), "a truncated reply must not be kept"
@@ -132,7 +132,7 @@ def test_truncation_is_an_error_not_an_answer(serve, remote_config, answers, tok
 
 def test_an_answer_that_the_servers_window_cuts_is_an_error(serve, remote_config, answers) -> None:
     """Some servers lower max_tokens without a word; the scripted one says that it gave 4 tokens."""
-    server = serve(otherwise=Step(text="12", finish="length"))
+    server = serve(otherwise=ScriptedStep(text="12", finish="length"))
     (response,) = answers(remote_config(server), 1)
     assert response.finish_reason == "error" and "after 4 of 15 tokens" in response.error
     (response,) = answers(remote_config(server, max_new_tokens=4), 1)
@@ -140,7 +140,7 @@ def test_an_answer_that_the_servers_window_cuts_is_an_error(serve, remote_config
 
 
 def test_a_budget_spent_on_reasoning_is_an_error(serve, remote_config, answers) -> None:
-    (response,) = answers(remote_config(serve(otherwise=Step(text="", finish="length", reasoning=15))), 1)
+    (response,) = answers(remote_config(serve(otherwise=ScriptedStep(text="", finish="length", reasoning=15))), 1)
     assert "reasoning" in response.error and "--max-new-tokens" in response.error
 
 
@@ -170,7 +170,7 @@ def test_replies_on_disk_are_not_asked_for_again(serve, remote_config, answers) 
 
 
 def test_a_kept_reply_that_a_tokenizer_shows_to_be_truncated_is_asked_for_again(serve, remote_config, answers) -> None:
-    server = serve([Step(read=900)], count=read())
+    server = serve([ScriptedStep(read=900)], count=read())
     assert answers(remote_config(server, chat_template="on"), 1)[0].error is None, "900 of 1008 is not noticed roughly"
     again = answers(remote_config(server, chat_template="on", tokenizer=TOKENIZER), 1)[0]
     assert again.prompt_tokens == 1008 and len(server.asked) == 2
@@ -209,7 +209,7 @@ def test_addresses_that_cannot_be_used(remote_config, serve, opened, url, error)
 
 
 def test_an_early_end_waits_for_no_request(serve, remote_config, answers) -> None:
-    server = serve([Step(slow_s=3600.0), Step(status=401)])
+    server = serve([ScriptedStep(slow_s=3600.0), ScriptedStep(status=401)])
     with pytest.raises(BackendError, match="401"):
         answers(remote_config(server, concurrency=2))
     deadline = time.monotonic() + PROCESS_S  # the server may still be closing the refused one

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, ModelSettings, PromptSettings, RequestSettings
-from infini_eval.testing.model_servers import transformers_serve
+from support.model_servers import transformers_serve
 
 pytest.importorskip("openai")
 pytest.importorskip("fastapi", reason="pip install 'transformers[serving]'")

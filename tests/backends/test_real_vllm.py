@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, ModelSettings, RequestSettings
-from infini_eval.testing.model_servers import vllm_serve
+from support.model_servers import vllm_serve
 
 PYTHON = os.environ.get("INFINI_EVAL_VLLM_PYTHON") or (sys.executable if find_spec("vllm") else None)
 ROOT = Path(__file__).resolve().parents[2]

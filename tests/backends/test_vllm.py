@@ -12,7 +12,7 @@ import pytest
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, Sampling, Topology, VllmSettings
 from infini_eval.data.tokenizer import load_tokenizer
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
-from infini_eval.testing.fake_vllm import fake_vllm
+from support.fake_vllm import fake_vllm
 
 DATA = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 

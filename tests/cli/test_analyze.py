@@ -13,7 +13,7 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import RunFolderError
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/scripts/analyze_passkey_results.py"
 RUN = FakeRun(depths=(0, 50, 100), per_cell=4)

@@ -16,7 +16,7 @@ H100 = Gpu("NVIDIA H100 80GB HBM3", 81559, 0, "570.1")
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, doctor_checks.Finding]]:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, doctor_checks.CheckResult]]:
     """Examine a machine with these GPUs, versions and facts; findings by subject."""
 
     def examine(

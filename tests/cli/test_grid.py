@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples/infinite-context-length/run_evals.py"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.cli import model_comparison, niah_comparison
+from infini_eval.cli import isolated, model_comparison, niah_comparison
 from infini_eval.cli.flags import make_parser
 from infini_eval.cli.main import main
-from infini_eval.testing.scripted_server import ScriptedServer, Step
+from infini_eval.config import FakeSettings, LoadSettings, PromptSettings, RequestSettings
+from support.scripted_server import ScriptedServer, ScriptedStep
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "checkpoints/infini-demo"
@@ -69,10 +70,10 @@ def test_test_mode_loads_and_tokenises_only(tmp_path: Path):
 
 
 def test_what_the_plan_refuses_is_not_started_and_ends_the_sweep(tmp_path: Path, monkeypatch, capsys):
-    def nothing_may_start(*arguments):
+    def nothing_may_start(*arguments, **more):
         raise AssertionError("started")
 
-    monkeypatch.setattr(niah_comparison, "_process", nothing_may_start)
+    monkeypatch.setattr(isolated, "call", nothing_may_start)
     arguments = ("--models", "transformers:meta-llama/Llama-4-Scout-17B-16E-Instruct", "--char-count", "2000,4000")
     status, reports = compare(tmp_path, *arguments, "--tokenizer", str(DEMO / "tokenizer"))
     assert status == 0
@@ -88,8 +89,8 @@ def test_a_model_that_fails_is_recorded_with_its_reason(tmp_path: Path):
         tmp_path, "--models", "fake:any", "--char-count", "2000", "--tokenizer", str(DEMO), "--tp", "3"
     )
     assert status == 0  # tp is for local models
-    broken = niah_comparison.Contender("fake", "any", ("--fake-failure-rate", "1"))
-    comparison = niah_comparison.Comparison([broken], [2000], report_data(report), tmp_path / "broken")
+    broken = niah_comparison.Contender("fake", "any", settings=(FakeSettings(failure_rate=1.0),))
+    comparison = niah_comparison.NeedleComparison([broken], [2000], report_data(report), tmp_path / "broken")
     (tmp_path / "broken").mkdir()
     (again,) = niah_comparison.compare(comparison)
     assert again["models"][0]["status"] == "failed"
@@ -105,16 +106,18 @@ def report_data(report: dict):
 def test_the_key_is_written_nowhere(tmp_path: Path, capsys, monkeypatch):
     seen = {}
 
-    def remember(arguments, contender):
-        seen["arguments"], seen["environment"] = arguments, dict(contender.environment)
+    def remember(command, *, env, **more):
+        seen["command"], seen["environment"] = command, dict(env)
+        seen["asked"] = Path(command[-2]).read_text()
         return argparse.Namespace(returncode=2, stderr="error: no network", stdout="")
 
-    monkeypatch.setattr(niah_comparison, "_process", remember)
+    monkeypatch.setattr(isolated.subprocess, "run", remember)
     status, (report,) = compare(tmp_path, "--gemini-only", "--gemini-api-key", "sekret-123", "--char-count", "2000")
     assert status == 1
     assert report["models"][0]["error"] == "no network"
-    assert seen["environment"] == {"GEMINI_API_KEY": "sekret-123"}
-    assert "sekret-123" not in " ".join(seen["arguments"])
+    assert seen["environment"]["GEMINI_API_KEY"] == "sekret-123"
+    assert "gemini" in seen["asked"]
+    assert "sekret-123" not in " ".join(seen["command"]) + seen["asked"]
     output = capsys.readouterr()
     assert "warning" in output.err
     assert "sekret-123" not in output.out + output.err
@@ -128,7 +131,9 @@ def test_a_key_given_as_a_flag_reaches_the_service_and_nothing_else(tmp_path: Pa
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ScriptedServer([Step(status=500, message=f"bad key {key}")], Step(text=f"amber-falcon, by {key}")) as server:
+    with ScriptedServer(
+        [ScriptedStep(status=500, message=f"bad key {key}")], ScriptedStep(text=f"amber-falcon, by {key}")
+    ) as server:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", server.address)
         flags = (
             "--gemini-only",
@@ -152,14 +157,15 @@ def test_a_key_given_as_a_flag_reaches_the_service_and_nothing_else(tmp_path: Pa
 def test_flags_of_a_server_go_to_served_models_only():
     args = parsed("--base-url", "http://127.0.0.1:1/v1", "--chat-template", "off", "--device", "cpu")
     names = ("fake:any", "openai:m", "vllm:m", "transformers:m", "nanotron:m", "gemini:m")
-    found = {name: " ".join(model_comparison.named_contender(args, name).flags) for name in names}
-    assert found == {
-        "fake:any": "",
-        "openai:m": "--base-url http://127.0.0.1:1/v1 --chat-template off",
-        "vllm:m": "--chat-template off",
-        "transformers:m": "--device cpu --chat-template off",
-        "nanotron:m": "--device cpu",
-        "gemini:m": "",
+    found = {name: model_comparison.named_contender(args, name) for name in names}
+    off = PromptSettings(chat_template="off")
+    assert found["fake:any"].settings == found["gemini:m"].settings == found["nanotron:m"].settings == ()
+    assert found["openai:m"].settings == (off, RequestSettings(base_url="http://127.0.0.1:1/v1"))
+    assert found["vllm:m"].settings == (off,)
+    assert found["transformers:m"].settings == (off, LoadSettings())
+    assert {name: one.weights.device for name, one in found.items() if one.weights.device} == {
+        "transformers:m": "cpu",
+        "nanotron:m": "cpu",
     }
 
 
@@ -171,10 +177,8 @@ def test_the_documents_constants(monkeypatch):
     args = parsed()
     contender = model_comparison.local_contender(args, args.llama_model)
     assert contender.model == "some/model"
-    assert (
-        " ".join(contender.flags)
-        == "--quantization 4bit --max-memory 75GiB --offload-folder offload_folder --device-map auto"
-    )
+    loading = LoadSettings("auto", "75GiB", "offload_folder", "4bit")
+    assert contender.settings == (PromptSettings(), loading)
 
 
 @pytest.mark.parametrize(

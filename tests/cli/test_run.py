@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.testing.limits import PROCESS_S
-from infini_eval.testing.scripted_server import ScriptedServer, Step, prompt_of
+from support.limits import PROCESS_S
+from support.scripted_server import ScriptedServer, ScriptedStep, prompt_of
+from support.tiny_aa_lcr import write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -66,7 +67,7 @@ def test_nanotron_through_the_general_command_is_the_passkey_command(tmp_path) -
 
 def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path) -> None:
     pytest.importorskip("openai")
-    with ScriptedServer([Step(), Step()], otherwise=Step(slow_s=3600.0)) as server:
+    with ScriptedServer([ScriptedStep(), ScriptedStep()], otherwise=ScriptedStep(slow_s=3600.0)) as server:
         flags = ["--base-url", f"{server.address}/v1", "--concurrency", "2"]
         command = [sys.executable, "-m", "infini_eval", *arguments("openai", tmp_path / "run", *flags)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1", "OPENAI_API_KEY": "sk-0123456789"}
@@ -78,7 +79,7 @@ def test_a_killed_run_asks_nothing_twice_that_was_answered(tmp_path) -> None:
         process.wait()
         answered = {path.name for path in (tmp_path / "run" / "replies").rglob("*.json")}
         before = len(server.asked)
-        server.otherwise = Step()
+        server.otherwise = ScriptedStep()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROCESS_S)
         assert done.returncode == 0, done.stderr
     times = Counter(prompt_of(body) for _, _, body in server.asked)
@@ -153,3 +154,10 @@ def test_a_given_scorer_beats_the_tasks_own(tmp_path) -> None:
     assert main(arguments("fake", tmp_path / "run", "--scorer", "contains", "--max-new-tokens", "3")) == 0
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["identity"]["scorer"], manifest["identity"]["max_new_tokens"]) == ("contains", 3)
+
+
+def test_load_reads_the_data_as_the_run_would(tmp_path, capsys) -> None:
+    data = write_tiny_aa_lcr(tmp_path / "data")
+    given = ["--task", "aa_lcr", "--backend", "fake", "--model", "m", "--eval_dataset_path", str(data)]
+    assert main(["load", *given, "--save_path", str(tmp_path / "unused"), "--option", "repeats=2"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["prompts"] == 8

@@ -15,6 +15,7 @@ from infini_eval.cli.main import main
 from infini_eval.cli.suite import options_by_task
 from infini_eval.errors import ConfigError
 from infini_eval.tasks.ruler import SUITE
+from support.limits import PROCESS_S
 
 pytest.importorskip("wonderwords")
 
@@ -115,7 +116,7 @@ def test_the_suite_runs_in_several_processes(data: Path, tmp_path: Path) -> None
         (few / name / "1024.parquet").symlink_to(data / name / "1024.parquet")
     done = subprocess.run(
         [*command, *run(few, tmp_path / "run")],
-        capture_output=True, text=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        capture_output=True, text=True, timeout=PROCESS_S, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("average of the tasks") == 1

@@ -16,11 +16,13 @@ import pytest
 
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE
 from infini_eval.results.samples import iter_samples
-from infini_eval.testing import fake_evaluation
-from infini_eval.testing.limits import PROCESS_S
+from support import fake_evaluation
+from support.limits import PROCESS_S
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 MODULE = fake_evaluation.__name__
+TESTS = Path(__file__).resolve().parents[1]
+WITH_SUPPORT = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def start():
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD", "LOCAL_"))
         }
-        environment |= {"OMP_NUM_THREADS": "1", **variables}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": WITH_SUPPORT, **variables}
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
         started.append(process)

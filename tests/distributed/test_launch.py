@@ -13,7 +13,7 @@ from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.distributed.store import LaunchEnvironment, cpu_threads
 from infini_eval.errors import ConfigError, InfiniEvalError
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 
 @pytest.fixture(autouse=True)

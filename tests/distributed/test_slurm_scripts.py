@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sbatch"))

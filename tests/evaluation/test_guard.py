@@ -32,7 +32,7 @@ from infini_eval.records import RunManifest
 from infini_eval.results.manifest import read_manifest
 from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"

@@ -24,7 +24,7 @@ from infini_eval.evaluation.prepare import AHEAD, BatchPrefetcher, prepare_items
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"

@@ -16,7 +16,7 @@ from infini_eval.records import RunManifest
 from infini_eval.results.lock import LOCK
 from infini_eval.results.manifest import read_manifest
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 MANIFEST = RunManifest({}, {}, {"started": "now"}, 16)
 

@@ -13,8 +13,8 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models.naive import naive_logits
-from infini_eval.testing.shared_material import shared_path
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from support.shared_material import shared_path
 
 VARIANTS = [
     *(f"nanotron/{name}" for name in ("mha", "gqa_neox", "tied", "act_tanh_abs", "act_hard_sigmoid")),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"

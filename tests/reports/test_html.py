@@ -13,7 +13,7 @@ import pytest
 from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.page import escaped, marked, page
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 RUN = FakeRun(lengths=(1024, 4096), depths=(0, 50, 100), per_cell=5, accuracy=0.7, seed=4)
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)>"\'&\x1b[31m\u202e'

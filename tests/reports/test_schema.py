@@ -11,7 +11,7 @@ from infini_eval.cli.main import main
 from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.judged import analyze_questions
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
-from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
+from support.tiny_aa_lcr import write_tiny_aa_lcr
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is a dev dependency")
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "summary.schema.json").read_text(encoding="utf-8"))
@@ -37,14 +37,21 @@ def validator():
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_of_every_kind_are_valid(tmp_path, name):
     summary = analyze_run(write_fake_run(tmp_path, RUNS[name])).summary.to_json()
-    validator().validate(json.loads(json.dumps(summary, allow_nan=False)))
+    assert list(validator().iter_errors(json.loads(json.dumps(summary, allow_nan=False)))) == []
 
 
 def test_foreign_and_interrupted_runs_are_valid(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "a.csv").write_text("depth_percent,answer,generation_text\n0,12,12\n50,13,14\n")
-    validator().validate(analyze_run(tmp_path / "foreign").summary.to_json())
-    validator().validate(analyze_run(write_fake_run(tmp_path / "run", RUNS["one length"], keep=3)).summary.to_json())
+    assert list(validator().iter_errors(analyze_run(tmp_path / "foreign").summary.to_json())) == []
+    assert (
+        list(
+            validator().iter_errors(
+                analyze_run(write_fake_run(tmp_path / "run", RUNS["one length"], keep=3)).summary.to_json()
+            )
+        )
+        == []
+    )
 
 
 def judged_run(folder: Path, *flags: str) -> dict:
@@ -67,7 +74,7 @@ def judged_run(folder: Path, *flags: str) -> dict:
 )
 def test_judged_runs_are_valid_and_closed(tmp_path, flags):
     summary = judged_run(tmp_path, *flags)
-    validator().validate(summary)
+    assert list(validator().iter_errors(summary)) == []
     assert list(validator().iter_errors({**summary, "surprise": 1}))
     for judge in summary["judges"]:
         assert list(validator().iter_errors({**summary, "judges": [{**judge, "surprise": 1}]}))
@@ -78,9 +85,9 @@ def test_two_judges_and_another_tools_answers_are_valid(tmp_path):
     run = tmp_path / "run"
     assert main(["judge", str(run), "--backend", "fake", "--model", "k", "--quiet", "--judge-name", "b"]) == 0
     assert len(json.loads((run / "summary.json").read_text())["agreement"]) == 1
-    validator().validate(json.loads((run / "summary.json").read_text()))
+    assert list(validator().iter_errors(json.loads((run / "summary.json").read_text()))) == []
     (tmp_path / "theirs.json").write_text('[{"question": "Q", "answer": "a", "response": "b"}]')
-    validator().validate(analyze_questions(tmp_path / "theirs.json").summary.to_json())
+    assert list(validator().iter_errors(analyze_questions(tmp_path / "theirs.json").summary.to_json())) == []
 
 
 def test_the_schema_is_closed(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 from infini_eval.errors import RunFolderError
 from infini_eval.results.lock import LOCK, Owner, RunLock, run_lock
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 HOLD = """
 import sys, time
@@ -153,5 +153,6 @@ def test_of_many_that_see_a_stale_lock_one_gets_it(tmp_path):
 
 def test_an_unreadable_lock_is_replaced(tmp_path):
     (tmp_path / LOCK).write_text("")
-    with run_lock(tmp_path, wait_s=0):
-        pass
+    with run_lock(tmp_path, wait_s=0) as lock:
+        assert json.loads((tmp_path / LOCK).read_text())["token"] == lock.owner.token
+    assert not (tmp_path / LOCK).exists()

@@ -14,17 +14,20 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from infini_eval.api.backend import Backend, LazyBackend
 from infini_eval.api.report import Report
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
+from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
 from infini_eval.errors import ConfigError
 
 Kind = Literal["tasks", "scorers", "backends", "reports"]
 _TYPES: dict[str, type] = {"tasks": Task, "scorers": Scorer, "reports": Report}
 BackendFace = LazyBackend | type[Backend]
+MODEL_PARTS = (WeightSettings, ModelSettings)  # settings of backends that stand in EvalConfig.model
 
 
 def names(kind: Kind) -> list[str]:
@@ -80,6 +83,27 @@ def backend_faces() -> dict[str, BackendFace]:
         with contextlib.suppress(ConfigError):
             faces[name] = backend_face(name)
     return faces
+
+
+def for_backend(config: EvalConfig) -> EvalConfig:
+    """The configuration with what its backend implies: its settings, with defaults where none were given, in its order.
+
+    A backend that computes nothing in this process takes no device of this machine.
+
+    Raises:
+        ConfigError: no such backend, or settings that it does not read.
+    """
+    face = backend_face(config.backend)
+    kinds = [kind for kind in face.settings if kind not in MODEL_PARTS]
+    if foreign := [one for one in config.backend_settings if not isinstance(one, tuple(kinds))]:
+        raise ConfigError(
+            f"{type(foreign[0]).__name__}: the backend {config.backend} reads no such settings",
+            valid=", ".join(kind.__name__ for kind in kinds) or "none",
+        )
+    config = replace(config, backend_settings=tuple(config.settings(kind) for kind in kinds))
+    if face.computes_here or config.model.device is not None:
+        return config
+    return replace(config, model=replace(config.model, device="cpu"))
 
 
 def _known(kind: Kind, name: str) -> str:

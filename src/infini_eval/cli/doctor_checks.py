@@ -128,7 +128,7 @@ LEAST_FREE = 20 * 10**9
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the report. "wrong" is something that will fail; "missing" limits what can be done."""
 
     status: Status
@@ -137,10 +137,10 @@ class Finding:
     mend: str | None = None
 
 
-def examine(model: str | None = None, folder: Path | None = None) -> list[Finding]:
+def examine(model: str | None = None, folder: Path | None = None) -> list[CheckResult]:
     """Every check, in the order of the report. `model` is a preset or config whose needs are checked too."""
     gpus = find_gpus()
-    checks: list[Callable[[], list[Finding]]] = [
+    checks: list[Callable[[], list[CheckResult]]] = [
         _python,
         lambda: _gpus(gpus),
         lambda: _torch(gpus),
@@ -154,72 +154,74 @@ def examine(model: str | None = None, folder: Path | None = None) -> list[Findin
     return [finding for check in checks for finding in check()]
 
 
-def _python() -> list[Finding]:
+def _python() -> list[CheckResult]:
     here = f"{platform.python_version()} at {sys.executable}; infini_eval {__version__} at {Path(__file__).parents[1]}"
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
-        return [Finding("ok", "python", here)]
-    return [Finding("wrong", "python", here, "make an environment with Python 3.11 to 3.14")]
+        return [CheckResult("ok", "python", here)]
+    return [CheckResult("wrong", "python", here, "make an environment with Python 3.11 to 3.14")]
 
 
-def _gpus(gpus: list[Gpu] | None) -> list[Finding]:
+def _gpus(gpus: list[Gpu] | None) -> list[CheckResult]:
     if gpus is None:
-        return [Finding("note", "gpus", "no nvidia-smi on this machine: everything runs on the CPU")]
+        return [CheckResult("note", "gpus", "no nvidia-smi on this machine: everything runs on the CPU")]
     if not gpus:
-        return [Finding("wrong", "gpus", "nvidia-smi finds no GPU", "check the driver: run nvidia-smi")]
-    return [Finding("ok", "gpu", str(gpu)) for gpu in gpus]
+        return [CheckResult("wrong", "gpus", "nvidia-smi finds no GPU", "check the driver: run nvidia-smi")]
+    return [CheckResult("ok", "gpu", str(gpu)) for gpu in gpus]
 
 
-def _torch(gpus: list[Gpu] | None) -> list[Finding]:
+def _torch(gpus: list[Gpu] | None) -> list[CheckResult]:
     found, cuda = version("torch"), torch_cuda()
     if found is None:
-        return [Finding("wrong", "torch", "not installed", "pip install torch")]
+        return [CheckResult("wrong", "torch", "not installed", "pip install torch")]
     if cuda is not None:
         if gpus:
-            return [Finding("ok", "torch", f"{found}, built for CUDA {cuda}; driver {gpus[0].driver}")]
-        return [Finding("ok", "torch", f"{found}, built for CUDA {cuda}, which this machine cannot use")]
+            return [CheckResult("ok", "torch", f"{found}, built for CUDA {cuda}; driver {gpus[0].driver}")]
+        return [CheckResult("ok", "torch", f"{found}, built for CUDA {cuda}, which this machine cannot use")]
     if gpus:
         mend = "pip uninstall -y torch && pip install torch"
-        return [Finding("wrong", "torch", f"{found} is a CPU build, but this machine has GPUs", mend)]
-    return [Finding("ok", "torch", f"{found}, a CPU build")]
+        return [CheckResult("wrong", "torch", f"{found} is a CPU build, but this machine has GPUs", mend)]
+    return [CheckResult("ok", "torch", f"{found}, a CPU build")]
 
 
-def _needed() -> list[Finding]:
+def _needed() -> list[CheckResult]:
     absent = [name for name in NEEDED if version(name) is None]
     if absent:
-        return [Finding("wrong", "packages", "not installed: " + ", ".join(absent), "pip install infini-eval")]
+        return [CheckResult("wrong", "packages", "not installed: " + ", ".join(absent), "pip install infini-eval")]
     shown = ", ".join(f"{name} {version(name)}" for name in ("transformers", "tokenizers", "safetensors", "datasets"))
-    return [Finding("ok", "packages", shown)]
+    return [CheckResult("ok", "packages", shown)]
 
 
-def _quantizer(gpus: list[Gpu] | None) -> list[Finding]:
+def _quantizer(gpus: list[Gpu] | None) -> list[CheckResult]:
     found = version("bitsandbytes")
     if found is None:
         return [
-            Finding("missing", "bitsandbytes", "not installed; --quantization needs it", "pip install bitsandbytes")
+            CheckResult("missing", "bitsandbytes", "not installed; --quantization needs it", "pip install bitsandbytes")
         ]
-    findings = [Finding("ok", "bitsandbytes", found)]
+    findings = [CheckResult("ok", "bitsandbytes", found)]
     if gpus and not any("cuda" in name for name in bitsandbytes_libraries()):
         text = f"{found} has no CUDA library (a CPU-only build: there is none for every architecture, such as ARM64)"
-        findings = [Finding("wrong", "bitsandbytes", text, "pip install --force-reinstall --no-cache-dir bitsandbytes")]
+        findings = [
+            CheckResult("wrong", "bitsandbytes", text, "pip install --force-reinstall --no-cache-dir bitsandbytes")
+        ]
     if gpus and not is_importable("triton"):
         findings.append(
-            Finding("wrong", "triton", "not installed; kernels for quantised weights need it", "pip install triton")
+            CheckResult("wrong", "triton", "not installed; kernels for quantised weights need it", "pip install triton")
         )
     return findings
 
 
-def _optional() -> list[Finding]:
+def _optional() -> list[CheckResult]:
     findings = []
     for name, (purpose, line) in OPTIONAL.items():
         found = version(name)
         if found is None:
-            findings.append(Finding("missing", name, f"not installed; {purpose} needs it", line))
+            findings.append(CheckResult("missing", name, f"not installed; {purpose} needs it", line))
         else:
-            findings.append(Finding("ok", name, found))
+            findings.append(CheckResult("ok", name, found))
     return findings
 
 
-def _model(model: str | None) -> list[Finding]:
+def _model(model: str | None) -> list[CheckResult]:
     if model is None:
         return []
     from infini_eval.planning.models import read_architecture
@@ -227,37 +229,37 @@ def _model(model: str | None) -> list[Finding]:
     architecture = read_architecture(model)
     text = f"{architecture.name}: {architecture.kind}, {architecture.total_parameters:,} parameters"
     if architecture.engine == "native" or knows_model_type(architecture.kind):
-        return [Finding("ok", "model", text)]
+        return [CheckResult("ok", "model", text)]
     known = f"transformers {version('transformers')} does not know the model type {architecture.kind!r}"
-    return [Finding("wrong", "model", f"{text}; {known}", "pip install --upgrade transformers")]
+    return [CheckResult("wrong", "model", f"{text}; {known}", "pip install --upgrade transformers")]
 
 
-def hub_state_finding() -> Finding:
+def hub_state_finding() -> CheckResult:
     """Whether models and data can be downloaded, and where they are kept."""
     state = hub_state(os.environ)
     cache = f"cache {state.cache}"
     if state.offline:
-        return Finding("note", "hub", f"offline by {state.offline}: only folders and what is in the {cache}")
+        return CheckResult("note", "hub", f"offline by {state.offline}: only folders and what is in the {cache}")
     if not state.reachable:
         mend = "export HF_HUB_OFFLINE=1, and pass folders instead of hub ids"
-        return Finding(
+        return CheckResult(
             "missing", "hub", f"{state.endpoint} does not answer: only folders and what is in the {cache}", mend
         )
     if not state.has_token:
-        return Finding(
+        return CheckResult(
             "note", "hub", f"{state.endpoint} answers, no token (gated models need one); {cache}", "hf auth login"
         )
-    return Finding("ok", "hub", f"{state.endpoint} answers, a token is set; {cache}")
+    return CheckResult("ok", "hub", f"{state.endpoint} answers, a token is set; {cache}")
 
 
-def _disk(folder: Path) -> list[Finding]:
+def _disk(folder: Path) -> list[CheckResult]:
     findings = []
     for subject, place in (("disk", folder), ("hub cache", hub_state(os.environ, ask=False).cache)):
         existing = next(path for path in (place, *place.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         text = f"{free / 1e9:,.0f} GB free at {existing}"
         if free < LEAST_FREE:
-            findings.append(Finding("note", subject, text + "; Llama 4 Scout's weights need 217 GB in bfloat16"))
+            findings.append(CheckResult("note", subject, text + "; Llama 4 Scout's weights need 217 GB in bfloat16"))
         else:
-            findings.append(Finding("ok", subject, text))
+            findings.append(CheckResult("ok", subject, text))
     return findings

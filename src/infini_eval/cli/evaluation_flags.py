@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from infini_eval.api import registry
 from infini_eval.cli import flags
-from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
+from infini_eval.config import EvalConfig
 from infini_eval.errors import ConfigError
 from infini_eval.options import option_pairs, token_count
-
-SHARED = (WeightSettings, ModelSettings)  # they stand in EvalConfig.model
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +77,14 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
         args.model_path,
         task=task.name,
         backend=backend,
-        backend_settings=tuple(flags.read_options(args, one) for one in face.settings if one not in SHARED),
+        backend_settings=tuple(
+            flags.read_options(args, one) for one in face.settings if one not in registry.MODEL_PARTS
+        ),
         task_options=tuple(option_pairs(args.option).items()),
         context_window=args.context_window,
     )
     task.with_defaults(dict(config.task_options))  # an unknown option is said before torch is imported
-    if face.computes_here or config.model.device is not None:
-        return config
-    return replace(config, model=replace(config.model, device="cpu"))  # nothing is computed in this process
+    return registry.for_backend(config)
 
 
 def readers_of_settings() -> dict[type, list[str]]:

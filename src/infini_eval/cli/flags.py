@@ -8,14 +8,22 @@ changes what an old command means.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology, WeightSettings
 from infini_eval.errors import ConfigError
 from infini_eval.options import Option, options_of, positive_int, sections_of, spelling
 
 Settings = TypeVar("Settings")
+
+
+class Command(NamedTuple):
+    """A command: what --help says of it, what adds its flags to a parser, and what runs it (-> exit status)."""
+
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def make_parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
-import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli import evaluation_flags as run_command
+from infini_eval.cli import isolated
 from infini_eval.cli.flags import add_flag, make_parser
+from infini_eval.config import JudgeConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+if TYPE_CHECKING:
+    from infini_eval.library import JudgeOutcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,58 +53,58 @@ def preset(parser: argparse.ArgumentParser, *, hidden: bool = True, **values: An
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.reports.judged import analyze_questions
-    from infini_eval.tasks.aa_lcr.answers import read_generations
-    from infini_eval.tasks.aa_lcr.judge import chosen_protocol
+    from infini_eval.library import judge_answers
 
-    source = Path(_source(args))
-    generations = read_generations(source)
-    protocol, _ = chosen_protocol(generations, args.protocol)
-    folder = generations.judges_folder / (args.judge_name or _slug(f"{protocol.name}-{args.backend}-{args.model_path}"))
-    args.eval_dataset_path, args.save_path = str(source), str(folder)
-    given = {"protocol": protocol.name} | ({"notes": args.notes} if args.notes else {})
-    config = replace(run_command.run_config(args), task_options=tuple(given.items()))
-    if any(one.status == "ok" and one.text.strip() for one in generations.items):
-        from infini_eval.evaluation.run import evaluate
-
-        if not evaluate(config, timeout_s=args.timeout).is_main:
-            return EXIT_OK
-    report = analyze_questions(source, failed_as_wrong=config.failed_as_wrong)
-    written = report.write()
-    print(report.text)
-    print(f"\nDetailed summary saved to: {written[0]}\n{report.line_of(folder.name)}")
+    judged = judge_answers(judge_config(args), timeout_s=args.timeout)
+    if judged is not None:
+        _show(judged)
     return EXIT_OK
 
 
-def parsed_judge_flags(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags in --judge, for the run folder of `args`; ConfigError for another task than aa_lcr."""
+def judge_config(args: argparse.Namespace) -> JudgeConfig:
+    """The parsed flags as one JudgeConfig."""
+    source = _source(args)
+    judge = run_command.run_config(argparse.Namespace(**vars(args) | {"save_path": "", "eval_dataset_path": ""}))
+    return JudgeConfig(source, judge, args.protocol, args.notes, args.judge_name)
+
+
+def parsed_judge_flags(args: argparse.Namespace) -> tuple[JudgeConfig, float]:
+    """What the flags in --judge ask for on the run folder of `args`, and the time limit of a collective.
+
+    Raises:
+        ConfigError: another task than aa_lcr, or flags that cannot be used.
+    """
     if args.task.replace("-", "_") != "aa_lcr":
         raise ConfigError(f"--judge: answers of the task {args.task} need no judge", valid="--task aa_lcr")
     parser = make_parser(prog="infini-eval judge")
     add_arguments(parser)
-    judge = parser.parse_args([args.save_path, *shlex.split(args.judge)])
-    run_command.run_config(argparse.Namespace(**vars(judge) | {"save_path": "", "eval_dataset_path": ""}))
-    return judge
+    flags = parser.parse_args([args.save_path, *shlex.split(args.judge)])
+    return judge_config(flags), flags.timeout
 
 
-def judge_afterwards(judge: argparse.Namespace, typed: str) -> int:
+def judge_afterwards(config: JudgeConfig, timeout_s: float) -> int:
     """Judge in this process, or in one of its own where this one belongs to a launch of several."""
+    from infini_eval.library import JudgeOutcome, judge_answers
+
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return run(judge)
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in LAUNCHER and not name.startswith("TORCHELASTIC")
-    }
-    command = [sys.executable, "-m", "infini_eval", "judge", judge.source, *shlex.split(typed)]
-    return subprocess.run(command, env=environment, check=False).returncode
+        judged = judge_answers(config, timeout_s=timeout_s)
+        assert judged is not None  # the only process is rank 0
+        _show(judged)
+        return EXIT_OK
+    made = isolated.call("judge", config, timeout_s=timeout_s)
+    if made.error is not None:
+        print(f"error: {made.error}", file=sys.stderr)
+        return made.status
+    _show(JudgeOutcome(**made.value))
+    return EXIT_OK
+
+
+def _show(judged: JudgeOutcome) -> None:
+    print(judged.text)
+    print(f"\nDetailed summary saved to: {judged.summary_file}\n{judged.line}")
 
 
 def _source(args: argparse.Namespace) -> str:
     if bool(args.source) == bool(args.input_json):
         raise ConfigError("one source of answers is needed", valid="RUN, or --input-json FILE")
-    return args.source or args.input_json
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-100:]
+    return str(args.source or args.input_json)

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from infini_eval._version import __version__
-from infini_eval.cli.flags import make_parser
+from infini_eval.cli.flags import Command, make_parser
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 
-# Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, imported only
-# when it runs. The first view of --help shows GROUPS; ALIASES and TOOLS stand below it.
-Command = tuple[str, str]  # module, one line for --help
-GROUPS: dict[str, dict[str, Command]] = {
+# Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, or a `Command`
+# in one ("module:NAME"), imported only when it runs. --help shows GROUPS first, ALIASES and TOOLS below.
+Entry = tuple[str, str]  # where the command is, one line for --help
+GROUPS: dict[str, dict[str, Entry]] = {
     "evaluate": {
         "run": ("run", "any task on any backend: nanotron, transformers, vllm, openai, gemini, fake"),
         "grid": ("grid", "make needle trials at lengths and depths, and evaluate a checkpoint on them"),
@@ -40,16 +40,16 @@ GROUPS: dict[str, dict[str, Command]] = {
         "doctor": ("doctor", "what works here, what is missing, and the command that mends it"),
     },
 }
-ALIASES: dict[str, Command] = {
+ALIASES: dict[str, Entry] = {
     "passkey": ("passkey", "= run --task passkey --backend nanotron --model CKPT (run_passkey_eval.py)"),
     "long-context": (
-        "long_context",
+        "model_comparison:LONG_CONTEXT",
         "= model-comparison with one model, a context in characters (long_context_test.py)",
     ),
-    "aa-lcr-generate": ("aa_lcr_generate", "= run --task aa_lcr, answers in one JSON file (generate.py)"),
-    "aa-lcr-evaluate": ("aa_lcr_evaluate", "= judge for such a file (evaluate.py)"),
+    "aa-lcr-generate": ("aa_lcr:GENERATE", "= run --task aa_lcr, answers in one JSON file (generate.py)"),
+    "aa-lcr-evaluate": ("aa_lcr:EVALUATE", "= judge for such a file (evaluate.py)"),
 }
-TOOLS: dict[str, Command] = {
+TOOLS: dict[str, Entry] = {
     "verify": ("verify", "compare a checkpoint's logits and tokens with the training framework's own"),
     "load": ("load", "load a model and tokenise a data set without generating: memory and time"),
 }
@@ -77,10 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Parse `argv` for a command and run it; the scripts under examples/ call this too."""
-    module = importlib.import_module(f"infini_eval.cli.{COMMANDS[command][0]}")
-    parser = make_parser(prog=prog, description=module.__doc__)
-    module.add_arguments(parser)
-    return guarded(module.run, parser.parse_args(argv))
+    found = load_command(command)
+    parser = make_parser(prog=prog, description=found.description)
+    found.add_arguments(parser)
+    return guarded(found.run, parser.parse_args(argv))
+
+
+def load_command(name: str) -> Command:
+    """Import the command of that name."""
+    path, _, member = COMMANDS[name][0].partition(":")
+    module = importlib.import_module(f"infini_eval.cli.{path}")
+    if member:
+        found: Command = getattr(module, member)
+        return found
+    return Command(module.__doc__ or "", module.add_arguments, module.run)
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infini_eval.cli.flags import add_flag, read_options
-from infini_eval.cli.niah_flags import add_niah_flags, sizes
-from infini_eval.config import PromptSettings
+from infini_eval.cli.flags import Command, add_flag, add_options, read_options
+from infini_eval.config import LoadSettings, ModelSettings, PromptSettings, RequestSettings
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
+from infini_eval.options import positive_int
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
 GEMINI = "gemini-2.5-pro"
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="better: GEMINI_API_KEY, since other users of the machine see command lines",
     )
     add_flag(parser, "--base-url", metavar="URL", help="server of the openai contenders")
-    add_niah_flags(parser)
+    _add_niah_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_counts: tuple[int, ...]) -> int:
     """Run it; exit status 1 where a model failed (a needle that was not found is a result, not a failure)."""
-    from infini_eval.cli.niah_comparison import Comparison, compare
+    from infini_eval.cli.niah_comparison import NeedleComparison, compare
     from infini_eval.cli.niah_data import NiahData
 
     args.results_dir.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
         _tokenizer(args, contenders), args.needle, args.question, args.expected, args.depth, args.haystack, args.seed
     )
     reports = compare(
-        Comparison(
+        NeedleComparison(
             contenders, char_counts, data, args.results_dir, args.test_mode, not args.no_plan, args.max_new_tokens
         )
     )
@@ -110,20 +110,19 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
 
 
 def local_contender(args: argparse.Namespace, model: str, backend: str = "transformers") -> Any:
-    """The model that is computed here, with the flags that the document's constants mean."""
+    """The model that is computed here, with the settings that the document's constants mean."""
     from infini_eval.cli.niah_comparison import Contender
 
-    flags = [*_pair("--dtype", args.dtype), *_pair("--device", args.device), *_pair("--tp", args.tp)]
-    if backend == "transformers":
-        if args.use_4bit_quantization == "yes":
-            flags += ["--quantization", "4bit"]
-        flags += _pair("--max-memory", args.max_gpu_memory)
-        if args.enable_cpu_offload == "yes":
-            flags += ["--offload-folder", "offload_folder"]
-        if not args.tp and args.device != "cpu":
-            flags += ["--device-map", "auto"]
-    flags += _chat(args, backend)
-    return Contender(backend, model, tuple(flags), processes=args.tp or 1)
+    weights = ModelSettings(dtype=args.dtype, device=args.device)
+    if backend != "transformers":
+        return Contender(backend, model, weights, tp=args.tp)
+    loading = LoadSettings(
+        quantization="4bit" if args.use_4bit_quantization == "yes" else None,
+        max_memory=args.max_gpu_memory,
+        offload_folder="offload_folder" if args.enable_cpu_offload == "yes" else None,
+        device_map="auto" if not args.tp and args.device != "cpu" else None,
+    )
+    return Contender(backend, model, weights, (read_options(args, PromptSettings), loading), tp=args.tp)
 
 
 def named_contender(args: argparse.Namespace, name: str) -> Any:
@@ -139,14 +138,10 @@ def named_contender(args: argparse.Namespace, name: str) -> Any:
         return local_contender(args, model, backend)
     if backend == "gemini":
         return Contender(backend, model, environment=_gemini_key(args))
-    served = _pair("--base-url", getattr(args, "base_url", None)) if backend == "openai" else []
-    return Contender(backend, model, (*served, *_chat(args, backend)))
-
-
-def _chat(args: argparse.Namespace, backend: str) -> list[str]:
-    template = read_options(args, PromptSettings).chat_template
-    asked = backend in ("transformers", "openai", "vllm") and template != "auto"
-    return ["--chat-template", template] if asked else []
+    settings: list[Any] = [read_options(args, PromptSettings)] if backend in ("openai", "vllm") else []
+    if backend == "openai":
+        settings.append(RequestSettings(base_url=getattr(args, "base_url", None)))
+    return Contender(backend, model, settings=tuple(settings))
 
 
 def _gemini_key(args: argparse.Namespace) -> dict[str, str]:
@@ -174,5 +169,149 @@ def _tokenizer(args: argparse.Namespace, contenders: list[Any]) -> str:
     raise ConfigError("no local model whose tokenizer could count the context", next_step="pass --tokenizer FOLDER")
 
 
-def _pair(flag: str, value: Any) -> list[str]:
-    return [] if value is None else [flag, str(value)]
+def _add_long_context_arguments(parser: argparse.ArgumentParser) -> None:
+    size = sizes(os.environ.get("TARGET_CHAR_COUNT", "10_000"))
+    add_flag(
+        parser,
+        "--target-char-count",
+        type=sizes,
+        default=size,
+        metavar="N",
+        help="characters, about 4 a token; several, separated by commas, make a sweep (default: 10000, or TARGET_CHAR_COUNT)",
+    )
+    add_flag(
+        parser,
+        "--model-id",
+        default=os.environ.get("MODEL_ID", SCOUT),
+        metavar="MODEL",
+        help="folder or hub id (default: %(default)s, or MODEL_ID)",
+    )
+    add_flag(parser, "--backend", default="transformers", metavar="NAME", help="who answers (default: %(default)s)")
+    _add_niah_flags(parser)
+
+
+def _long_context(args: argparse.Namespace) -> int:
+    contender = named_contender(args, f"{args.backend}:{args.model_id}")
+    return compare_and_report(args, [contender], args.target_char_count)
+
+
+LONG_CONTEXT = Command(
+    """One model, one needle, a very long context: `model-comparison` with the constants of long_context_test.py.
+
+python long_context_test.py --target-char-count 10_000 --model-id DIR_OR_HUB_ID
+TARGET_CHAR_COUNT=40_000_000 MODEL_ID=... python long_context_test.py --test-mode
+""",
+    _add_long_context_arguments,
+    _long_context,
+)
+
+
+def _add_niah_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that long_context_test.py and model_comparison.py share: the document's constants, as flags and environment."""
+    add_flag(
+        parser, "--test-mode", action="store_true", help="load and tokenise without generating; report memory and time"
+    )
+    _add_prompt(parser)
+    _add_local_model(parser)
+    add_flag(
+        parser,
+        "--results-dir",
+        type=Path,
+        default=Path("comparison_results"),
+        metavar="DIR",
+        help="default: %(default)s",
+    )
+
+
+def _add_prompt(parser: argparse.ArgumentParser) -> None:
+    env = os.environ
+    add_flag(
+        parser,
+        "--needle",
+        default=env.get("NEEDLE"),
+        metavar="TEXT",
+        help="the sentence to hide (default: the task's, or NEEDLE)",
+    )
+    add_flag(parser, "--question", default=env.get("QUESTION"), metavar="TEXT", help="default: the task's, or QUESTION")
+    add_flag(
+        parser,
+        "--expected",
+        default=env.get("EXPECTED"),
+        metavar="TEXT",
+        help="what the reply must contain (default: the needle, or the task's key)",
+    )
+    add_flag(
+        parser,
+        "--depth",
+        type=float,
+        default=50.0,
+        metavar="PERCENT",
+        help="where the needle stands (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--haystack",
+        metavar="SOURCE",
+        help="english, filler, python-docs, or a folder of text (default: the task's)",
+    )
+    add_flag(
+        parser,
+        "--tokenizer",
+        metavar="DIR",
+        help="counts the context's tokens (default: the local model's, else the shipped one)",
+    )
+    add_options(parser, PromptSettings)
+    add_flag(parser, "--seed", type=int, default=42, help="default: %(default)s")
+    add_flag(parser, "--max-new-tokens", type=positive_int, default=128, metavar="N", help="default: %(default)s")
+
+
+def _add_local_model(parser: argparse.ArgumentParser) -> None:
+    env = os.environ
+    add_flag(
+        parser,
+        "--use-4bit-quantization",
+        choices=("yes", "no"),
+        default=_yes_no("USE_4BIT_QUANTIZATION", "no"),
+        help="bitsandbytes while loading; it leaves Llama 4's experts as they are (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--enable-cpu-offload",
+        choices=("yes", "no"),
+        default=_yes_no("ENABLE_CPU_OFFLOAD", "no"),
+        help="layers that do not fit go to host memory and offload_folder/ (default: %(default)s)",
+    )
+    add_flag(
+        parser,
+        "--max-gpu-memory",
+        default=env.get("MAX_GPU_MEMORY"),
+        metavar="SIZE",
+        help="at most so much on each GPU: 75GiB (or MAX_GPU_MEMORY)",
+    )
+    add_flag(parser, "--dtype", choices=("float32", "bfloat16", "float16"), help="default: the model's")
+    add_flag(parser, "--device", help="cpu or cuda (default: cuda when present)")
+    add_flag(
+        parser,
+        "--tp",
+        type=positive_int,
+        metavar="N",
+        help="shards of the local model, each in a process of its own (default: one process over all GPUs)",
+    )
+    add_flag(parser, "--no-plan", action="store_true", help="try also what the memory plan says cannot fit")
+
+
+def _yes_no(name: str, default: str) -> str:
+    """An environment variable as yes or no: True, 1, yes."""
+    value = os.environ.get(name)
+    return default if value is None else "yes" if value.strip().lower() in ("1", "true", "yes", "on") else "no"
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """ "100000" or "10_000,1000000" as characters."""
+    try:
+        found = tuple(int(part.replace("_", "")) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of characters (valid: 100000, or 10_000,100_000)")
+    return found

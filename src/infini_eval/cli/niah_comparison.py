@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,21 +10,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from infini_eval.api import registry
+from infini_eval.cli import isolated
 from infini_eval.cli.niah_data import NiahData
-from infini_eval.planning.machine import plan_here
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, Sampling, Topology
+from infini_eval.distributed.device_memory import host_available_bytes
+from infini_eval.errors import InfiniEvalError
+from infini_eval.planning.architecture import Architecture
+from infini_eval.planning.devices import CATALOGUE, Device, find_gpus
+from infini_eval.planning.memory import Settings
+from infini_eval.planning.models import read_architecture
+from infini_eval.planning.nearest import nearest_settings
+from infini_eval.planning.plan import make_plan
 
 PROGRESSION = (10_000, 100_000, 1_000_000, 8_000_000)
+PLANNED_BACKENDS = ("transformers", "nanotron")
+BY_HUB_NAME = {"llama-4-scout": "llama-4-scout", "llama-3.1-8b": "llama-3.1-8b", "llama-3.1-70b": "llama-3.1-70b"}
+QUANTIZATIONS: dict[str | None, str] = {"4bit": "bnb-4bit", "8bit": "bnb-8bit"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that is asked: backend, name or folder, and the flags of `infini-eval run` that belong to it."""
+    """A model that is asked: backend, name or folder, and the settings that belong to it; `tp` shards, a process each."""
 
     backend: str
     model: str
-    flags: tuple[str, ...] = ()
+    weights: ModelSettings = ModelSettings()
+    settings: tuple[Any, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # keys; never printed, never written
-    processes: int = 1
+    tp: int | None = None
 
     @property
     def label(self) -> str:
@@ -35,7 +46,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NeedleComparison:
     """What is compared: where results go, `test_mode` (load and tokenise only), `plan` (skip what cannot fit)."""
 
     contenders: Sequence[Contender]
@@ -47,7 +58,7 @@ class Comparison:
     max_new_tokens: int = 128
 
 
-def compare(comparison: Comparison) -> list[dict[str, Any]]:
+def compare(comparison: NeedleComparison) -> list[dict[str, Any]]:
     """Run every model at every size, the smallest first; a model is not asked beyond a size that the plan refuses."""
     reports, refused = [], set[str]()
     for characters in sorted(comparison.char_counts):
@@ -69,7 +80,9 @@ def compare(comparison: Comparison) -> list[dict[str, Any]]:
     return reports
 
 
-def _report(comparison: Comparison, characters: int, context: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(
+    comparison: NeedleComparison, characters: int, context: int, entries: list[dict[str, Any]]
+) -> dict[str, Any]:
     now = datetime.now(UTC)
     data = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(comparison.data).items()}
     report = {
@@ -85,56 +98,44 @@ def _report(comparison: Comparison, characters: int, context: int, entries: list
     return report
 
 
-def _ask(comparison: Comparison, contender: Contender, data: Path, context: int, characters: int) -> dict[str, Any]:
+def _ask(
+    comparison: NeedleComparison, contender: Contender, data: Path, context: int, characters: int
+) -> dict[str, Any]:
     """One model at one size, in a process of its own, so that its memory is free afterwards whatever happens."""
     entry: dict[str, Any] = {"label": contender.label, "backend": contender.backend, "model": contender.model}
     entry |= {"char_count": characters, "context_tokens": context, "status": "ok", "success": None}
-    planned = plan_here(contender.backend, contender.model, context + comparison.max_new_tokens, contender.flags)
+    folder = comparison.folder / "runs" / f"{contender.label}-{characters}"
+    config = _config(comparison, contender, data, folder)
+    planned = plan_here(config, context + comparison.max_new_tokens)
     entry["plan"] = planned
     if comparison.plan and planned is not None and not planned["fits"]:
         return entry | {"status": "does not fit"}
-    folder = comparison.folder / "runs" / f"{contender.label}-{characters}"
-    verb = "load" if comparison.test_mode else "run"
-    given = [
-        "--task",
-        "niah",
-        "--backend",
-        contender.backend,
-        "--model",
-        contender.model,
-        "--eval_dataset_path",
-        str(data),
-    ]
-    given += ["--save_path", str(folder), "--max-new-tokens", str(comparison.max_new_tokens), *contender.flags]
-    if not comparison.plan:
-        given.append("--no-plan")
+    what = "load_only" if comparison.test_mode else "evaluate"
     began = time.perf_counter()
-    done = _process([verb, *given], contender)
+    made = isolated.call(what, config, processes=contender.tp or 1, environment=contender.environment, quiet=True)
     entry["seconds"] = round(time.perf_counter() - began, 3)
-    if done.returncode:
-        return entry | {"status": "failed", "error": _reason(done.stderr)}
-    return entry | (_loaded(done.stdout) if comparison.test_mode else _answered(folder))
+    if made.error is not None:
+        return entry | {"status": "failed", "error": made.error}
+    return entry | ({"loading": made.value} if comparison.test_mode else _answered(folder))
 
 
-def _process(arguments: list[str], contender: Contender) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable]
-    if contender.processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={contender.processes}"]
-    environment = {**os.environ, **contender.environment}
-    command = [*launcher, "-m", "infini_eval", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
-def _reason(stderr: str) -> str:
-    """Our own message where there is one, else the last line of a traceback."""
-    begin = stderr.rfind("error: ") if "Traceback" not in stderr else -1
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return stderr[begin + len("error: ") :].strip() if begin >= 0 else (lines[-1] if lines else "no message")
-
-
-def _loaded(output: str) -> dict[str, Any]:
-    lines = [line for line in output.splitlines() if line.startswith("{")]
-    return {"loading": json.loads(lines[-1])} if lines else {"status": "failed", "error": output[-2000:]}
+def _config(comparison: NeedleComparison, contender: Contender, data: Path, folder: Path) -> EvalConfig:
+    task = registry.task("niah")
+    config = EvalConfig(
+        model_path=contender.model,
+        save_path=str(folder),
+        eval_dataset_path=str(data),
+        task=task.name,
+        backend=contender.backend,
+        scorer=task.scorers[0],
+        max_new_tokens=comparison.max_new_tokens,
+        plan=comparison.plan,
+        model=contender.weights,
+        topology=Topology(tp=contender.tp),
+        sampling=Sampling(seed=EvalConfig.seed),
+        backend_settings=contender.settings,
+    )
+    return registry.for_backend(config)
 
 
 def _answered(folder: Path) -> dict[str, Any]:
@@ -176,3 +177,53 @@ def _say(entry: dict[str, Any]) -> None:
         verdict = "needle found" if entry["success"] else "needle NOT found"
         words = f"{verdict} in {entry['answer_seconds']:.1f} s; reply: {entry['reply'][:200]!r}"
     print(head + words)
+
+
+def devices_here() -> tuple[int, Device]:
+    """How many devices there are, and the smallest of them; the host's memory where there are no GPUs."""
+    gpus = [gpu for gpu in find_gpus() or [] if gpu.total_mib]
+    if not gpus:
+        return 1, Device("cpu", "cpu", host_available_bytes())
+    smallest = min(gpus, key=lambda gpu: gpu.total_mib)
+    sheet = next((device for name, device in CATALOGUE.items() if name.split("-")[0] in smallest.name), None)
+    speed = (sheet.flops, sheet.bandwidth) if sheet else (None, None)
+    return len(gpus), Device(smallest.name, "cuda", (smallest.total_mib - smallest.used_mib) * 2**20, *speed)
+
+
+def plan_here(config: EvalConfig, context: int) -> dict[str, Any] | None:
+    """Whether one replica fits on this machine's devices; None where the backend computes elsewhere or nothing is known.
+
+    With offloading to host or disk, what does not fit is slow, not impossible. `context` in tokens, answer included.
+    """
+    architecture = _architecture(config.backend, config.model_path)
+    if architecture is None:
+        return None
+    count, device = devices_here()
+    loading = config.settings(LoadSettings)
+    settings = Settings(dtype=config.model.dtype, quantization=QUANTIZATIONS.get(loading.quantization, "none"))
+    layers = len(architecture.layers)
+    asked = Topology(dp=1, tp=1, pp=count) if count <= layers and config.topology.tp is None else None
+    (planned,) = make_plan(architecture, [context], device, count, asked=asked, settings=settings).contexts
+    rank = planned.busiest
+    advice = [] if planned.fits else nearest_settings(architecture, context, device, planned.mesh, settings, "run")
+    return {
+        "fits": planned.fits or bool(loading.offload_folder or loading.max_memory),
+        "fits_without_offloading": planned.fits,
+        "devices": f"{count} x {device.name}",
+        "need_gb": rank.total / 1e9,
+        "capacity_gb": device.capacity / 1e9,
+        "weights_gb": rank.weights / 1e9,
+        "kv_cache_gb": rank.state.total / 1e9,
+        "longest_context": planned.longest,
+        "advice": "; or ".join(advice[:3]) or (None if planned.fits else "no single setting makes it fit"),
+    }
+
+
+def _architecture(backend: str, model: str) -> Architecture | None:
+    if backend not in PLANNED_BACKENDS:
+        return None
+    preset = next((preset for name, preset in BY_HUB_NAME.items() if name in model.lower()), None)
+    try:
+        return read_architecture(model)
+    except InfiniEvalError:
+        return read_architecture(preset) if preset else None

@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     if args.judge is None:
         evaluate_and_report(run_config(args), args.timeout)
         return EXIT_OK
-    judge = parsed_judge_flags(args)  # a mistake there is said before hours of generation
+    judge, judge_timeout_s = parsed_judge_flags(args)  # a mistake there is said before hours of generation
     outcome = evaluate_and_report(run_config(args), args.timeout, report=False)
-    return judge_afterwards(judge, args.judge) if outcome.is_main else EXIT_OK
+    return judge_afterwards(judge, judge_timeout_s) if outcome.is_main else EXIT_OK

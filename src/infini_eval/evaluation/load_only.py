@@ -7,10 +7,10 @@ from typing import Any
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig
-from infini_eval.data.reading import load_data
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.guard import plan_as_json, plan_memory
+from infini_eval.evaluation.prepare import load_task_data
 
 
 def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any] | None:
@@ -19,8 +19,8 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
     Raises ConfigError where the plan says that it does not fit (unless `config.plan` is False), and what loading raises.
     """
     with launch(config.model.device, timeout_s) as world:
-        task = registry.load("tasks", config.task)
-        data = load_data(task, config.eval_dataset_path, context_length=config.context_length)
+        task = registry.task(config.task)
+        data = load_task_data(config, task)
         backend = registry.load("backends", config.backend)(config, world)
         began = time.perf_counter()
         prepared = [backend.prepare(sample, task.locate(sample)) for sample in data.samples]

@@ -27,14 +27,19 @@ HEX = "hex"
 HERE = ("sample", "ids")  # fields of WorkItem that never travel
 
 
-def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[LoadedData, list[Sample]]:
-    """The rows to ask, validated; alike on every rank."""
+def load_task_data(config: EvalConfig, task: Task) -> LoadedData:
+    """All rows of the data that pass the configuration's filters, read with the task's own options."""
     filters = {"num_shots": config.num_shots, "num_digits": config.num_digits}
     options = task.with_defaults(dict(config.task_options))
     more = {"options": options} if options else {}
-    data = load_data(
+    return load_data(
         task, config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
     )
+
+
+def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[LoadedData, list[Sample]]:
+    """The rows to ask, validated; alike on every rank."""
+    data = load_task_data(config, task)
     samples, notes = (task.select or select_samples)(data.samples, config.num_samples, config.seed)
     findings = [str(finding) for finding in task.validate(samples)]
     if findings and config.strict_data:

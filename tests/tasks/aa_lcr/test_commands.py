@@ -6,19 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import infini_eval
+from infini_eval.api import registry
 from infini_eval.backends import fake
+from infini_eval.cli.judge import judge_afterwards
 from infini_eval.cli.main import main
+from infini_eval.config import EvalConfig, JudgeConfig
 from infini_eval.errors import ConfigError
 from infini_eval.tasks.aa_lcr import TASK, load, select
 from infini_eval.tasks.aa_lcr import judge as aa_lcr_judge
 from infini_eval.tasks.aa_lcr.answers import read_generations, write_generations
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS
-from infini_eval.testing.limits import PROCESS_S
-from infini_eval.testing.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
+from support.limits import PROCESS_S
+from support.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples/aa-lcr"
@@ -58,6 +63,31 @@ def test_one_command_generates_and_judges(data: Path, tmp_path: Path, capsys: py
     assert manifest["model"]["name"] == "fake (j)"
     assert manifest["identity"]["data_settings"]["protocol"] == "v1.0"
     assert {row["generation_text"].strip() for row in records(run / "judges" / judge["name"])} == {"CORRECT."}
+
+
+def test_the_judge_from_python_is_the_command(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert generate(data, run) == 0
+    result = infini_eval.judge(run, "j", backend="fake", quiet=True)
+    before = records(run / "judges" / "v1.0-fake-j")
+    assert result.summary["judges"][0]["accuracy"] == 100
+    assert judged(run) == 0, "the command continues what Python began"
+    assert records(run / "judges" / "v1.0-fake-j") == before
+
+
+def test_in_a_launch_of_several_the_judge_has_a_process_of_its_own(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert generate(data, tmp_path / "run") == 0
+    asked = EvalConfig("j", "", "", task="aa_lcr_judge", backend="fake", scorer="judge_verdict", max_new_tokens=64)
+    config = JudgeConfig(str(tmp_path / "run"), registry.for_backend(asked))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    assert judge_afterwards(config, 60.0) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Accuracy: 100.0%  n=4 answers")
+    assert judge_afterwards(replace(config, protocol="v9"), 60.0) == 2
+    assert "v9" in capsys.readouterr().err
 
 
 def test_records_never_hold_the_prompt_and_answers_wait_unscored(data: Path, tmp_path: Path) -> None:

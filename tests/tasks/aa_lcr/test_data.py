@@ -13,7 +13,7 @@ from infini_eval.errors import ConfigError, DataError
 from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, WebTextError, fetch_text, html_text, real_name
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
-from infini_eval.testing.tiny_aa_lcr import ACCENTED, MEMBER_NAMES, MOJIBAKE, ROWS, break_member, write_tiny_aa_lcr
+from support.tiny_aa_lcr import ACCENTED, MEMBER_NAMES, MOJIBAKE, ROWS, break_member, write_tiny_aa_lcr
 
 ZIP = "extracted_text/AA-LCR_extracted-text.zip"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.testing.model_servers import transformers_serve
-from infini_eval.testing.scripted_server import ScriptedServer, Step
-from infini_eval.testing.tiny_aa_lcr import write_tiny_aa_lcr
 from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+from support.model_servers import transformers_serve
+from support.scripted_server import ScriptedServer, ScriptedStep
+from support.tiny_aa_lcr import write_tiny_aa_lcr
 
 pytest.importorskip("openai")
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def judged(folder: Path, url: str, *flags: str) -> dict:
 
 def test_a_served_judge_is_asked_the_protocols_question_and_read_strictly(run: Path) -> None:
     words = ["CORRECT", "INCORRECT", "I think it is CORRECT.", "CORRECT."]
-    with ScriptedServer([Step(text=text) for text in words]) as server:
+    with ScriptedServer([ScriptedStep(text=text) for text in words]) as server:
         judge = judged(run, f"{server.address}/v1")
     bodies = [body for _, _, body in server.asked]
     assert len(bodies) == 4
@@ -56,8 +56,13 @@ def test_a_served_judge_is_asked_the_protocols_question_and_read_strictly(run: P
 
 
 def test_a_judge_that_fails_is_asked_again_and_only_about_what_is_open(run: Path) -> None:
-    script = [Step(text="CORRECT"), Step(status=500), Step(text="CORRECT"), Step(text="INCORRECT")]
-    with ScriptedServer(script, Step(text="CORRECT")) as server:
+    script = [
+        ScriptedStep(text="CORRECT"),
+        ScriptedStep(status=500),
+        ScriptedStep(text="CORRECT"),
+        ScriptedStep(text="INCORRECT"),
+    ]
+    with ScriptedServer(script, ScriptedStep(text="CORRECT")) as server:
         first = judged(run, f"{server.address}/v1")
         assert (first["counts"]["judge failed"], first["n"], len(server.asked)) == (1, 3, 4)
         assert (first["bounds"]["low"], first["bounds"]["high"]) == (50, 75)
@@ -67,8 +72,8 @@ def test_a_judge_that_fails_is_asked_again_and_only_about_what_is_open(run: Path
 
 
 def test_strict_json_from_a_served_judge(run: Path) -> None:
-    script = [Step(text='{"verdict": "INCORRECT"}'), Step(text="CORRECT")]
-    with ScriptedServer(script, Step(text='{"verdict": "CORRECT"}')) as server:
+    script = [ScriptedStep(text='{"verdict": "INCORRECT"}'), ScriptedStep(text="CORRECT")]
+    with ScriptedServer(script, ScriptedStep(text='{"verdict": "CORRECT"}')) as server:
         judge = judged(run, f"{server.address}/v1", "--protocol", "v1.1")
     assert (judge["counts"]["right"], judge["counts"]["wrong"], judge["counts"]["unparsed"]) == (2, 1, 1)
 

@@ -1,6 +1,6 @@
 """An evaluation without a model, for tests of launching, faults and resuming: every part of a run but the forward pass.
 
-torchrun --nproc_per_node=2 -m infini_eval.testing.fake_evaluation RUN_FOLDER --dp 2 --misbehave kill:1:3
+PYTHONPATH=tests torchrun --nproc_per_node=2 -m support.fake_evaluation RUN_FOLDER --dp 2 --misbehave kill:1:3
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
 """The commands' flags are frozen in flags.txt: users' documents quote them.
 
-After a deliberate change: python tests/house/test_flags.py --write
+After a deliberate change: python tests/repo/test_flags.py --write
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
 from infini_eval.cli.flags import make_parser
-from infini_eval.cli.main import COMMANDS
+from infini_eval.cli.main import COMMANDS, load_command
 
 FROZEN = Path(__file__).with_name("flags.txt")
 
@@ -26,9 +25,8 @@ GUIDE = (
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    module = importlib.import_module(f"infini_eval.cli.{COMMANDS[command][0]}")
     parser = make_parser(prog=command)
-    module.add_arguments(parser)
+    load_command(command).add_arguments(parser)
     return parser
 
 
@@ -58,7 +56,7 @@ def all_flags() -> str:
 def test_flags_are_frozen():
     frozen = FROZEN.read_text() if FROZEN.exists() else ""
     difference = "\n".join(difflib.unified_diff(frozen.splitlines(), all_flags().splitlines(), "frozen", "now", n=0))
-    assert not difference, f"{difference}\nmeant so? python tests/house/test_flags.py --write"
+    assert not difference, f"{difference}\nmeant so? python tests/repo/test_flags.py --write"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,5 +84,5 @@ def test_abbreviations_are_refused(capsys: pytest.CaptureFixture[str]):
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
-        sys.exit("usage: python tests/house/test_flags.py --write")
+        sys.exit("usage: python tests/repo/test_flags.py --write")
     FROZEN.write_text(all_flags())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = ("run", "communicate", "wait", "check_output", "check_call")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "llama4-scout"
 ROOT = FOLDER.parents[1]

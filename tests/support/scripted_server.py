@@ -16,7 +16,7 @@ KEY_SENTENCE = re.compile(r"The pass key is (\d+)")
 
 
 @dataclass(frozen=True)
-class Step:
+class ScriptedStep:
     """How one answer differs from a good one.
 
     status: an error instead. headers: of that error. slow_s: first wait. cut_off: close in the middle of the body.
@@ -37,7 +37,7 @@ class Step:
     reasoning: int | None = None
 
 
-GOOD = Step()
+GOOD = ScriptedStep()
 
 
 class ScriptedServer:
@@ -49,8 +49,8 @@ class ScriptedServer:
 
     def __init__(
         self,
-        script: Sequence[Step] = (),
-        otherwise: Step = GOOD,
+        script: Sequence[ScriptedStep] = (),
+        otherwise: ScriptedStep = GOOD,
         count: Callable[[str], int] = lambda text: len(text) // 4,
     ) -> None:
         self.script, self.otherwise, self.count = list(script), otherwise, count
@@ -87,7 +87,7 @@ class ScriptedServer:
             with self.lock:
                 self.in_hand -= 1
 
-    def next_step(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Step:
+    def next_step(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> ScriptedStep:
         """Note a question and say how to answer it."""
         with self.lock:
             self.asked.append((path, headers, body))
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(step.slow_s)
             self._answer(step, body)
 
-    def _answer(self, step: Step, body: dict[str, Any]) -> None:
+    def _answer(self, step: ScriptedStep, body: dict[str, Any]) -> None:
         if step.malformed is not None:
             self._send(200, step.malformed)
         elif step.status != 200:
@@ -158,7 +158,7 @@ def prompt_of(body: dict[str, Any]) -> str:
     return "".join(part["text"] for content in body["contents"] for part in content["parts"])
 
 
-def answer(path: str, body: dict[str, Any], step: Step, count: Callable[[str], int]) -> dict[str, Any]:
+def answer(path: str, body: dict[str, Any], step: ScriptedStep, count: Callable[[str], int]) -> dict[str, Any]:
     """A reply: the pass key that stands in the prompt, unless the step says otherwise."""
     prompt = prompt_of(body)
     found = KEY_SENTENCE.findall(prompt)

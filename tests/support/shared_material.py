@@ -10,7 +10,7 @@ import pytest
 
 def shared_path(*parts: str) -> Path:
     """`shared/<parts>` beside the repository's root (or under $INFINI_EVAL_SHARED); skips the test where it is absent."""
-    repository = Path(__file__).resolve().parents[3]
+    repository = Path(__file__).resolve().parents[2]
     root = Path(os.environ.get("INFINI_EVAL_SHARED", repository.parent / "shared"))
     path = root.joinpath(*parts)
     if not path.exists():

@@ -5,4 +5,6 @@ pytest's own limit (`timeout` in pyproject.toml) lies above PROCESS_S, so that a
 
 from __future__ import annotations
 
-PROCESS_S = 600.0  # for processes that a test starts, and for what it polls for
+from infini_eval.testing.distributed import PROCESS_S
+
+__all__ = ["PROCESS_S"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.flags import make_parser
-from infini_eval.cli.main import COMMANDS
-from infini_eval.testing.limits import PROCESS_S
+from infini_eval.cli.main import load_command
+from support.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "examples" / "infinite-context-length" / "scripts"
@@ -184,10 +183,11 @@ def test_long_context_uses_five_depths_one_sample_a_batch(desk: Desk):
 def test_commands_know_the_flags_they_are_given(desk: Desk, script: str):
     desk.run(script, HF_HUB_OFFLINE="1")
     for command, marker in (("passkey", "run_passkey_eval.py "), ("generate", "infini_eval generate ")):
-        module = importlib.import_module(f"infini_eval.cli.{COMMANDS[command][0]}")
         parser = make_parser()
-        module.add_arguments(parser)
-        for line in desk.commands(marker):
+        load_command(command).add_arguments(parser)
+        lines = desk.commands(marker)
+        assert lines
+        for line in lines:
             parser.parse_args(line.split(marker, 1)[1].split())  # exits where a flag is unknown
 
 

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 
 @contextlib.contextmanager

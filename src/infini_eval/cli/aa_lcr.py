@@ -1,18 +1,14 @@
-"""Answer AA-LCR's questions with any backend and write the answers as one JSON file (examples/aa-lcr/generate.py).
-
-  python generate.py --backend openai --base-url http://127.0.0.1:8000/v1 --model NAME --output-json generations.json
-
-The same command continues. What it does is `infini-eval run --task aa_lcr`; evaluate.py judges the file.
-"""
+"""The two scripts of the AA-LCR document, examples/aa-lcr/generate.py and evaluate.py: `run` and `judge` with its flags."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from infini_eval.cli import evaluation_flags as run_command
-from infini_eval.cli.flags import add_flag
-from infini_eval.cli.judge import preset
+from infini_eval.cli import judge
+from infini_eval.cli.flags import Command, add_flag
 from infini_eval.cli.passkey import evaluate_and_report
 from infini_eval.errors import EXIT_OK
 from infini_eval.options import positive_int
@@ -20,9 +16,10 @@ from infini_eval.options import positive_int
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 DATA = "ArtificialAnalysis/AA-LCR"
 OUTPUT = "aa-lcr-generations.json"
+WEAK = f"note: {MODEL} is a weak judge; protocol v1.0 is meant for Qwen3-235B-A22B-2507 (--backend, --model)"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("AA-LCR")
     add_flag(group, "--output-json", default=OUTPUT, metavar="FILE", help="where the answers go (default: %(default)s)")
     add_flag(
@@ -49,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="reasoning adds the steps of the document, a deviation (default: %(default)s)",
     )
     run_command.add_evaluation_arguments(parser)
-    preset(parser, task="aa_lcr")
-    preset(parser, hidden=False, backend="vllm", model_path=MODEL, eval_dataset_path=DATA, save_path=None)
+    judge.preset(parser, task="aa_lcr")
+    judge.preset(parser, hidden=False, backend="vllm", model_path=MODEL, eval_dataset_path=DATA, save_path=None)
 
 
-def run(args: argparse.Namespace) -> int:
+def _generate(args: argparse.Namespace) -> int:
     from infini_eval.tasks.aa_lcr.answers import write_generations
 
     output = Path(args.output_json)
@@ -65,3 +62,36 @@ def run(args: argparse.Namespace) -> int:
         count = write_generations(outcome.folder, output)
         print(f"{count} answers saved to: {output}\nJudge them: python evaluate.py --input-json {output}")
     return EXIT_OK
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    judge.add_arguments(parser)
+    judge.preset(parser, hidden=False, backend="vllm", model_path=MODEL)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    if args.model_path == MODEL:
+        print(WEAK, file=sys.stderr)
+    return judge.run(args)
+
+
+GENERATE = Command(
+    """Answer AA-LCR's questions with any backend and write the answers as one JSON file: `run --task aa_lcr`.
+
+  python generate.py --backend openai --base-url http://127.0.0.1:8000/v1 --model NAME --output-json generations.json
+
+The same command continues; evaluate.py judges the file.
+""",
+    _add_generate_arguments,
+    _generate,
+)
+EVALUATE = Command(
+    """Judge the answers that generate.py wrote and print the accuracy: `judge`, whose judge is the document's own if not named.
+
+  python evaluate.py --input-json generations.json --backend openai --base-url http://127.0.0.1:8000/v1 --model JUDGE
+
+The document's judge is a weak one.
+""",
+    _add_evaluate_arguments,
+    _evaluate,
+)

@@ -11,7 +11,7 @@ import pytest
 
 import infini_eval
 from infini_eval.cli.main import COMMANDS
-from infini_eval.testing.limits import PROCESS_S
+from support.limits import PROCESS_S
 
 HEAVY = {"datasets", "flash_attn", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "tokenizers", "torch"}
 HEAVY |= {"transformers", "safetensors", "huggingface_hub", "yaml"}

@@ -1,0 +1,143 @@
+"""A library call in a process of its own: a JSON file says what is asked, and a JSON file what came of it.
+
+  python -m infini_eval.cli.isolated ASKED.json RESULT.json
+
+The memory of such a process is free when it has ended, whatever happened in it; under torchrun it may be several processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from infini_eval.api import registry
+from infini_eval.config import EvalConfig, JudgeConfig
+from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError
+
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What a call returned as a JSON value, or why it failed; `status` is an exit status."""
+
+    value: Any = None
+    error: str | None = None
+    status: int = EXIT_OK
+
+
+def call(
+    name: str,
+    config: EvalConfig | JudgeConfig,
+    *,
+    timeout_s: float = 1800.0,
+    processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+    quiet: bool = False,
+) -> CallResult:
+    """Do one of CALLS in `processes` processes of their own and wait for it.
+
+    Args:
+        timeout_s: limit of one collective.
+        environment: variables that the processes have besides ours; keys belong there, since no file holds them.
+        quiet: keep the processes' log lines from our stderr.
+    """
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LAUNCHER and not name.startswith("TORCHELASTIC")
+    }
+    with tempfile.TemporaryDirectory(prefix="infini_eval-") as folder:
+        asked, result = Path(folder) / "asked.json", Path(folder) / "result.json"
+        asked.write_text(json.dumps({"call": name, "config": config.to_json(), "timeout_s": timeout_s}))
+        ended = subprocess.run(
+            [*launcher, "-m", __name__, str(asked), str(result)],
+            env=inherited | dict(environment or {}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+            check=False,
+        )
+        if result.exists():
+            return CallResult(**json.loads(result.read_text()))
+    return CallResult(
+        error=_last_words(ended.stderr or "", ended.returncode), status=ended.returncode or EXIT_CHECK_FAILED
+    )
+
+
+def _last_words(stderr: str, status: int) -> str:
+    """Why processes left no result: several that fail together end at once, with one message of ours on stderr."""
+    messages = re.findall(r"^error: (.+(?:\n  .+)*)", stderr, re.MULTILINE)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    silent = f"the process ended with status {status} and left no result"
+    return str((messages or lines or [silent])[-1])
+
+
+def _evaluate(config: EvalConfig, timeout_s: float) -> Any:
+    from infini_eval.cli.passkey import evaluate_and_report
+
+    outcome = evaluate_and_report(config, timeout_s)
+    return {"folder": str(outcome.folder)} if outcome.is_main else None
+
+
+def _load_only(config: EvalConfig, timeout_s: float) -> Any:
+    from infini_eval.evaluation.load_only import load_only
+
+    return load_only(config, timeout_s=timeout_s)
+
+
+def _judge(config: JudgeConfig, timeout_s: float) -> Any:
+    from infini_eval.library import judge_answers
+
+    judged = judge_answers(config, timeout_s=timeout_s)
+    return None if judged is None else asdict(judged)
+
+
+# by name: the class of its configuration, and what is done; rank 0's answer is a JSON value, the others' None
+CALLS: dict[str, tuple[Any, Callable[[Any, float], Any]]] = {
+    "evaluate": (EvalConfig, _evaluate),
+    "load_only": (EvalConfig, _load_only),
+    "judge": (JudgeConfig, _judge),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the first file asks and write the second; returns the exit status."""
+    from infini_eval.results.files import write_json
+
+    asked, result = map(Path, argv)
+    made = _done(json.loads(asked.read_text()))
+    if made.value is not None or made.error is not None:
+        write_json(result, asdict(made))
+    return made.status
+
+
+def _done(asked: Mapping[str, Any]) -> CallResult:
+    kind, work = CALLS[asked["call"]]
+    found = asked["config"]
+    try:
+        backend = found.get("judge", found)["backend"]
+        return CallResult(work(kind.from_json(found, registry.backend_face(backend).settings), asked["timeout_s"]))
+    except InfiniEvalError as error:
+        return CallResult(error=str(error), status=EXIT_USAGE)
+    except KeyboardInterrupt:
+        return CallResult(error="interrupted; the same command continues", status=EXIT_INTERRUPTED)
+    except Exception as error:
+        traceback.print_exc()
+        return CallResult(error=f"{type(error).__name__}: {error}", status=EXIT_CHECK_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
