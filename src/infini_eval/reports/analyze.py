@@ -8,7 +8,6 @@ from pathlib import Path
 from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import text
-from infini_eval.reports.judged import analyze_questions
 from infini_eval.reports.model import AnalysedRun, DepthRun
 from infini_eval.reports.model_facts import model_facts, one_line
 from infini_eval.reports.statistics.samples import scored_samples
@@ -29,6 +28,10 @@ def analyze_any(source: str | Path, *, ascii_only: bool | None = None, failed_as
             next_step=f"infini-eval analyze {source.parent.parent}, the run judged",
         )
     if kind == "questions":
+        from infini_eval.reports.judged import (
+            analyze_questions,
+        )  # reads the task's files with numpy: --help stays light
+
         return analyze_questions(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
     return analyze_run(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
 
