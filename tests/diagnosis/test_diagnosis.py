@@ -1,8 +1,9 @@
-"""Diagnosis: findings about gates, the trace against the engine, ablations against the ablated model, verdict rules."""
+"""Diagnosis: findings about weights, the trace against the engine, ablations against the ablated model."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.checkpoint.writer import write_checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.diagnosis import ablation
 from infini_eval.diagnosis.ablation import ask, head_effects
@@ -19,8 +21,8 @@ from infini_eval.diagnosis.probe import probe
 from infini_eval.diagnosis.sample import contrast, first_difference
 from infini_eval.diagnosis.text import inspection_text
 from infini_eval.diagnosis.trace import Trace, Watched, load_weights, reachable, trace
-from infini_eval.diagnosis.verdict import Evidence, Interval, judge
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.models import naive
 from infini_eval.models.naive import naive_logits
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
 
@@ -65,6 +67,53 @@ def test_saturated_gates_and_low_precision_are_noted(tmp_path) -> None:
 
 def test_nan_weights_are_named(checkpoint: Checkpoint) -> None:
     assert "problem: 4 of 4 values of model.decoder.0" in texts(set_gates(checkpoint, float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "text"),
+    [
+        ("model.final_layer_norm.pp_block.weight", slice(None), "final_layer_norm.weight is all zeros"),
+        ("model.decoder.1.pp_block.attn.o_proj.weight", slice(None), "decoder.1.attn.o_proj.weight is all zeros"),
+        (
+            "model.decoder.2.pp_block.attn.qkv_proj.weight",
+            slice(8, 16),
+            "queries in decoder.2.attn.qkv_proj.weight of head 1",
+        ),
+        (
+            "model.decoder.2.pp_block.attn.qkv_proj.weight",
+            slice(64, 96),
+            "values in decoder.2.attn.qkv_proj.weight of heads 0, 1, 2, 3",
+        ),
+    ],
+)
+def test_dead_weights_are_named_and_the_gates_still_shown(tmp_path, name: str, rows: slice, text: str) -> None:
+    def kill(parameters: dict[str, torch.Tensor]) -> None:
+        parameters[name][rows] = 0
+
+    found = inspect(changed(tmp_path, kill))
+    assert [text in finding.text and finding.level for finding in found.findings if "zero" in finding.text] == [
+        "problem"
+    ]
+    assert len(found.gates) == 4
+
+
+def test_an_output_that_is_zero_is_named_by_head(tmp_path) -> None:
+    def kill(parameters: dict[str, torch.Tensor]) -> None:
+        parameters["model.decoder.0.pp_block.attn.o_proj.weight"][:, 24:] = 0
+
+    assert "outputs in decoder.0.attn.o_proj.weight of head 3 are zero" in texts(changed(tmp_path, kill))
+
+
+def test_layers_without_local_attention_are_noted(checkpoint: Checkpoint) -> None:
+    assert "note: layer 2 has no local attention: every gate is above 0.98" in texts(set_gates(checkpoint, 9.0))
+
+
+def changed(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Checkpoint:
+    """A tiny checkpoint with some weights changed."""
+    source = Checkpoint(write_tiny_checkpoint(folder / "source" / "1"))
+    parameters = {name: source.read(name) for name in source.specs}
+    change(parameters)
+    return Checkpoint(write_checkpoint(folder / "changed" / "1", parameters, tiny_config()))
 
 
 def test_inspection_shows_every_layer(checkpoint: Checkpoint) -> None:
@@ -196,49 +245,32 @@ def test_a_head_with_a_closed_gate_loses_nothing(tmp_path) -> None:
     assert found.by_head.abs().max() < 1e-4 and found.without_A.abs().max() < 1e-4
 
 
-def interval(low: float, high: float) -> Interval:
-    return Interval((low + high) / 2, low, high, 9)
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_memories_are_those_of_the_equations(tmp_path, interleaved: bool) -> None:
+    """In the checkpoint's order of features, at two borders, whatever order the engine keeps them in."""
+    config = tiny_config(rope_interleaved=interleaved)
+    checkpoint = Checkpoint(write_tiny_checkpoint(tmp_path / "1", config))
+    model, weights = NativeModel.load(checkpoint, ModelSettings(device="cpu")), load_weights(checkpoint)
+    ids = np.arange(40) % 96
+    found = ablation.memories_at(model, ids, [16, 40])
+    assert found.shape == (2, 4, 4, 8, 9)
+    layer = {name.split("pp_block.")[1]: weight for name, weight in weights.items() if ".decoder.0." in name}
+    embedded = weights["model.token_position_embeddings.pp_block.token_embedding.weight"][torch.from_numpy(ids)][None]
+    normed, state = naive.rms_norm(embedded, layer["input_layernorm.weight"], 1e-5), None
+    for number, segment in enumerate(normed.split(8, dim=1)):
+        _, state = naive.one_segment(segment, state, layer, checkpoint.config, "on", "rotary")
+        if number in (1, 4):
+            point = found[(1, 4).index(number), 0]
+            torch.testing.assert_close(point[..., :-1], state[0][0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(point[..., -1], state[1][0], atol=1e-4, rtol=1e-4)
 
 
-STRONG, NOTHING, BROAD = interval(3, 5), interval(-0.2, 0.2), interval(-2, 4)
-
-
-def case(**found: Interval) -> Evidence:
-    """Evidence of a token that is written, held, reachable and read, except for what is given."""
-    sound = dict.fromkeys((field.name for field in fields(Evidence)), STRONG) | {"change": NOTHING}
-    return Evidence(**{**sound, **found})
-
-
-CASES = {
-    "never written": case(written=NOTHING, reachable_after_writing=NOTHING, held=NOTHING, read=NOTHING),
-    "overwritten": case(held=NOTHING, read=NOTHING, against_given=NOTHING, change=interval(-5, -3)),
-    "not read": case(read=NOTHING, against_given=NOTHING),
-    "read but not used": case(),
-    "undecided": case(**dict.fromkeys((field.name for field in fields(Evidence)), BROAD)),
-}
-
-
-def test_not_read_needs_a_memory_that_holds_it() -> None:
-    assert judge(case(held=BROAD, read=BROAD, against_given=NOTHING), 3, 9).label == "not read"
-    assert judge(case(held=BROAD, read=BROAD, against_given=NOTHING, reachable=BROAD), 3, 9).label == "undecided"
-
-
-@pytest.mark.parametrize("label", CASES)
-def test_each_class_needs_its_evidence(label: str) -> None:
-    assert judge(CASES[label], 3, 9).label == label
-
-
-def test_few_failures_decide_nothing() -> None:
-    few = replace(CASES["never written"], written=replace(NOTHING, n=4))
-    assert judge(few, 20, 4).label == "undecided"
-    assert judge(None, 20, 4).label == "undecided"
-    assert judge(None, 20, 0).label == "works"
-
-
-def test_intervals_are_students() -> None:
-    from scipy import stats
-
-    values = [1.0, 2.0, 4.0, 4.5]
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    found = Interval.of(values)
-    assert (found.low, found.high) == pytest.approx((low, high))
+def test_gates_are_put_back_after_they_were_set(checkpoint: Checkpoint) -> None:
+    model = NativeModel.load(checkpoint, ModelSettings(device="cpu"))
+    ids = torch.arange(30)[None] % 96
+    before = model.logits(ids)
+    with ablation.all_gates_at(model.llama, 0.5):
+        inside = model.logits(ids)
+    assert torch.equal(model.logits(ids), before) and not torch.allclose(inside, before)
+    half = NativeModel.load(set_gates(checkpoint, 0.0), ModelSettings(device="cpu"))
+    torch.testing.assert_close(inside, half.logits(ids), atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Why does retrieval work or fail? Health of the memory, a retrieval probe, and ablations by head, on real prompts.
+"""Why does retrieval work or fail? A control without memory, what the memory holds, and ablations by head, on real prompts.
 
   infini-eval diagnose --ckpt-path CKPT --eval_dataset_path DATA [--depths 0,25,50] [--num_samples 4] [--output diagnosis.json]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     report = diagnose_dataset(args)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2) if args.json else diagnosis_text(report))
+        Path(args.output).write_text(_json(report) + "\n")
+    print(_json(report) if args.json else diagnosis_text(report))
     return EXIT_OK
 
 
@@ -87,9 +88,22 @@ def write_into(folder: Path, args: argparse.Namespace) -> str:
 
     report = diagnose_dataset(args, _wrong_keys(folder))
     text = diagnosis_text(report)
-    write_atomically(folder / "diagnosis.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(folder / "diagnosis.json", (_json(report) + "\n").encode())
     write_atomically(folder / "diagnosis.txt", (text + "\n").encode())
     return text
+
+
+def _json(report: dict[str, Any]) -> str:
+    """The report as JSON, in which there is no NaN: null stands for it."""
+    return json.dumps(_finite(report), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _wrong_keys(folder: Path) -> set[str]:

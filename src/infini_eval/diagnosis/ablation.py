@@ -8,7 +8,8 @@ Legend: B variants, L layers, N query heads, A answer tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,13 +83,37 @@ def greedy_answers(model: NativeModel, question: Question, keep_BLN: torch.Tenso
 @torch.inference_mode()
 def prefix_state(model: NativeModel, prefix: np.ndarray) -> BatchState:
     """The state after whole segments."""
-    llama = model.llama
-    state = llama.new_state(1, max(1, len(prefix)))
-    if len(prefix):
-        for plan in plan_prefill([len(prefix)], model.config.segment_length, model.chunk_tokens(1)):
-            ids = torch.from_numpy(prefix[plan.start : plan.start + plan.tokens].astype(np.int64))[None]
-            llama.run_layers(llama.embed(ids.to(llama.device)), state, state.cursor.step_segments(plan.segments))
+    state = model.llama.new_state(1, max(1, len(prefix)))
+    _fold(model, state, prefix)
     return state
+
+
+@torch.inference_mode()
+def memories_at(model: NativeModel, ids: np.ndarray, borders: Sequence[int]) -> torch.Tensor:
+    """Every layer's memory when the first `borders[p]` tokens (whole segments, ascending) are folded in: [P, L, G, H, E].
+
+    Its rows stand in the checkpoint's order of features; the engine puts those of interleaved rotary pairs into halves.
+    """
+    state, done, kept = model.llama.new_state(1, max(1, borders[-1])), 0, []
+    for border in borders:
+        _fold(model, state, ids[done:border])
+        done = border
+        memories = [layer.memory for layer in state.layers]
+        kept.append(torch.stack([memory[0].float().cpu() for memory in memories if memory is not None]))
+    memory = torch.stack(kept)
+    if model.config.rope_interleaved:
+        memory = memory.unflatten(-2, (2, -1)).transpose(-3, -2).flatten(-3, -2)
+    return memory
+
+
+def _fold(model: NativeModel, state: BatchState, ids: np.ndarray) -> None:
+    """Read further whole segments into a state that stands at a border."""
+    llama = model.llama
+    if not len(ids):
+        return
+    for plan in plan_prefill([len(ids)], model.config.segment_length, model.chunk_tokens(1)):
+        step = torch.from_numpy(ids[plan.start : plan.start + plan.tokens].astype(np.int64))[None].to(llama.device)
+        llama.run_layers(llama.embed(step), state, state.cursor.step_segments(plan.segments))
 
 
 @torch.inference_mode()
@@ -150,3 +175,19 @@ class _reading:
 
     def __exit__(self, *exception: object) -> None:
         self._llama.layers = self._original
+
+
+@contextmanager
+def all_gates_at(llama: Llama, value: float) -> Iterator[None]:
+    """Inside the block every head mixes `value` of its memory with 1 - `value` of its local attention."""
+    original = llama.layers
+    llama.layers = []
+    for layer in original:
+        assert layer.gates is not None
+        memory_N1, local_N1 = layer.gates
+        changed = (torch.full_like(memory_N1, value), torch.full_like(local_N1, 1 - value))
+        llama.layers.append(replace(layer, gates=changed))
+    try:
+        yield
+    finally:
+        llama.layers = original

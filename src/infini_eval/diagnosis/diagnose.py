@@ -1,4 +1,4 @@
-"""A checkpoint's memory on real prompts: health, retrieval probe and ablations, averaged, and a verdict."""
+"""A checkpoint's memory on real prompts: a control, health, retrieval probe, rates and ablations, and a verdict."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.carriers import confirm
+from infini_eval.diagnosis.control import is_control
+from infini_eval.diagnosis.evidence import Controls, ask_controls, beside, evidence, try_changes, unloadable
+from infini_eval.diagnosis.findings import NOT_FINITE, Finding, inspect
 from infini_eval.diagnosis.health import dtype_effect, health_rows, points_along
-from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, evidence
+from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis
 from infini_eval.diagnosis.verdict import Evidence, Interval, judge
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import ConfigError, DataError
@@ -30,17 +33,23 @@ MOST = 0.8  # of the failures share a place that is worth naming
 def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[WorkItem]) -> dict[str, Any]:
     """Diagnose on prompts whose needle lies in an earlier segment than the question; a JSON-ready report.
 
-    Runs in one process, in fp32. ConfigError for models without memory, DataError where no prompt is usable.
+    Runs in one process, in fp32. ConfigError for models without memory, DataError where no prompt is usable. Weights that
+    hold NaN are a verdict too, without measurements.
     """
     usable = _usable(checkpoint, prepared)
+    found = inspect(checkpoint).findings
+    if any(NOT_FINITE in finding.text for finding in found):
+        return unloadable(checkpoint, found)
     diagnoser = Diagnoser(checkpoint, tokenizer, NativeModel.load(checkpoint, ModelSettings(dtype="float32")))
     answers = [diagnoser.tokens(item) for item in usable]
     done = []
     for index, item in enumerate(usable):
-        done.append(diagnoser.diagnose(item, answers[:index] + answers[index + 1 :]))
+        others = answers[:index] + answers[index + 1 :]
+        done.append(diagnoser.diagnose(item, others, usable[index + 1 :] + usable[:index]))
         if index + 1 == len(usable) or (index + 1) % 10 == 0:
             logger.info("diagnosed %d of %d samples", index + 1, len(usable))
-    return _report(diagnoser, done, len(prepared) - len(usable))
+    controls = ask_controls(diagnoser, done, [item for item in prepared if is_control(item)])
+    return _report(diagnoser, done, controls, found, len(prepared) - len(usable))
 
 
 def _usable(checkpoint: Checkpoint, prepared: Sequence[WorkItem]) -> list[WorkItem]:
@@ -59,24 +68,31 @@ def _usable(checkpoint: Checkpoint, prepared: Sequence[WorkItem]) -> list[WorkIt
     return usable
 
 
-def _report(diagnoser: Diagnoser, done: list[SampleDiagnosis], left_out: int) -> dict[str, Any]:
+def _report(
+    diagnoser: Diagnoser, done: list[SampleDiagnosis], controls: Controls, found: Sequence[Finding], left_out: int
+) -> dict[str, Any]:
     checkpoint = diagnoser.checkpoint
     wrong = [item for item in done if not item.correct]
     failed = [item for item in wrong if item.failed_at is not None]
-    verdict = judge(evidence(failed) if failed else None, len(done) - len(wrong), len(wrong))
+    blamed = [item for item in failed if controls.blames_memory(item)]
+    tried = try_changes(diagnoser, blamed)
+    measured = evidence(blamed) if blamed else None
+    verdict = judge(measured, len(done) - len(wrong), len(wrong), controls.verdict, tried)
     heads = _heads(checkpoint, done)
     longest = max(done, key=lambda item: item.item.tokens)
     at = points_along((longest.item.tokens - 1) // (checkpoint.config.segment_length or 1))
     fewest = min(len(item.health[0]) for item in done)
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "checkpoint": str(checkpoint.folder),
         "samples": len(done),
         "left_out": left_out,
         "correct": len(done) - len(wrong),
         "verdict": {"label": verdict.label, "reason": verdict.reason, "where": _where(failed)},
+        "control": controls.to_json(),
+        "evidence": beside(diagnoser, done, controls, tried, found),
         "evidence_right": _intervals(evidence([item for item in done if item.correct])),
-        "evidence_wrong": _intervals(evidence(failed)),
+        "evidence_wrong": _intervals(evidence(blamed or failed)),
         "by_token": _by_token(done),
         "over_time": _over_time(done),
         "heads": heads,

@@ -9,11 +9,14 @@ from typing import Literal
 import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.config import ModelConfig
 from infini_eval.errors import CheckpointError
 from infini_eval.models.load import balance_factors, gates
 
 UNMOVED = 1e-3  # a balance factor this close to zero is where `balance_init_type: zeros` put it
 CLOSED = 0.02  # a gate below this gives the memory no say
+WIDE_OPEN = 0.98  # a gate above this gives local attention none
+NOT_FINITE = "are NaN or infinite"  # how the reader's error says so
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class Inspection:
 def inspect(checkpoint: Checkpoint) -> Inspection:
     """Read a checkpoint's facts and gates (and every weight once, so that NaN is found)."""
     config = checkpoint.config
-    findings = [Finding("note", note) for note in checkpoint.notes] + _bad_weights(checkpoint)
+    damaged, dead = _weight_findings(checkpoint)
+    findings = [Finding("note", note) for note in checkpoint.notes] + damaged + dead
     values: list[list[float]] = []
-    damaged = any(finding.level == "problem" for finding in findings)
     if config.has_segments and not damaged:
         values = gates(checkpoint).tolist()
         findings += _gate_findings(checkpoint, balance_factors(checkpoint), gates(checkpoint))
@@ -65,14 +68,40 @@ def inspect(checkpoint: Checkpoint) -> Inspection:
     )
 
 
-def _bad_weights(checkpoint: Checkpoint) -> list[Finding]:
-    found = []
+def _weight_findings(checkpoint: Checkpoint) -> tuple[list[Finding], list[Finding]]:
+    """Weights that cannot be read (NaN among them), and weights that are all zeros; every parameter is read once."""
+    damaged, dead = [], []
     for name in checkpoint.specs:
         try:
-            checkpoint.read(name)
+            weight = checkpoint.read(name)
         except CheckpointError as error:
-            found.append(Finding("problem", error.problem))
+            damaged.append(Finding("problem", error.problem))
+            continue
+        if not name.endswith("balance_factors"):
+            dead += _dead_weights(checkpoint.config, name, weight)
+    return damaged, dead
+
+
+def _dead_weights(config: ModelConfig, name: str, weight: torch.Tensor) -> list[Finding]:
+    """A parameter that is all zeros, or a head's queries, keys, values or slice of o_proj."""
+    short, found = name.removeprefix("model.").replace(".pp_block", ""), []
+    if not weight.any():
+        return [Finding("problem", f"{short} is all zeros: nothing gets through it")]
+    if name.endswith("qkv_proj.weight"):
+        heads = {"queries": config.num_attention_heads, "keys": config.num_key_value_heads}
+        heads["values"] = heads["keys"]
+        parts = weight.split([count * config.head_dim for count in heads.values()])
+        for (kind, count), part in zip(heads.items(), parts, strict=True):
+            found += _dead_heads(part.reshape(count, -1), f"{kind} in {short}")
+    elif name.endswith("o_proj.weight"):
+        by_head = weight.unflatten(1, (config.num_attention_heads, -1)).transpose(0, 1).flatten(1)
+        found += _dead_heads(by_head, f"outputs in {short}")
     return found
+
+
+def _dead_heads(weight_NX: torch.Tensor, what: str) -> list[Finding]:
+    dead = [str(head) for head, row in enumerate(weight_NX) if not row.any()]
+    return [Finding("problem", f"{what} of head{'s' * (len(dead) > 1)} {', '.join(dead)} are zero")] if dead else []
 
 
 def _gate_findings(checkpoint: Checkpoint, factors_LN: torch.Tensor, gates_LN: torch.Tensor) -> list[Finding]:
@@ -90,6 +119,9 @@ def _gate_findings(checkpoint: Checkpoint, factors_LN: torch.Tensor, gates_LN: t
         if all(row):
             text = f"layer {layer} does not use its memory: every gate is below {CLOSED}"
             findings.append(Finding("problem" if closed.all() else "note", text))
+    for layer, row in enumerate((gates_LN > WIDE_OPEN).tolist()):
+        if all(row):
+            findings.append(Finding("note", f"layer {layer} has no local attention: every gate is above {WIDE_OPEN}"))
     if config.gate_activation == "hard_sigmoid":
         stuck = (gates_LN == 0) | (gates_LN == 1)
         if stuck.any():

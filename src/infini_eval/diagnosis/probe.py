@@ -27,7 +27,8 @@ class Probe:
     gated: [layers][points][heads] logits through the gate; ungated: the same without it. reachable: [points] what the
     best queries could get, without the gate, summed over heads. share: [layers][heads] part of memory in the mix.
     against_given: what enters the residual stream for the answer's token above the token that the model gave instead;
-    None where it gave the right one.
+    overturns: what the best queries could get through the gates, less the logits by which the token given leads. None
+    where it gave the right one.
     """
 
     after: tuple[int, ...]
@@ -36,6 +37,7 @@ class Probe:
     reachable: torch.Tensor
     share: torch.Tensor
     against_given: float | None
+    overturns: float | None
 
     @property
     def written(self) -> float:
@@ -65,7 +67,7 @@ def probe(
     absent = [place for place, other in enumerate(watched.tokens) if other not in in_needle and place]
     absent = absent or list(range(1, len(watched.tokens)))
     gated, ungated, reachable, share = [], [], [], []
-    instead = 0.0
+    instead = could = 0.0
     for layer in traced.layers:
         read_PND = torch.einsum("pnh,dnh->pnd", layer.retrieved_PNH, layer.out_weight_DNH)
         logits_PNV = traced.direct_logits(read_PND, tokens)
@@ -74,8 +76,11 @@ def probe(
         gated.append(margin_PN * layer.gate_N)
         instead += ((logits_PNV[-1, :, 0] - logits_PNV[-1, :, 1]) * layer.gate_N).sum().item()
         by_chance_PN = layer.reachable_PNS[..., absent].mean(-1)
-        reachable.append((layer.reachable_PNS[..., 0] - by_chance_PN).sum(-1) * traced.scale)
+        best_PN = (layer.reachable_PNS[..., 0] - by_chance_PN) * traced.scale
+        reachable.append(best_PN.sum(-1))
+        could += (best_PN[-1] * layer.gate_N).sum().item()
         share.append(share_of_mix(layer.gate_N, layer.retrieved_PNH[-1], layer.local_NH))
+    lead = 0.0 if given is None else (traced.logits_V[given] - traced.logits_V[token]).item()
     return Probe(
         after=tuple(point - 1 - needle_segment for point in traced.layers[0].points),
         gated=torch.stack(gated),
@@ -83,4 +88,5 @@ def probe(
         reachable=torch.stack(reachable).sum(0),
         share=torch.stack(share),
         against_given=None if given is None else instead,
+        overturns=None if given is None else could - lead,
     )

@@ -1,4 +1,4 @@
-"""One sample's diagnosis: what it answered, the probe at each token of its answer, and its ablations."""
+"""One sample's diagnosis: what it answered, and its control; the probe at each token of its answer, ablations, rates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.data.tokenizer import Tokenizer
-from infini_eval.diagnosis.ablation import Effects, Question, ask, head_effects
+from infini_eval.diagnosis.ablation import Effects, Question, ask, greedy_answers, head_effects
 from infini_eval.diagnosis.health import SegmentHealth, points_along
 from infini_eval.diagnosis.probe import Probe, probe
 from infini_eval.diagnosis.trace import Watched, load_weights, trace
-from infini_eval.diagnosis.verdict import Evidence, Interval
+from infini_eval.diagnosis.written import Told, needle_segment_of, told_apart
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.errors import NumericsError
 from infini_eval.scorers.text_match import exact_digits
 
 MOST_TOKENS = 8  # of an answer that are probed
@@ -27,7 +28,7 @@ class SampleDiagnosis:
     """`failed_at`: the first token of the answer that was not given, None where all were (or the sample is right).
 
     probes: one for each token of the answer, the tokens before it given. offsets: where in its segment each token is
-    predicted. health: [layers][points].
+    predicted. health: [layers][points]. told: of a wrong sample, at its first wrong token; None where none can be made.
     """
 
     item: WorkItem
@@ -39,6 +40,7 @@ class SampleDiagnosis:
     effects: Effects
     health: list[list[SegmentHealth]]
     question: Question
+    told: Told | None
 
     @property
     def decisive(self) -> int:
@@ -51,17 +53,31 @@ class Diagnoser:
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, model: NativeModel) -> None:
         self.checkpoint, self.tokenizer, self.model = checkpoint, tokenizer, model
-        self._weights = load_weights(checkpoint)
+        self.weights = load_weights(checkpoint)
 
     def tokens(self, item: WorkItem) -> list[int]:
         """The answer's token ids, the first MOST_TOKENS of them."""
         return list(map(int, self.tokenizer.encode(item.sample.answer, add_special_tokens=False)))[:MOST_TOKENS]
 
-    def diagnose(self, item: WorkItem, others: Sequence[Sequence[int]]) -> SampleDiagnosis:
-        """`others` are the answers (token ids) of the other samples, which the probe contrasts with."""
+    def is_right(self, item: WorkItem) -> bool:
+        """Whether the model answers this prompt correctly."""
+        return self._score(item, self._generate(item))
+
+    def is_right_closed(self, item: WorkItem) -> bool:
+        """The same with the memory's reads closed from the question's segment on."""
+        question = ask(self.model, item.ids)
+        closed = torch.zeros(1, len(self.model.llama.layers), self.model.llama.heads)
+        (given,) = greedy_answers(self.model, question, closed, len(self.tokens(item)) + 2)
+        end = self.tokenizer.eos_id
+        return self._score(item, given[: given.index(end)] if end in given else given)
+
+    def diagnose(
+        self, item: WorkItem, others: Sequence[Sequence[int]], partners: Sequence[WorkItem]
+    ) -> SampleDiagnosis:
+        """others: the answers (token ids) of the other samples, which the probe contrasts with; partners: other samples."""
         answer = self.tokens(item)
-        given = self._generate(item, len(answer))
-        correct = bool(exact_digits(self.tokenizer.decode(given), item.sample).value)
+        given = self._generate(item)
+        correct = self._score(item, given)
         failed_at = None if correct else first_difference(answer, given)
         length = self.checkpoint.config.segment_length or 1
         needle_segment = needle_segment_of(item, length)
@@ -70,33 +86,38 @@ class Diagnoser:
             for place, token in enumerate(answer)
         ]
         traces, health = trace(
-            self._weights,
+            self.weights,
             self.checkpoint,
             torch.from_numpy(np.append(item.ids, answer[:-1]).astype(np.int64)),
             needle_segment,
             self.checkpoint.config.memory_query,
             watched,
             points_along((item.tokens - 1) // length),
+            range(item.position.token_start or 0, item.position.token_end or 0),
         )
         probes = []
         for place, (traced, at) in enumerate(zip(traces, watched, strict=True)):
-            instead = given[place] if place == failed_at and place < len(given) else None
+            instead = int(traced.logits_V.argmax()) if place == failed_at else None
+            instead = None if instead == at.tokens[0] else instead
             probes.append(probe(traced, needle_segment, at, answer, instead))
         question = ask(self.model, item.ids)
         effects = head_effects(self.model, question, answer)
         offsets = [at.position % length for at in watched]
-        return SampleDiagnosis(item, answer, correct, failed_at, probes, offsets, effects, health, question)
+        told = None
+        if failed_at is not None:
+            told = told_apart(self.model, self.tokenizer, traces[failed_at], item, answer[:failed_at], partners)
+        return SampleDiagnosis(item, answer, correct, failed_at, probes, offsets, effects, health, question, told)
 
-    def _generate(self, item: WorkItem, tokens: int) -> list[int]:
+    def _generate(self, item: WorkItem) -> list[int]:
+        """The model's own answer; empty where its logits became NaN."""
         stop = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-        return self.model.generate([item.ids], tokens + 2, stop_ids=stop)[0]
+        try:
+            return self.model.generate([item.ids], len(self.tokens(item)) + 2, stop_ids=stop)[0]
+        except NumericsError:
+            return []
 
-
-def needle_segment_of(item: WorkItem, length: int) -> int:
-    """The segment with which the whole needle is written: that of its end, unless the question's own."""
-    position = item.position
-    assert position.needle_segment is not None and position.token_end is not None
-    return max(position.needle_segment, min((position.token_end - 1) // length, (item.tokens - 1) // length - 1))
+    def _score(self, item: WorkItem, given: Sequence[int]) -> bool:
+        return bool(exact_digits(self.tokenizer.decode(given), item.sample).value)
 
 
 def first_difference(answer: Sequence[int], given: Sequence[int]) -> int | None:
@@ -112,18 +133,3 @@ def contrast(answers: Sequence[Sequence[int]], place: int, token: int) -> list[i
     found = {answer[place] for answer in answers if place < len(answer)} - {token}
     found = found or {other for answer in answers for other in answer} - {token}
     return sorted(found) or [token - 1 if token else 1]
-
-
-def evidence(items: Sequence[SampleDiagnosis]) -> Evidence:
-    """The intervals that a verdict is judged by, at each sample's decisive token."""
-    probes = [item.probes[item.decisive] for item in items]
-    return Evidence(
-        written=Interval.of([found.written for found in probes]),
-        held=Interval.of([found.held for found in probes]),
-        change=Interval.of([found.held - found.written for found in probes]),
-        reachable_after_writing=Interval.of([found.reachable[0].item() for found in probes]),
-        reachable=Interval.of([found.reachable[-1].item() for found in probes]),
-        read=Interval.of([found.read for found in probes]),
-        against_given=Interval.of([found.against_given for found in probes if found.against_given is not None]),
-        lost_without_memory=Interval.of([item.effects.without_A.sum().item() for item in items]),
-    )

@@ -44,13 +44,16 @@ def gate_map(gates: Sequence[Sequence[float]], widest: int = 16) -> list[str]:
 
 
 def diagnosis_text(report: Mapping[str, Any]) -> str:
-    """The verdict and the measurements behind it."""
+    """The verdict, what stands beside it, and the measurements behind it (none where the weights hold NaN)."""
+    if not report["samples"]:
+        return "\n".join([f"checkpoint   {report['checkpoint']}", *_verdict(report), *_beside(report)])
     rounded = report["bfloat16_memory"]
     lines = [
         f"checkpoint   {report['checkpoint']}",
         f"samples      {report['samples']} with the needle in an earlier segment, {report['correct']} answered correctly"
         f" (chosen: {report.get('chosen', 'all')})",
-        *_verdict(report["verdict"]),
+        *_verdict(report),
+        *_beside(report),
         "",
         "what memory adds for the right token (logits above other answers' tokens; 95 % t-interval over samples)",
         *_evidence(report),
@@ -79,10 +82,24 @@ def diagnosis_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(found: Mapping[str, Any]) -> list[str]:
-    """The class, and its reason in lines of a terminal's width."""
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    """The class, and its reason in lines of a terminal's width; the control."""
+    found, control = report["verdict"], report["control"]
     reason = [*textwrap.wrap(found["reason"], WIDTH), *([found["where"]] if found["where"] else [])]
-    return [f"VERDICT      {found['label']}", *(f"             {line}" for line in reason)]
+    return [
+        f"VERDICT      {found['label']}",
+        *(f"             {line}" for line in reason),
+        f"control      {control['right']} of {control['n']} right with the needle in the question's own segment",
+    ]
+
+
+def _beside(report: Mapping[str, Any]) -> list[str]:
+    """The evidence, a mark before each sentence."""
+    lines = []
+    for sentence in report["evidence"]:
+        first, *rest = textwrap.wrap(sentence, WIDTH)
+        lines += [f"evidence     {MARKS['note']} {first}", *(f"               {line}" for line in rest)]
+    return lines
 
 
 EVIDENCE = {
@@ -92,7 +109,15 @@ EVIDENCE = {
     "reachable": "the best query, memory at the question",
     "read": "question's query, there, through the gates",
     "against_given": "  the same, above the token given instead",
+    "overturns": "  the best query, there, less the lead of that token",
     "lost_without_memory": "log-probability the answer loses without memory",
+}
+RATES = {
+    "told_written": "any read, memory right after the needle",
+    "told_held": "any read, memory at the question",
+    "told_asked": "the question's own query, memory at the question",
+    "told_dead": "  the same, in heads whose output projection is zero",
+    "told_closed": "any read at the question, heads with a closed gate",
 }
 
 
@@ -104,7 +129,11 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
     for key, label in EVIDENCE.items():
         cells = [_interval(found[key]) if found[key]["n"] else "" for found in shown.values()]
         lines.append(f"  {label:<52}" + "".join(f"{cell:<34}" for cell in cells).rstrip())
-    return lines
+    if not report["evidence_wrong"] or not report["evidence_wrong"]["told_held"]["n"]:
+        return lines
+    lines += ["", "first wrong tokens: how often the best head's read tells the answer from another (chance 0.50)"]
+    rates = {label: report["evidence_wrong"][key] for key, label in RATES.items()}
+    return lines + [f"  {label:<52}{_interval(rate)}" for label, rate in rates.items() if rate["n"]]
 
 
 def _token(row: Mapping[str, Any]) -> str:
@@ -121,7 +150,8 @@ def _interval(value: Mapping[str, Any], n: bool = True) -> str:
         return "-"
     if value["low"] is None:
         return f"{value['mean']:+.2f}{count}"
-    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {value['high']:+.2f}]{count}"
+    high = "?" if value["high"] is None else f"{value['high']:+.2f}"
+    return f"{value['mean']:+.2f} [{value['low']:+.2f}, {high}]{count}"
 
 
 def _over_time(rows: Sequence[Mapping[str, Any]], width: int = 40) -> list[str]:

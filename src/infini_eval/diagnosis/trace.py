@@ -3,7 +3,7 @@
 Written on `models/naive`, equation by equation: a diagnosis must not share the fast path's shortcuts. Batch 1.
 
 Legend: T tokens, D model width, N query heads, H head width, V vocabulary, L segment length, P points kept, S tokens
-compared.
+compared, K tokens whose keys are kept.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ class LayerTrace:
     points: number of segments folded into each kept memory (the last one is what the position really reads).
     retrieved_PNH: what the position's own query reads from each. reachable_PNS: the most that any query could read for
     each compared token, as a logit above the mean of all of them, before the final norm's scale. local_NH: the local
-    attention's output.
+    attention's output. asked_NH: the features sigma(q) of its query. keys_KNH: the features sigma(k) of the tokens
+    that `trace` was given.
     """
 
     points: tuple[int, ...]
     retrieved_PNH: torch.Tensor
     reachable_PNS: torch.Tensor
     local_NH: torch.Tensor
+    asked_NH: torch.Tensor
+    keys_KNH: torch.Tensor
     out_weight_DNH: torch.Tensor
     gate_N: torch.Tensor
 
@@ -84,10 +87,12 @@ def trace(
     memory_query: MemoryQuery,
     watched: Sequence[Watched],
     health_at: Sequence[int] = (),
+    keys_of: range = range(0),
 ) -> tuple[list[Trace], list[list[SegmentHealth]]]:
     """Run int64 `ids_T`; a Trace for each watched position, and each layer's health in the segments `health_at`.
 
     Memories are kept right after the needle's segment, some segments later, and as each watched position reads them.
+    keys_of: tokens (the needle's) whose keys are kept.
     """
     config = checkpoint.config
     assert config.segment_length is not None
@@ -103,7 +108,10 @@ def trace(
         normed = naive.rms_norm(x_BTD, layer["input_layernorm.weight"], config.rms_norm_eps)
         wanted = {needle_segment + after for after in AFTER}
         attended, states = _attention(normed, layer, config, memory_query)
-        by_layer.append([_at(normed, states, wanted, layer, config, memory_query, item, readout) for item in watched])
+        keys = _key_features(normed, layer, config, keys_of)
+        by_layer.append(
+            [_at(normed, states, wanted, layer, config, memory_query, item, readout, keys) for item in watched]
+        )
         segments = normed.split(config.segment_length, dim=1)
         health.append([segment_health(segments[s], states[s], layer, config, memory_query, s) for s in health_at])
         x_BTD = x_BTD + attended
@@ -141,6 +149,7 @@ def _at(
     memory_query: MemoryQuery,
     watched: Watched,
     readout_VD: torch.Tensor,
+    keys_KNH: torch.Tensor,
 ) -> LayerTrace:
     """What the watched position's query reads from each kept memory, and what any query could."""
     assert config.segment_length is not None
@@ -161,9 +170,17 @@ def _at(
             memory_PNHH, z_PNH, torch.einsum("sd,dnh->nhs", readout_VD[list(watched.tokens)], out_DNH)
         ),
         local_NH=local,
+        asked_NH=asked_NH,
+        keys_KNH=keys_KNH,
         out_weight_DNH=out_DNH,
         gate_N=naive.gate(layer["attn.balance_factors"], config.gate_activation),
     )
+
+
+def _key_features(x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, tokens: range) -> torch.Tensor:
+    """sigma(k) [K, N, H] with which some tokens are written into the memory."""
+    k_BNKH = naive.project(x_BTD[:, tokens.start : tokens.stop], layer, config)[1]
+    return naive.feature_map(k_BNKH)[0].transpose(0, 1)
 
 
 def _read(features_NH: torch.Tensor, memory_PNHH: torch.Tensor, z_PNH: torch.Tensor) -> torch.Tensor:
