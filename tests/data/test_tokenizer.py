@@ -58,7 +58,7 @@ def test_a_span_without_offsets(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
         assert tokenizer.encode_with_span(text, span)[1] == token_span(span, offsets)
     found, nothing = tokenizer.encode_with_span(text, None)
     assert np.array_equal(found, ids) and nothing is None
-    monkeypatch.setattr("infini_eval.data.tokenizer.windows.__kwdefaults__", {"window": 6_000})
+    monkeypatch.setattr("infini_eval.data.tokenizer.windowed_encoding.__kwdefaults__", {"window": 6_000})
     assert tokenizer.encode_with_span(text, (9_990, 10_010))[1] == token_span((9_990, 10_010), offsets)
 
 
@@ -72,7 +72,7 @@ def test_measures_of_a_text(any_tokenizer: Tokenizer, monkeypatch: pytest.Monkey
         [int((own[:, 0] < place).sum()) for place in places],
     )
     assert any_tokenizer.measure(text, spans, places) == expected
-    monkeypatch.setattr("infini_eval.data.tokenizer.windows.__kwdefaults__", {"window": 6_000})
+    monkeypatch.setattr("infini_eval.data.tokenizer.windowed_encoding.__kwdefaults__", {"window": 6_000})
     assert any_tokenizer.measure(text, spans, places) == expected
     with pytest.raises(ValueError, match="no token overlaps"):
         any_tokenizer.measure("a b", ((9, 12),))

@@ -107,11 +107,14 @@ def compose(
     allowed: Allowed | None = None,
     verify: bool = True,
 ) -> Composed:
-    """The prompt of exactly `target` tokens (specials included) whose haystack starts at cut `start`.
+    """Compose the prompt of exactly `target` tokens (specials included) whose haystack starts at cut `start`.
 
     `allowed` restricts where the first needle may stand; the allowed cut nearest to its depth is taken. `verify`
     re-tokenises the finished prompt and takes every measure from it; without, the count is that of the windows around
-    the joints, which a tokenizer that merges over spaces can belie. DataError when the prompt cannot be made.
+    the joints, which a tokenizer that merges over spaces can belie.
+
+    Raises:
+        DataError: no such prompt can be made; it says how many tokens are the least.
     """
     return _Composer(recipe, haystack, start, target, tokenizer, allowed).run(verify)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infini_eval.api.task import Generator
@@ -255,8 +255,3 @@ def _check_choices(config: GenerateConfig) -> None:
             if facts.choices and value is not None and value not in facts.choices:
                 flag = spelling(one, facts)
                 raise ConfigError(f"{flag} {value!r} is not known", valid=", ".join(map(str, facts.choices)))
-
-
-def field_names() -> set[str]:
-    """The names of all settings."""
-    return {one.name for one in fields(GenerateConfig)}

@@ -135,9 +135,9 @@ def blocks(seed: int) -> Iterator[str]:
 
 def text(seed: int, first: int, count: int) -> str:
     """Sentences number `first` .. `first + count - 1`, a newline after each paragraph."""
-    made = sentences(seed, first, count)
+    parts = sentences(seed, first, count)
     ends = ("\n" if (first + i + 1) % PARAGRAPH == 0 else " " for i in range(count))
-    return "".join(sentence + end for sentence, end in zip(made, ends, strict=True))
+    return "".join(sentence + end for sentence, end in zip(parts, ends, strict=True))
 
 
 def sentences(seed: int, first: int, count: int) -> list[str]:

@@ -40,9 +40,13 @@ def generate(
     workers: int = 1,
     verify: bool = True,
 ) -> tuple[Iterator[dict[str, Any]], Haystack]:
-    """The rows of the data set, in order and as they are made, and the haystack that they were cut from.
+    """Make the rows of a data set: in order and as they come, with the haystack that they were cut from.
 
     Rows do not depend on `workers`. `verify` re-tokenises each finished prompt and takes its measures from that.
+
+    Raises:
+        ConfigError: settings that do not go together, or an option that the task does not have.
+        DataError: the haystack does not suffice, or a prompt cannot be made.
     """
     config = config if isinstance(config, ResolvedConfig) else config.resolved(generator)
     unknown = set(config.options) - set(generator.options)
@@ -77,11 +81,11 @@ def _refuse_places(config: ResolvedConfig, generator: Generator) -> None:
     if generator.needs_haystack:
         return
     names = ("control", "needle_segment", "boundary", *(() if generator.exact else ("question_phase",)))
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) is not None]
-    given += [f"--haystack_dir {config.haystack}"] * (config.haystack != generator.haystack)
-    if given:
+    refused = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) is not None]
+    refused += [f"--haystack_dir {config.haystack}"] * (config.haystack != generator.haystack)
+    if refused:
         raise ConfigError(
-            f"{given[0]} does not go with the task {config.task}: its prompts are lists, not haystacks",
+            f"{refused[0]} does not go with the task {config.task}: its prompts are lists, not haystacks",
             next_step="leave the flag out, or choose another --task",
         )
 

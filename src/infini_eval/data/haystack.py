@@ -85,8 +85,8 @@ class Haystack:
     @cached_property
     def numbers(self) -> tuple[NDArray[np.int64], list[str]]:
         """Every number standing alone: its character and its text."""
-        found = [(match.start(), match.group()) for match in NUMBER.finditer(self.text)]
-        return np.array([start for start, _ in found], dtype=np.int64), [number for _, number in found]
+        numbers = [(match.start(), match.group()) for match in NUMBER.finditer(self.text)]
+        return np.array([start for start, _ in numbers], dtype=np.int64), [number for _, number in numbers]
 
     def slice(self, first: int, last: int) -> str:
         """The text from cut `first` to cut `last`; it begins with a space and ends in a word."""
@@ -102,8 +102,8 @@ class Haystack:
     @cached_property
     def sentences(self) -> NDArray[np.int64]:
         """Where the text has no sentences, cuts after words stand in for them."""
-        found = np.flatnonzero(self.after_sentence)
-        return found if len(found) else self.words
+        ends = np.flatnonzero(self.after_sentence)
+        return ends if len(ends) else self.words
 
     def cut_at(self, token: float, among: NDArray[np.int64] | None = None) -> int:
         """The cut (of all, or of those in `among`) nearest to a token count; the earlier one of two equally near."""

@@ -72,7 +72,7 @@ HAYSTACK_MARKS = (PASSAGE.strip(), INTRO_16K)  # what a passkey's haystack follo
 
 
 def find_passkey(prompt: str, answer: str) -> Span | None:
-    """The half-open character span of the passkey needle that holds `answer`.
+    """Find the half-open character span of the passkey needle that holds `answer`.
 
     Without the full sentences: the last occurrence of the answer as a whole number before the final question; None
     when the prompt does not hold it at all.
@@ -197,7 +197,7 @@ _SHOT_KEY = re.compile("|".join(re.escape(f"The {kind.name} is ") + r"(\d+)" for
 
 
 def validate(samples: Sequence[Sample]) -> list[DataFinding]:
-    """The defects of a passkey data set, one finding a kind, in the order of MESSAGES; an empty list when clean."""
+    """Find the defects of a passkey data set, one finding a kind, in the order of MESSAGES; an empty list when clean."""
     ids: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         for kind in _defects(sample):
@@ -207,12 +207,12 @@ def validate(samples: Sequence[Sample]) -> list[DataFinding]:
 
 
 def off_labels(samples: Sequence[Sample]) -> list[DataFinding]:
-    """The samples whose needle stands far from its depth label: no defect, but no measure at that depth either."""
+    """Find the samples whose needle stands far from its depth label: no defect, but no measure at that depth either."""
     return findings({"off_label": [s.id for s in samples if is_off_label(s.depth_percent, _with_real_depth(s))]})
 
 
 def is_off_label(label: float, columns: Mapping[str, Any]) -> bool:
-    """Whether the row's `real_depth` is far from its label; never where there is none, no needle, or several answers.
+    """Tell whether the row's `real_depth` is far from its label; never where there is none, no needle, or several answers.
 
     Several answers (the column `outputs`) stand at depths of their own.
     """
@@ -259,17 +259,17 @@ def _defects(sample: Sample) -> list[str]:
     span = find_passkey(prompt, answer)
     if span is None:
         return ["missing_needle"]
-    found = []
+    defects = []
     if prompt.count(NEEDLE_SENTENCES.format(key=answer)) > 1:
-        found.append("repeated_needle")
+        defects.append("repeated_needle")
     question = question_start(prompt)
     if answer_follows_question(prompt, answer):
-        found.append("answer_after_question")
-    if any(span[1] <= start < question for start in whole_word_starts(prompt, answer)) and not found:
-        found.append("answer_leaked")
+        defects.append("answer_after_question")
+    if any(span[1] <= start < question for start in whole_word_starts(prompt, answer)) and not defects:
+        defects.append("answer_leaked")
     if answer in shot_keys(prompt[: span[0]]):
-        found.append("shot_key_reused")
-    return found
+        defects.append("shot_key_reused")
+    return defects
 
 
 def answer_follows_question(prompt: str, answer: str) -> bool:
@@ -292,8 +292,8 @@ def number_source(prompt: str, answer: str, generation: str) -> str | None:
     match = _NUMBER.search(generation[:_LONGEST])
     if match is None or not answer.strip().isdecimal() or match.group() == answer.strip():
         return None
-    given = match.group()
-    found = last_whole_word(prompt, given, len(prompt))
-    if found is None:
+    number = match.group()
+    place = last_whole_word(prompt, number, len(prompt))
+    if place is None:
         return "nowhere"
-    return "shot" if given in shot_keys(prompt) else "prompt"
+    return "shot" if number in shot_keys(prompt) else "prompt"

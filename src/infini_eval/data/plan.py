@@ -50,7 +50,7 @@ class KeyedRow:
 
 
 def plan_rows(config: ResolvedConfig) -> list[RowPlan]:
-    """All rows in the order of the file: by length, depth and trial."""
+    """Plan all rows in the order of the file: by length, depth and trial."""
     rows: list[RowPlan] = []
     groups: dict[tuple[float, ...], int] = {}
     for length in config.context_lengths:
@@ -87,7 +87,7 @@ def _target(config: ResolvedConfig, length: int, rng: random.Random) -> int:
 
 
 def question_phase(text: str, segment_length: int, rng: random.Random) -> int:
-    """The phase that `--question-phase` asks for: a number, "border" (the segment's last place) or "jitter"."""
+    """Return the phase that `--question-phase` asks for: a number, "border" (the segment's last place) or "jitter"."""
     if text == "border":
         return segment_length - 1
     if text == "jitter":
@@ -106,7 +106,7 @@ def _segment_length(config: ResolvedConfig, flag: str) -> int:
 
 
 def pool_tokens(rows: Sequence[RowPlan], most: int = POOL_TOKENS) -> int:
-    """How much haystack text the rows need: each group its own, up to a pool of `most` tokens that they share."""
+    """Count the haystack tokens that the rows need: each group its own, up to a pool of `most` tokens that they share."""
     longest = max(row.target for row in rows)
     groups = max(row.group for row in rows) + 1
     return min(tokens_for(groups, longest), max(most, longest + longest // 4 + SPARE_TOKENS))
@@ -141,17 +141,17 @@ class Shortage:
 
 
 def shortages(rows: Sequence[RowPlan], haystack: Haystack) -> list[Shortage]:
-    """The lengths whose prompts have to share haystack text; repeated text is there once only."""
+    """Find the lengths whose prompts have to share haystack text; repeated text is there once only."""
     pool = haystack.distinct_tokens
     if not haystack.repeats and _side_by_side(rows, pool):
         return []
-    found = []
+    short = []
     for length, groups in _groups_by_length(rows).items():
         longest = max(row.target for row in rows if row.context_length == length)
         independent = 1 if haystack.repeats else haystacks_in(pool, longest)
         if len(groups) > independent:
-            found.append(Shortage(length, len(groups), independent, pool, tokens_for(len(groups), longest)))
-    return found
+            short.append(Shortage(length, len(groups), independent, pool, tokens_for(len(groups), longest)))
+    return short
 
 
 def _side_by_side(rows: Sequence[RowPlan], pool: int) -> bool:
@@ -164,10 +164,10 @@ def _groups_by_length(rows: Sequence[RowPlan]) -> dict[int, list[int]]:
     longest: dict[int, int] = {}
     for row in rows:
         longest[row.group] = max(row.context_length, longest.get(row.group, 0))
-    found: dict[int, list[int]] = {}
+    by_length: dict[int, list[int]] = {}
     for group, length in longest.items():
-        found.setdefault(length, []).append(group)
-    return found
+        by_length.setdefault(length, []).append(group)
+    return by_length
 
 
 def needed_tokens(rows: Sequence[RowPlan]) -> int:
@@ -217,11 +217,11 @@ def _starts(config: ResolvedConfig, rows: Sequence[RowPlan], haystack: Haystack,
         return [haystack.cut_at(origin + rng.randrange(room), haystack.sentences) for _ in range(groups)]
     starts = [0] * groups
     for length, members in _groups_by_length(rows).items():
-        own = max(row.target for row in rows if row.context_length == length) + GAP_TOKENS
-        places = haystacks_in(haystack.tokens, own - GAP_TOKENS)
+        room_each = max(row.target for row in rows if row.context_length == length) + GAP_TOKENS
+        places = haystacks_in(haystack.tokens, room_each - GAP_TOKENS)
         stride = _usable(haystack.tokens) // places
         for turn, group in enumerate(members):
-            start = turn % places * stride + rng.randrange(max(1, stride - own))
+            start = turn % places * stride + rng.randrange(max(1, stride - room_each))
             starts[group] = _start_near(haystack, origin + start)
     return starts
 
@@ -254,7 +254,7 @@ class KeyDrawer:
         self.used: set[str] = set()
 
     def draw(self, num_digits: int, forbidden: Collection[str] = ()) -> str:
-        """A key of `num_digits` digits that was not drawn before and is not in `forbidden`."""
+        """Draw a key of `num_digits` digits that was not drawn before and is not in `forbidden`."""
         keys = key_range(num_digits)
         taken = self.used | self.excluded | set(forbidden) if len(keys) <= TRIES else None
         if taken is not None:
@@ -286,7 +286,7 @@ Tokens = NDArray[np.int64]
 
 
 def start_depth(config: ResolvedConfig, depth: float, target: int) -> float:
-    """The depth to look from: the middle of the asked segment, or the asked depth."""
+    """Return the depth to look from: the middle of the asked segment, or the asked depth."""
     if config.needle_segment is not None and config.segment_length:
         middle = (config.needle_segment + 0.5) * config.segment_length
         return min(DEEPEST, 100 * middle / target)
@@ -294,7 +294,7 @@ def start_depth(config: ResolvedConfig, depth: float, target: int) -> float:
 
 
 def needle_constraint(config: ResolvedConfig) -> Allowed | None:
-    """The test of a needle's token span, from `needle_segment` and `boundary`; None where any place will do.
+    """Return the test of a needle's token span, from `needle_segment` and `boundary`; None where any place will do.
 
     With a segment and "straddle", the needle ends in that segment and begins in the one before.
     """
@@ -308,7 +308,7 @@ def needle_constraint(config: ResolvedConfig) -> Allowed | None:
 
     def allowed(start: Tokens, end: Tokens) -> NDArray[np.bool_]:
         first, last = start // length, (end - 1) // length
-        good = (first != last) if config.boundary == "straddle" else (first == last)
+        good: NDArray[np.bool_] = (first != last) if config.boundary == "straddle" else (first == last)
         if config.boundary == "before":
             good = good & (-end % length < BORDER_SLACK)
         if config.boundary == "after":

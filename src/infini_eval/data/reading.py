@@ -36,7 +36,7 @@ class DataFiles:
 
 
 def find_files(path_or_hub_id: str | Path) -> DataFiles:
-    """Where the data lie: an existing path, a local folder of a hub id's base name (it wins), or the hub."""
+    """Find where the data lie: an existing path, a local folder of a hub id's base name (it wins), or the hub."""
     try:
         return _find(str(path_or_hub_id))
     except OSError as error:
@@ -58,7 +58,7 @@ def _find(name: str) -> DataFiles:
 
 
 def read_table(data: DataFiles) -> pa.Table:
-    """All rows of the files as one table; files with different columns are an error."""
+    """Read all rows of the files as one table; files with different columns are an error."""
     import pyarrow as pa
 
     tables = [_read(path, data.kind) for path in data.files]
@@ -143,8 +143,8 @@ def _from_hub(name: str, local: Path) -> DataFiles:
             next_step=f"put its parquet files into ./{local}/ (that folder is used instead of the hub), or make data: "
             "infini-eval generate --help",
         ) from error
-    found = _local(folder)
-    return DataFiles(found.files, found.kind, f"hub:{name}")
+    fetched = _local(folder)
+    return DataFiles(fetched.files, fetched.kind, f"hub:{name}")
 
 
 REQUIRED = ("prompt", "answer", "depth_percent")
@@ -161,8 +161,11 @@ def load_samples(
 ) -> LoadedData:
     """Read and filter a data set; None (for num_digits also 0) means "do not filter".
 
-    A filter on a column that the data do not have is skipped and noted. DataError when nothing can be read, a column
-    is missing, no row is left, or the rows are training data (the answer behind the question).
+    A filter on a column that the data do not have is skipped and noted.
+
+    Raises:
+        DataError: nothing can be read, a column is missing, no row is left, or the rows are training data (the answer
+            behind the question).
     """
     files = find_files(path_or_hub_id)
     table = read_table(files)
@@ -190,7 +193,7 @@ def load_data(task: Task, path_or_hub_id: str | Path, **filters: Any) -> LoadedD
 
 
 def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int) -> tuple[list[Sample], list[str]]:
-    """`num_samples` of each cell (context length, depth), in the data's order, and notes on cells that hold fewer.
+    """Draw `num_samples` of each cell (context length, depth), in the data's order, and notes on cells that hold fewer.
 
     A cell's draw depends on the seed and the cell alone, and a smaller draw is part of a larger one.
     """
@@ -213,7 +216,7 @@ def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int
 
 
 def read_answers(path_or_hub_id: str | Path) -> set[str]:
-    """Every answer of a data set as text, training data included."""
+    """Read every answer of a data set as text, training data included."""
     files = find_files(path_or_hub_id)
     table = read_table(files)
     if "answer" not in table.column_names:

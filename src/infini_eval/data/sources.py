@@ -119,7 +119,7 @@ def _json_text(file: Path, number: int, line: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise DataError(f"{file}, line {number} has no column text; it holds: {held}")
-    return row["text"] + "\n\n"
+    return str(row["text"]) + "\n\n"
 
 
 def _parquet_texts(file: Path) -> Iterator[str]:

@@ -24,20 +24,20 @@ AGREEMENT_TOKENS = 16  # equal neighbours that make a joint; a tokenizer's view 
 
 
 def encode_in_windows(encode: EncodeWindow, text: str, *, window: int = WINDOW_CHARS) -> Encoded:
-    """Ids [T] and offsets [T, 2] of a long text, equal to those of encoding it in one piece."""
-    parts = list(windows(encode, text, window=window))
+    """Return ids [T] and offsets [T, 2] of a long text, equal to those of encoding it in one piece."""
+    parts = list(windowed_encoding(encode, text, window=window))
     return np.concatenate([ids for ids, _ in parts]), np.concatenate([offsets for _, offsets in parts])
 
 
-def windows(encode: EncodeWindow, text: str, *, window: int = WINDOW_CHARS) -> Iterator[Encoded]:
-    """Ids and offsets of a long text, part by part."""
+def windowed_encoding(encode: EncodeWindow, text: str, *, window: int = WINDOW_CHARS) -> Iterator[Encoded]:
+    """Yield ids and offsets of a long text, part by part."""
     return _windows(encode, _cut(text, window), OVERLAP_CHARS)
 
 
 def encode_stream(
     encode: EncodeWindow, parts: Iterable[str], *, window: int = WINDOW_CHARS, overlap: int = OVERLAP_CHARS
 ) -> Iterator[NDArray[np.int32]]:
-    """The same, for a text that arrives in parts: chunks of ids, holding about one window of text at a time."""
+    """Yield the ids of a text that arrives in parts: chunks of ids, holding about one window of text at a time."""
     for ids, _ in _windows(encode, _regroup(parts, window), overlap):
         yield ids
 
@@ -144,7 +144,7 @@ class Tokenizer:
         return template if isinstance(template, str) else None
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> NDArray[np.int32]:
-        """The ids of a text, [T] int32."""
+        """Return the ids of a text, [T] int32."""
         if len(text) > IDS_AT_ONCE_CHARS:
             return np.concatenate(list(self.encode_chunks([text], add_special_tokens=add_special_tokens)))
         (encoding,) = self.fast.encode_batch_fast([text], add_special_tokens=add_special_tokens)
@@ -176,7 +176,7 @@ class Tokenizer:
         """
         chunks, first, last = [np.array(self.special_prefix, np.int32)], None, 0
         count = len(self.special_prefix)
-        for ids, offsets in windows(self.encode_window, text):
+        for ids, offsets in windowed_encoding(self.encode_window, text):
             if span is not None:
                 inside = np.flatnonzero((offsets[:, 0] < span[1]) & (offsets[:, 1] > span[0]))
                 if len(inside):
@@ -194,22 +194,22 @@ class Tokenizer:
         many tokens (specials left out) start before that character. Holds one window's offsets at a time.
         """
         count, before = 0, [0] * len(places)
-        found: list[Span | None] = [None] * len(spans)
+        token_spans: list[Span | None] = [None] * len(spans)
         front = len(self.special_prefix)
-        for _, offsets in windows(self.encode_window, text):
+        for _, offsets in windowed_encoding(self.encode_window, text):
             starts, ends = offsets[:, 0], offsets[:, 1]
             for i, (start, end) in enumerate(spans):
                 inside = np.flatnonzero((starts < end) & (ends > start)) + (front + count)
                 if len(inside):
-                    known = found[i]
-                    found[i] = (int(inside[0]) if known is None else known[0], int(inside[-1]) + 1)
+                    first_part = token_spans[i]
+                    token_spans[i] = (int(inside[0]) if first_part is None else first_part[0], int(inside[-1]) + 1)
             for i, place in enumerate(places):
                 before[i] += int(np.count_nonzero(starts < place))
             count += len(offsets)
-        missing = [span for span, tokens in zip(spans, found, strict=True) if tokens is None]
+        missing = [span for span, tokens in zip(spans, token_spans, strict=True) if tokens is None]
         if missing:
             raise ValueError(f"no token overlaps characters {missing[0][0]}..{missing[0][1]}")
-        return count + front + len(self.special_suffix), tuple(span for span in found if span is not None), before
+        return count + front + len(self.special_suffix), tuple(span for span in token_spans if span is not None), before
 
     def encode_chunks(self, parts: Iterable[str], *, add_special_tokens: bool = True) -> Iterator[NDArray[np.int32]]:
         """The ids of the text that `parts` make when joined, chunk by chunk and in bounded memory."""
@@ -220,11 +220,11 @@ class Tokenizer:
             yield np.array(self.special_suffix, dtype=np.int32)
 
     def count(self, text: str, *, add_special_tokens: bool = True) -> int:
-        """The number of tokens of a text."""
+        """Count the tokens of a text."""
         return len(self.encode(text, add_special_tokens=add_special_tokens))
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True) -> str:
-        """The text of some ids."""
+        """Return the text of some ids."""
         return self.fast.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def token_id(self, token: str) -> int | None:
@@ -261,11 +261,13 @@ def _arrays(encoding: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 def load_tokenizer(path_or_name: str | Path | None, beside: str | Path | None = None) -> Tokenizer:
-    """A tokenizer by folder, tokenizer.json file or hub name; `beside` is a checkpoint folder to look in first.
+    """Load a tokenizer by folder, tokenizer.json file or hub name; `beside` is a checkpoint folder to look in first.
 
     Looked for, in this order: `path_or_name` as a file or folder; in `beside`, its `tokenizer` folder and the same in
     its parents (two levels: a step folder's parent holds the run); `path_or_name` on the hub or in its cache.
-    Raises DataError with every place that was looked at.
+
+    Raises:
+        DataError: there is none; it names every place that was looked at.
     """
     try:
         return _load(path_or_name, beside)

@@ -29,8 +29,8 @@ def _words(kind: str) -> list[str]:
         raise MaterialError(
             "the RULER tasks need the package wonderwords", next_step='pip install "infini-eval[tasks]"'
         ) from error
-    found = RandomWord().filter(include_categories=[kind])
-    return sorted({word for word in found if word.isalpha() and word.isascii()})
+    drawn = RandomWord().filter(include_categories=[kind])
+    return sorted({word for word in drawn if word.isalpha() and word.isascii()})
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,7 +59,7 @@ def needle_haystack(seed: int, kind: Literal["numbers", "uuids"]) -> Iterator[st
     """Endless text in which every sentence is a needle, with keys that no needle proper has."""
     rng = random.Random(f"needles/{kind}/{seed}")
     while True:
-        made = []
+        sentences = []
         for _ in range(SENTENCES_PER_PART):
             key = random_uuid(rng) if kind == "uuids" else word_pair(rng, part=0)
             value = (
@@ -67,5 +67,5 @@ def needle_haystack(seed: int, kind: Literal["numbers", "uuids"]) -> Iterator[st
                 if kind == "uuids"
                 else str(rng.randrange(10 ** (NUMBER_DIGITS - 1), 10**NUMBER_DIGITS))
             )
-            made.append(needle_sentence(kind, key, value))
-        yield " ".join(made) + " "
+            sentences.append(needle_sentence(kind, key, value))
+        yield " ".join(sentences) + " "

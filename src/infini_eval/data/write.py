@@ -129,7 +129,7 @@ def write_saved_dataset(rows: Iterable[Mapping[str, Any]], folder: Path) -> int:
         Dataset(table, fingerprint=digest).save_to_disk(str(folder))
     finally:
         enable_progress_bars()
-    return table.num_rows
+    return int(table.num_rows)
 
 
 def as_table(rows: list[Mapping[str, Any]]) -> pa.Table:

@@ -15,8 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
-from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Task
-from infini_eval.data.compose import Span
+from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Span, Task
 from infini_eval.data.sources import FILLER
 from infini_eval.data.words import all_words, word_pair
 from infini_eval.errors import ConfigError, DataError

@@ -14,8 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Task
-from infini_eval.data.compose import Span
+from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Span, Task
 from infini_eval.errors import DataError, MaterialError
 from infini_eval.tasks._fitting import filling, largest_that_fits, no_exact_prompt
 from infini_eval.tasks.ruler import ruler_task
