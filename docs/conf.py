@@ -23,6 +23,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}
 napoleon_google_docstring = True
+napoleon_use_ivar = True  # attributes are rows of their class, not objects beside it
 # Signatures name types of other packages, which have no inventory here without network.
 nitpicky = False
 

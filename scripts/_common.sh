@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 OLDEST_PYTHON=3.11
-NEWEST_PYTHON=3.13
+NEWEST_PYTHON=3.14
 
 say() { printf '%s\n' "==> $*"; }
 
@@ -23,7 +23,7 @@ supported_python() {
 # Prints the interpreter to build environments with: $PYTHON where set, else the first one that fits.
 find_python() {
     local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python python3.13 python3.12 python3.11}; do
+    for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python python3.14 python3.13 python3.12 python3.11}; do
         if supported_python "$candidate"; then
             command -v "$candidate"
             return

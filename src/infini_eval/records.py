@@ -93,7 +93,7 @@ class NeedlePosition:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One finished sample, as one line of samples/*.jsonl. It never holds the prompt.
+    """One finished sample, as one line of `samples/*.jsonl`. It never holds the prompt.
 
     `number_from`: where a wrong number comes from, "shot", "prompt" or "nowhere"; None where that is not the question.
     """

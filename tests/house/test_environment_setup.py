@@ -96,4 +96,4 @@ def test_unusable_python_is_named(clone: Clone):
     result = clone.set_up(PYTHON="/nowhere/python")
     assert result.returncode == 2
     assert "PYTHON=/nowhere/python" in result.stderr
-    assert "3.11 to 3.13" in result.stderr
+    assert "3.11 to 3.14" in result.stderr

@@ -1,8 +1,11 @@
-"""Report: what is shown of a finished run. A function that writes files from a run's records and summary.
+"""Report: what is shown of a finished run. A function that writes files from a run's records and summary::
 
-@report("failures-csv")
-def failures(run: AnalysedRun, folder: Path) -> list[Path]:
-    '''failures-csv: the failed samples as a table.'''
+    @report("failures-csv")
+    def failures(run: AnalysedRun, folder: Path) -> list[Path]:
+        '''failures-csv: the failed samples as a table.'''
+        …
+
+The file names are returned, for the user to read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Scorer: how an answer is judged. A function from the generated text and its sample to a `Score`.
+"""Scorer: how an answer is judged. A function from the generated text and its sample to a `Score`::
 
-@scorer
-def starts_right(generation: str, sample: Sample) -> Score:
-    '''starts_right: the answer stands at the very beginning.'''
-    return Score(float(generation.lstrip().startswith(sample.answer)))
+    @scorer
+    def starts_right(generation: str, sample: Sample) -> Score:
+        '''starts_right: the answer stands at the very beginning.'''
+        return Score(float(generation.lstrip().startswith(sample.answer)))
+
+Its name is the function's.
 """
 
 from __future__ import annotations
