@@ -19,8 +19,7 @@ from infini_eval.checkpoint.layout import parameter_specs
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelConfig, ModelSettings, Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.generation import Generation, Limits
-from infini_eval.engine.links import Links
+from infini_eval.engine.generation import Generation, Limits, Links
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.sampling import Sampler
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates

@@ -180,7 +180,7 @@ def _transformers(folder: Path, case: Case) -> Callable[[], Callable[[int, int],
 
 
 def _single() -> Any:
-    from infini_eval.distributed.topology import MeshShape
+    from infini_eval.distributed.mesh import MeshShape
 
     return MeshShape()
 

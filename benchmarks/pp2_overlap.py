@@ -40,10 +40,8 @@ def timed(path: str, tp: int, pp: int, tokens: int, new_tokens: int, repetitions
 
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.config import ModelSettings
-    from infini_eval.distributed.mesh import Mesh
-    from infini_eval.distributed.topology import MeshShape
-    from infini_eval.engine.native_model import NativeModel
-    from infini_eval.engine.replica import load_replica
+    from infini_eval.distributed.mesh import Mesh, MeshShape
+    from infini_eval.engine.native_model import NativeModel, load_replica
 
     checkpoint, settings = Checkpoint(Path(path)), ModelSettings(dtype="float32", device="cpu")
     mesh = Mesh.build(MeshShape(1, tp, pp), int(os.environ["RANK"]))

@@ -66,5 +66,5 @@ def computed_share(model: NativeModel, prompts: list[Prompt]) -> float:
     assert length is not None
     lengths = [len(prompt.ids) for prompt in prompts]
     digests = [border_digests(prompt.ids, length) for prompt in prompts]
-    batches = plan_batches(lengths, length, len(prompts), prefixes=digests)  # a family is one batch, nothing is kept
+    batches = plan_batches(lengths, length, len(prompts), prefixes=digests)  # the group is one batch, nothing is kept
     return sum(batch.cost for batch in batches) / sum(lengths)

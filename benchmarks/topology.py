@@ -96,10 +96,8 @@ def timed(path: str, sizes: tuple[int, int, int], work_fields: dict[str, int]) -
     from benchmarks._models import random_prompts
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.config import ModelSettings
-    from infini_eval.distributed.mesh import Mesh
-    from infini_eval.distributed.topology import MeshShape
-    from infini_eval.engine.native_model import NativeModel
-    from infini_eval.engine.replica import load_replica
+    from infini_eval.distributed.mesh import Mesh, MeshShape
+    from infini_eval.engine.native_model import NativeModel, load_replica
 
     work, rank = Work(**work_fields), int(os.environ["RANK"])
     checkpoint, settings = Checkpoint(Path(path)), ModelSettings(dtype="float32", device="cpu")

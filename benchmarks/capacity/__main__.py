@@ -32,7 +32,7 @@ from benchmarks.capacity.grid import (
 from benchmarks.capacity.host import HostRates
 from benchmarks.capacity.limits import limits_of
 from benchmarks.capacity.models import NAMES, architecture
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.engine.batching import CHUNK_TOKENS
 from infini_eval.errors import InfiniEvalError
 from infini_eval.options import positive_int, token_count

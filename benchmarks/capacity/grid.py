@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks import _queue
 from infini_eval.api.backend import Batch
-from infini_eval.distributed.topology import MeshShape, fitting
+from infini_eval.distributed.mesh import MeshShape, fitting
 from infini_eval.engine.batching import plan_batches
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import Device

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.capacity.grid import Cost, Grid, batches_of
 from benchmarks.capacity.host import HostRates
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.weights import total_weight_bytes
 

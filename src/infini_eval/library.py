@@ -21,8 +21,6 @@ from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.judged import analyze_any
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from infini_eval.reports.analyze import AnalysedRun
     from infini_eval.reports.judged import AnalysedQuestions
 
@@ -46,8 +44,8 @@ class EvalResult:
         """The average accuracy in percent, over depths and lengths."""
         return float(self.summary["summary_stats"]["average_accuracy"])
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a sample, with every column that was recorded."""
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of one row a sample, with every column that was recorded."""
         import pyarrow.parquet as pq
 
         return pq.read_table(self.folder / "samples.parquet").to_pandas()

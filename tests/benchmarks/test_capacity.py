@@ -19,7 +19,7 @@ from benchmarks.capacity.measure import measure_host  # noqa: E402
 from benchmarks.capacity.models import architecture  # noqa: E402
 
 from infini_eval.api.backend import Batch  # noqa: E402
-from infini_eval.distributed.topology import MeshShape  # noqa: E402
+from infini_eval.distributed.mesh import MeshShape  # noqa: E402
 from infini_eval.planning.devices import parse_gpus  # noqa: E402
 from infini_eval.planning.plan import flops_a_token  # noqa: E402
 

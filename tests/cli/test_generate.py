@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,38 @@ def test_a_size_in_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     samples = load_samples(tmp_path).samples
     assert [round(len(sample.prompt) / 1_000) for sample in samples] == [4, 4, 9, 9]
     assert all(sample.context_length == sample.columns["token_count"] for sample in samples)
+
+
+def test_a_pool_that_is_too_small_is_said_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--context_length", "600", "--depths", "50", "--num_prompts", "60", "--pool-tokens", "8k")
+    assert generate(*flags, "--save_path", str(tmp_path / "a")) == 0
+    said = capsys.readouterr().err
+    assert "warning: 60 haystacks of 600 tokens are asked for" in said and re.search(
+        r"holds \d\d without overlap", said
+    )
+    assert "pass --pool-tokens 51872" in said
+    assert generate(*flags[:-1], "51872", "--save_path", str(tmp_path / "b")) == 0
+    assert capsys.readouterr().err == ""
+    assert generate(*flags, "--haystack_dir", "filler", "--num_digits", "9", "--save_path", str(tmp_path / "c")) == 0
+    assert "the text repeats itself" in capsys.readouterr().err
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("The green grass grows by the blue river and nobody sees it. " * 200)
+    assert generate(*flags, "--haystack_dir", str(tmp_path / "text"), "--save_path", str(tmp_path / "d")) == 0
+    said = capsys.readouterr().err
+    assert "a text of 51,872 tokens is enough, with --pool-tokens 51872" in said and str(tmp_path) not in said
+
+
+def test_labels_that_are_off_are_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--context_length", "600", "--depths", "10", "--num_prompts", "2", "--segment-length", "128")
+    assert generate(*flags, "--needle-segment", "3", "--save_path", str(tmp_path)) == 0
+    said = capsys.readouterr().err
+    assert "in 2 of 2 prompts the needle stands more than 5 points from depth_percent (42-600-10-0 at" in said
+    assert main(["data", "check", str(tmp_path), "--tokenizer", TOKENIZER]) == 0
+    assert "warning: off_label: 2 sample(s)" in capsys.readouterr().out
+    assert generate(*flags, "--save_path", str(tmp_path)) == 0
+    assert main(["data", "check", str(tmp_path), "--tokenizer", TOKENIZER]) == 0
+    said = capsys.readouterr()
+    assert "off_label" not in said.out and said.err == ""
 
 
 def test_check_knows_wrong_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

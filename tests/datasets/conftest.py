@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
+from collections import Counter
 from functools import cache
 
 import pytest
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Fast
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from infini_eval.datasets import english
 from infini_eval.datasets.tokenizer import Tokenizer
 
 KINDS = ("byte_bpe", "byte_bpe_bos", "byte_bpe_digits", "wordpiece", "unigram", "llama_bpe")
+MERGING = ("super_bpe", "merging_unigram")  # some tokens reach over spaces
 CORPUS = english.text(99, 0, 1_500).split("\n")
 EXTRA = ["What is the pass key? The pass key is 0 1 2 3 4 5 6 7 8 9. Passage: \n Find it and memorize them."] * 20
 
@@ -20,7 +24,15 @@ EXTRA = ["What is the pass key? The pass key is 0 1 2 3 4 5 6 7 8 9. Passage: \n
 @cache
 def make_tokenizer(kind: str) -> Tokenizer:
     """One trained tokenizer of a kind; deterministic."""
-    fast = {"wordpiece": _wordpiece, "unigram": _unigram, "llama_bpe": _llama_bpe}.get(kind, lambda: _byte_bpe(kind))()
+    makers = {
+        "wordpiece": _wordpiece,
+        "unigram": _unigram,
+        "llama_bpe": _llama_bpe,
+        "super_bpe": _super_bpe,
+        "merging_unigram": _merging_unigram,
+        "characters": _characters,
+    }
+    fast = makers.get(kind, lambda: _byte_bpe(kind))()
     settings = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>", "special": True}}
     return Tokenizer(fast.to_str(), name=kind, settings=settings)
 
@@ -84,8 +96,53 @@ def _llama_bpe() -> Fast:
     return fast
 
 
+def _super_bpe() -> Fast:
+    """llama_bpe with merges of its own frequent neighbours, "▁of▁the" and the like, in two rounds."""
+    fast = _llama_bpe()
+    for _ in range(2):
+        pairs: Counter[tuple[str, str]] = Counter()
+        for line in CORPUS:
+            pairs.update(itertools.pairwise(fast.encode(line, add_special_tokens=False).tokens))
+        state = json.loads(fast.to_str())
+        vocab = state["model"]["vocab"]
+        for (left, right), _count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:300]:
+            if left + right not in vocab and "<unk>" not in (left, right):
+                vocab[left + right] = len(vocab)
+                state["model"]["merges"].append([left, right])
+        fast = Fast.from_str(json.dumps(state))
+    return fast
+
+
+def _merging_unigram() -> Fast:
+    """Unigram over the whole text, with frequent words and pairs of words as its pieces."""
+    words = Counter(word for line in CORPUS for word in line.split())
+    phrases = Counter(f"{a} {b}" for line in CORPUS for a, b in itertools.pairwise(line.split()))
+    letters = [*sorted(set("".join(CORPUS + EXTRA)) - {" "}), "▁"]
+    pieces = [("<unk>", 0.0), *((letter, -9.0) for letter in letters)]
+    common = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:400]
+    pieces += [(f"▁{word}", -10.0) for word, _ in common if len(word) > 1]
+    often = sorted(phrases.items(), key=lambda item: (-item[1], item[0]))[:300]
+    pieces += [("▁" + phrase.replace(" ", "▁"), -11.0) for phrase, _ in often]
+    fast = Fast(models.Unigram(pieces, unk_id=0))
+    fast.normalizer = normalizers.Replace(" ", "▁")
+    return fast
+
+
+def _characters() -> Fast:
+    """A token for each character."""
+    signs = sorted(set("".join(CORPUS + EXTRA)) | set(string.printable))
+    fast = Fast(models.WordLevel({sign: i for i, sign in enumerate(["<unk>", *signs])}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return fast
+
+
 @pytest.fixture(params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return make_tokenizer(request.param)
+
+
+@pytest.fixture(params=KINDS + MERGING)
+def any_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return make_tokenizer(request.param)
 
 

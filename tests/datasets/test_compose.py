@@ -42,17 +42,17 @@ def smallest(tokenizer: Tokenizer, recipe: Recipe) -> int:
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_length_depth_and_needle_are_exact(tokenizer: Tokenizer, data: st.DataObject) -> None:
-    haystack = haystack_for(tokenizer)
+def test_length_depth_and_needle_are_exact(any_tokenizer: Tokenizer, data: st.DataObject) -> None:
+    haystack = haystack_for(any_tokenizer)
     digits, shots = data.draw(st.integers(1, 10)), data.draw(st.integers(0, 3))
     depth = data.draw(st.sampled_from([0, 5, 33.3, 50, 95, 99, 100]))
     key = str(10**digits - 1 - data.draw(st.integers(0, 8)))
     made = passkey_recipe(depth, key, tuple("777" + str(i) for i in range(shots)))
-    low = smallest(tokenizer, made) + 40
+    low = smallest(any_tokenizer, made) + 40
     target = data.draw(st.integers(low, low + 6_000))
     start = data.draw(st.integers(0, 500))
-    composed = compose(made, haystack, start, target, tokenizer)
-    ids, offsets = tokenizer.encode_with_offsets(composed.text)
+    composed = compose(made, haystack, start, target, any_tokenizer)
+    ids, offsets = any_tokenizer.encode_with_offsets(composed.text)
     assert len(ids) == composed.tokens == target
     span = find_passkey(composed.text, key)
     assert span == composed.needle_chars[0]
@@ -81,6 +81,16 @@ def test_long_prompts_are_exact(kind_length: tuple[str, int], tokenizer_maker: C
     haystack = haystack_for(tokenizer, length + 9_000)
     composed = compose(passkey_recipe(62.5, "90210"), haystack, 3, length, tokenizer, verify=False)
     assert tokenizer.count(composed.text) == length == composed.tokens
+
+
+def test_beyond_256k_the_count_holds_where_tokens_reach_over_spaces(
+    tokenizer_maker: Callable[[str], Tokenizer],
+) -> None:
+    tokenizer, length = tokenizer_maker("super_bpe"), 270_000
+    composed = compose(passkey_recipe(30, "90210"), haystack_for(tokenizer, length + 9_000), 3, length, tokenizer)
+    assert composed.verified and composed.tokens == length == tokenizer.count(composed.text)
+    _, offsets = tokenizer.encode_with_offsets(composed.text)
+    assert composed.needle_tokens[0] == token_span(composed.needle_chars[0], offsets)
 
 
 def test_below_the_smallest_length_is_a_clear_error(tokenizer: Tokenizer) -> None:
@@ -114,6 +124,17 @@ def test_a_needle_after_a_sentence(tokenizer: Tokenizer) -> None:
         assert tokenizer.count(composed.text) == 1_000
         before = composed.text[: composed.needle_chars[0][0]].rstrip()
         assert before.endswith((".", ":")) or depth == 100
+
+
+def test_a_needle_stands_after_a_word_where_no_sentence_ends_near(tokenizer_maker: Callable[[str], Tokenizer]) -> None:
+    tokenizer = tokenizer_maker("characters")
+    text, off = " Remember the blue door.", {}
+    for after in ("sentence", "sentence or word"):
+        insert = Insert(text, 50, (1, len(text)), after=after)  # type: ignore[arg-type]
+        composed = compose(Recipe("Read:", (insert,), "\n\nWhich? "), haystack_for(tokenizer), 0, 240, tokenizer)
+        off[after] = abs(composed.depths[0] - 50)
+        assert tokenizer.count(composed.text) == 240
+    assert off["sentence"] > 5 > off["sentence or word"]
 
 
 def test_the_haystack_is_left_as_it_is(bpe: Tokenizer) -> None:

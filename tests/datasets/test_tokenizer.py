@@ -40,14 +40,14 @@ def test_ids_are_those_of_transformers(tokenizer: Tokenizer, tmp_path: Path) -> 
         assert ours.vocab_size == len(theirs)
 
 
-def test_windows_give_the_ids_of_the_whole(tokenizer: Tokenizer) -> None:
+def test_windows_give_the_ids_of_the_whole(any_tokenizer: Tokenizer) -> None:
     text = english.text(3, 0, 700)
-    ids, offsets = tokenizer.encode_window(text)
-    in_windows = sync.encode_in_windows(tokenizer.encode_window, text, window=9_000)
+    ids, offsets = any_tokenizer.encode_window(text)
+    in_windows = sync.encode_in_windows(any_tokenizer.encode_window, text, window=9_000)
     assert np.array_equal(in_windows[0], ids)
     assert np.array_equal(in_windows[1], offsets)
     parts = (text[i : i + 777] for i in range(0, len(text), 777))
-    streamed = np.concatenate(list(sync.encode_stream(tokenizer.encode_window, parts, window=5_000, overlap=1_500)))
+    streamed = np.concatenate(list(sync.encode_stream(any_tokenizer.encode_window, parts, window=5_000, overlap=1_500)))
     assert np.array_equal(streamed, ids)
 
 
@@ -60,6 +60,22 @@ def test_a_span_without_offsets(tokenizer: Tokenizer, monkeypatch: pytest.Monkey
     assert np.array_equal(found, ids) and nothing is None
     monkeypatch.setattr("infini_eval.datasets.sync.windows.__kwdefaults__", {"window": 6_000})
     assert tokenizer.encode_with_span(text, (9_990, 10_010))[1] == token_span((9_990, 10_010), offsets)
+
+
+def test_measures_of_a_text(any_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, spans, places = english.text(3, 0, 200), ((0, 9), (5_000, 5_060), (5_990, 6_010)), [0, 17, 6_000]
+    ids, offsets = any_tokenizer.encode_with_offsets(text)
+    own = offsets[len(any_tokenizer.special_prefix) : len(ids) - len(any_tokenizer.special_suffix)]
+    expected = (
+        len(ids),
+        tuple(token_span(span, offsets) for span in spans),
+        [int((own[:, 0] < place).sum()) for place in places],
+    )
+    assert any_tokenizer.measure(text, spans, places) == expected
+    monkeypatch.setattr("infini_eval.datasets.sync.windows.__kwdefaults__", {"window": 6_000})
+    assert any_tokenizer.measure(text, spans, places) == expected
+    with pytest.raises(ValueError, match="no token overlaps"):
+        any_tokenizer.measure("a b", ((9, 12),))
 
 
 def test_chunks_carry_the_special_tokens(tokenizer: Tokenizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infini_eval.datasets.validate import validate
+from infini_eval.datasets.validate import off_labels, validate
 from infini_eval.records import Sample
 
 QUESTION = ". What is the pass key? The pass key is "
@@ -53,3 +53,22 @@ def test_duplicate_ids() -> None:
 
 def test_a_number_that_only_contains_the_answer_is_no_leak() -> None:
     assert validate([sample("a" + needle("48") + "1482 and 480" + QUESTION, "48")]) == []
+
+
+def labelled(depth: float, prompt: str = CLEAN, **columns: object) -> Sample:
+    return Sample("a", prompt, "482", depth, columns=columns)
+
+
+def test_labels_that_are_off() -> None:
+    (finding,) = off_labels([labelled(50, real_depth=55.1), labelled(50, real_depth=54.9), labelled(0, real_depth=2)])
+    assert (finding.kind, finding.count) == ("off_label", 1) and "more than 5 points" in str(finding)
+    assert validate([labelled(50, real_depth=0.0)]) == []  # no defect: it is a right prompt with a wrong label
+    assert off_labels([labelled(50, real_depth=0.0, control="no-context")]) == []
+    assert off_labels([labelled(50, real_depth=0.0, outputs='["1", "2"]')]) == []
+    assert off_labels([labelled(float("nan"), real_depth=0.0)]) == []
+
+
+def test_the_wording_tells_the_depth_of_foreign_data() -> None:
+    prompt = f"intro\n Passage: {'word ' * 30}{needle('482').strip()} {'word ' * 10}{QUESTION}"
+    assert [len(off_labels([labelled(depth, prompt)])) for depth in (0, 70, 75, 85, 100)] == [1, 0, 0, 1, 1]
+    assert off_labels([labelled(0, CLEAN)]) == []  # nothing says where its haystack begins

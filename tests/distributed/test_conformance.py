@@ -12,10 +12,8 @@ from safetensors.torch import load_file
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.topology import MeshShape
-from infini_eval.engine.native_model import NativeModel
-from infini_eval.engine.replica import load_replica
+from infini_eval.distributed.mesh import Mesh, MeshShape
+from infini_eval.engine.native_model import NativeModel, load_replica
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.shared_material import shared_path
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint

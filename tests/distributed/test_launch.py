@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from infini_eval.distributed.environment import LaunchEnvironment, cpu_threads
 from infini_eval.distributed.launch import launch, pick_device
-from infini_eval.distributed.signals import Interrupted
+from infini_eval.distributed.shutdown import Interrupted
+from infini_eval.distributed.store import LaunchEnvironment, cpu_threads
 from infini_eval.errors import ConfigError, InfiniEvalError
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -26,7 +26,7 @@ def test_plain_python_is_a_world_of_one():
 
     with launch("cpu") as world:
         assert (world.rank, world.world_size, world.device, world.store) == (0, 1, "cpu", None)
-        assert world.share("x", lambda: {"a": 1}) == {"a": 1}
+        assert world.broadcast_object("x", lambda: {"a": 1}) == {"a": 1}
         world.barrier("b")
         assert not dist.is_initialized()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -95,7 +95,9 @@ def share_and_sum():
 
     with launch("cpu", timeout_s=30) as world:
         assert dist.get_world_size() == world.world_size
-        keys = world.share("keys", lambda: ["é" * 16] * 200_000 if world.is_main else pytest.fail("not rank 0"))
+        keys = world.broadcast_object(
+            "keys", lambda: ["é" * 16] * 200_000 if world.is_main else pytest.fail("not rank 0")
+        )
         tensor = torch.tensor([1.0])
         dist.all_reduce(tensor)
         world.barrier("here")
@@ -130,7 +132,7 @@ def join_after_a_broken_attempt():
         store.wait([ATTEMPT], timedelta(seconds=20))
         store.set("greeted", "")
     with launch("cpu", timeout_s=30) as world:
-        return world.share("value", lambda: 7)
+        return world.broadcast_object("value", lambda: 7)
 
 
 @pytest.mark.distributed

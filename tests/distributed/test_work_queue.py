@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infini_eval.distributed.launch import launch
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -64,7 +63,7 @@ def test_peers_stop_where_their_leader_stops():
 
 
 def test_longest_first_balances_eight_replicas():
-    """DESIGN's dp_balance: what the queue's order gives when each free replica takes the next batch."""
+    """What the queue's order gives when each free replica takes the next batch."""
     draw = random.Random(0)
     costs = [draw.choice((1, 2, 4, 8)) * draw.uniform(0.9, 1.1) for _ in range(400)]
     free = [0.0] * 8

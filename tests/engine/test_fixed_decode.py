@@ -10,9 +10,8 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
-from infini_eval.engine.acceleration import check_acceleration
-from infini_eval.engine.drawn import DrawnTokens
-from infini_eval.engine.fixed_decode import FixedDecoders, as_it_is
+from infini_eval.engine.fixed_decode import FixedDecoders, check_acceleration, run_eagerly
+from infini_eval.engine.generation import SampledTokenQueue
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import BackendError, ConfigError
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
@@ -34,7 +33,7 @@ def load(checkpoint: Checkpoint, **settings) -> NativeModel:
     return NativeModel.load(checkpoint, ModelSettings(device="cpu", **settings))
 
 
-def with_fixed_steps(checkpoint: Checkpoint, record=as_it_is) -> NativeModel:
+def with_fixed_steps(checkpoint: Checkpoint, record=run_eagerly) -> NativeModel:
     model = load(checkpoint)
     model.decoders = FixedDecoders(model.llama, record)
     return model
@@ -58,10 +57,10 @@ def test_logits_are_those_of_the_eager_step(checkpoint: Checkpoint) -> None:
     llama, ids = model.llama, torch.from_numpy(prompts(LENGTH + 5)[0].astype(np.int64))
     with torch.inference_mode():
         eager, other = (read(model, ids) for _ in range(2))
-        fixed = FixedDecoders(llama, as_it_is).take_over(other, 100)
+        fixed = FixedDecoders(llama, run_eagerly).step_for(other, 100)
         for token in range(3, 3 + LENGTH):
             tokens_B = torch.tensor([token])
-            x_B1D = llama.run_layers(llama.embed(tokens_B[:, None]), eager, eager.cursor.take_open(1))
+            x_B1D = llama.run_layers(llama.embed(tokens_B[:, None]), eager, eager.cursor.step_tail(1))
             torch.testing.assert_close(fixed.next_logits(tokens_B), llama.logits(x_B1D[:, -1]), rtol=0, atol=1e-5)
 
 
@@ -69,7 +68,7 @@ def read(model: NativeModel, ids: torch.Tensor):
     """The state after `ids` [T], token by token."""
     state = model.llama.new_state(1, 100)
     for token in ids:
-        model.llama.run_layers(model.llama.embed(token.view(1, 1)), state, state.cursor.take_open(1))
+        model.llama.run_layers(model.llama.embed(token.view(1, 1)), state, state.cursor.step_tail(1))
     return state
 
 
@@ -106,19 +105,10 @@ def test_reading_tokens_late_changes_no_answer(checkpoint: Checkpoint, lag: int,
     free = load(checkpoint).generate(asked, 9, stop_ids=())
     stops = {free[0][4], free[1][2]}
     expected = load(checkpoint).generate(asked, 9, stop_ids=stops)
-    monkeypatch.setattr("infini_eval.engine.generation.DrawnTokens", lambda _: DrawnTokens(lag))
+    monkeypatch.setattr("infini_eval.engine.generation.SampledTokenQueue", lambda _: SampledTokenQueue(lag))
     assert load(checkpoint).generate(asked, 9, stop_ids=()) == free
     assert load(checkpoint).generate(asked, 9, stop_ids=stops) == expected
     assert with_fixed_steps(checkpoint).generate(asked, 9, stop_ids=stops) == expected
-
-
-def test_late_reading_holds_back_so_many_steps() -> None:
-    tokens = DrawnTokens(1)
-    tokens.put(torch.tensor([1]))
-    assert tokens.read(everything=False) == []
-    tokens.put(torch.tensor([2]))
-    assert tokens.read(everything=False) == [[1]]
-    assert tokens.read(everything=True) == [[2]]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: torch.compile needs one on a CPU")

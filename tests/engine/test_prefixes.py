@@ -12,9 +12,9 @@ from infini_eval.engine.prefixes import (
     DIGEST_BYTES,
     border_digests,
     digest_at,
+    prefix_spans,
+    prefix_tree_order,
     shared_segments,
-    stretches,
-    tree_order,
 )
 
 L = 4
@@ -54,7 +54,7 @@ def test_the_needles_of_a_haystack_come_by_depth() -> None:
     haystack = list(range(100, 180))
     depths = [60, 10, 70, 30, 50, 20, 40]
     prompts = [haystack[:depth] + [depth] * (80 - depth) for depth in depths]
-    order = tree_order(digests_of(prompts))
+    order = prefix_tree_order(digests_of(prompts))
     assert [depths[place] for place in order[:5]] == [10, 20, 30, 40, 50]
     assert {depths[place] for place in order[5:]} == {60, 70}
 
@@ -62,7 +62,7 @@ def test_the_needles_of_a_haystack_come_by_depth() -> None:
 @given(PROMPTS)
 def test_the_walk_keeps_what_shares_a_prefix_together(prompts) -> None:
     digests = digests_of(prompts)
-    order = tree_order(digests)
+    order = prefix_tree_order(digests)
     assert sorted(order) == list(range(len(prompts)))
     for digest in {digest_at(own, border) for own in digests for border in range(1, len(own) // DIGEST_BYTES + 1)}:
         places = [place for place, row in enumerate(order) if _has(digests[row], digest)]
@@ -98,11 +98,11 @@ def test_steps_read_every_token_of_every_prompt_once(prompts, chunk, data) -> No
     alike = [prompt for prompt in prompts if len(prompt) // L == whole]
     digests, lengths = digests_of(alike), [len(prompt) for prompt in alike]
     starts = [data.draw(st.integers(0, (length - 1) // L)) for length in lengths]
-    steps = plan_prefill(lengths, L, lambda rows: chunk, stretches(digests, starts))
+    steps = plan_prefill(lengths, L, lambda rows: chunk, prefix_spans(digests, starts))
     read = [start * L for start in starts]
     for step in steps:
         assert len(set(step.rows)) == len(step.rows)
-        for prompt, row in enumerate(step.places):
+        for prompt, row in enumerate(step.row_of_prompt):
             if row is None:
                 assert step.start < starts[prompt] * L
                 continue
@@ -120,7 +120,7 @@ def test_steps_read_every_token_of_every_prompt_once(prompts, chunk, data) -> No
     assert read == lengths
 
 
-def test_a_family_is_cut_so_that_replicas_can_share_it() -> None:
+def test_a_group_is_cut_so_that_replicas_can_share_it() -> None:
     length, segment = 1 << 19, 4096
     haystack = np.arange(length, dtype=np.int32)
     prompts = [np.concatenate([haystack[:start], -haystack[start:]]) for start in range(0, length, length // 10)]
@@ -139,5 +139,5 @@ def test_the_cost_is_what_is_computed(batch_size: int | None) -> None:
     lengths, digests = [len(prompt) for prompt in prompts], digests_of(prompts)
     for batch in plan_batches(lengths, L, batch_size, prefixes=digests):
         own, rows = [digests[row] for row in batch.rows], [lengths[row] for row in batch.rows]
-        steps = plan_prefill(rows, L, lambda _: 8, stretches(own, [0] * len(rows)))
+        steps = plan_prefill(rows, L, lambda _: 8, prefix_spans(own, [0] * len(rows)))
         assert sum(sum(step.counts) for step in steps) == batch.cost

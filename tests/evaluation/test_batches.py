@@ -42,7 +42,7 @@ def left_in(folder: str, rows: int, **settings):
     with launch("cpu", timeout_s=30) as world:
         backend = backend_with_room_for(config, world, rows)
         prepared = prepare_samples(TASK, backend, load_samples(str(DATA)).samples[:16], world)
-        state = ResumeState.from_json(world.share("opened", lambda: open_run(folder, MANIFEST).to_json()))
+        state = ResumeState.from_json(world.broadcast_object("opened", lambda: open_run(folder, MANIFEST).to_json()))
         plan = batches_left(config, backend, world, prepared, state)
         assert sorted(row for batch in plan.batches for row in batch.rows) == list(range(16))
         footprint, sizes = backend.footprint(plan), batch_sizes(config, plan, prepared)

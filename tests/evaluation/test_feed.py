@@ -107,12 +107,12 @@ def fed_in_two_replicas_of_two():
     import os
 
     from infini_eval.distributed.launch import launch
-    from infini_eval.distributed.topology import MeshShape
+    from infini_eval.distributed.mesh import MeshShape
 
     with launch("cpu", timeout_s=30) as world:
         mesh = Mesh.build(MeshShape(2, 2, 1), int(os.environ["RANK"]))
         prepared, batches = made_up(12)
-        queue = WorkQueue([batch.cost for batch in batches], mesh, world.connect_again())
+        queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
         with Feed(queue, batches, prepared, Tokens()) as source:
             return mesh.dp_rank, [(index, rows[index].ids.sum().item()) for index, rows in source]
 
@@ -131,12 +131,12 @@ def feed_that_fails_on_rank_1():
     import torch.distributed as dist
 
     from infini_eval.distributed.launch import launch
-    from infini_eval.distributed.topology import MeshShape
+    from infini_eval.distributed.mesh import MeshShape
 
     with launch("cpu", timeout_s=40) as world:
         mesh = Mesh.build(MeshShape(1, 2, 1), world.rank)
         prepared, batches = made_up(6)
-        queue = WorkQueue([batch.cost for batch in batches], mesh, world.connect_again())
+        queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
         with Feed(queue, batches, prepared, Tokens(bad="2" if world.rank == 1 else None)) as source:
             for _ in source:
                 dist.all_reduce(torch.ones(1), group=mesh.tp_group)  # rank 0 waits here for ever

@@ -10,7 +10,7 @@ import pytest
 
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import launch
-from infini_eval.distributed.signals import Interrupted
+from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.errors import EXIT_INTERRUPTED, DataError
 from infini_eval.evaluation import preparing
 from infini_eval.evaluation.preparing import prepare_samples, with_ids

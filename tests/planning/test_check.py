@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.api.backend import BatchPlan, Footprint
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError
 from infini_eval.planning.check import as_json, check
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.devices import Device
 from infini_eval.planning.hf_config import from_hf_config
 from infini_eval.planning.memory import (

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.devices import parse_gpus
 from infini_eval.planning.memory import Settings, plan_stages
 from infini_eval.planning.models import read_architecture

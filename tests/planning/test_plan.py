@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infini_eval.config import Topology
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError, TopologyError
 from infini_eval.planning.devices import Device, parse_gpus
 from infini_eval.planning.memory import Settings, plan_stages
@@ -77,7 +77,7 @@ def test_more_shards_than_kv_heads_replicate_them():
 
 def test_stages_are_those_of_the_engine():
     from infini_eval.checkpoint.config_yaml import read_config_file
-    from infini_eval.distributed.stages import stage_layers
+    from infini_eval.distributed.mesh import stage_layers
     from infini_eval.planning.memory import stages_of
     from infini_eval.testing.tiny_checkpoints import _dump, tiny_config
 

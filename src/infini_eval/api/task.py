@@ -29,13 +29,14 @@ class Insert:
     """A text put into the haystack at a depth: the share, in percent, of the haystack's tokens before it.
 
     `text` begins where the word or sentence before it ends, and ends without the space that follows. `needle` is the
-    half-open character span in `text` that counts as the needle. `after` says where the haystack is cut for it.
+    half-open character span in `text` that counts as the needle. `after` says where the haystack is cut for it;
+    "sentence or word": after a sentence, or after a word where no sentence ends near the depth (5 points).
     """
 
     text: str
     depth: float
     needle: Span
-    after: Literal["word", "sentence"] = "word"
+    after: Literal["word", "sentence", "sentence or word"] = "word"
 
 
 @dataclass(frozen=True)

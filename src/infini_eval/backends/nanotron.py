@@ -22,17 +22,14 @@ from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
-from infini_eval.engine.acceleration import check_acceleration
 from infini_eval.engine.batching import plan_batches
+from infini_eval.engine.fixed_decode import check_acceleration
 from infini_eval.engine.generation import Completion, Finish, Limits
-from infini_eval.engine.native_model import NativeModel
-from infini_eval.engine.prefix_cache import PrefixCache
+from infini_eval.engine.native_model import NativeModel, load_replica, mesh_shape, my_layers
+from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes
 from infini_eval.engine.prefixes import border_digests
-from infini_eval.engine.replica import load_replica, mesh_shape, my_layers
-from infini_eval.engine.shared_prefill import Prefixes
 from infini_eval.errors import DataError, OutOfMemory
-from infini_eval.models.gates import gates
-from infini_eval.models.load import resolve
+from infini_eval.models.load import gates, resolve
 from infini_eval.records import NeedlePosition, Response, Sample
 
 

@@ -17,12 +17,16 @@ DEFAULT_ROPE_INTERLEAVED = True  # a saved Llama checkpoint without the key was 
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
-    """The model's configuration and notes worth showing (defaults that were taken); CheckpointError where it is unusable."""
+    """Read the model's configuration, with notes worth showing (defaults that were taken).
+
+    Raises:
+        CheckpointError: the file is missing a value, unsafe, of another architecture, or at odds with model_config.json.
+    """
     return read_config_file(folder / "config.yaml")
 
 
 def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
-    """The same from a file of any name, such as a training configuration without a checkpoint."""
+    """Read the same from a file of any name, such as a training configuration without a checkpoint."""
     document = _load_yaml(path)
     fields = _section(document, path, "model", "model_config")
     _refuse_other_architectures(fields, path)
@@ -61,9 +65,9 @@ def _section(document: Mapping[str, Any], path: Path, *keys: str) -> Mapping[str
 def _refuse_other_architectures(fields: Mapping[str, Any], path: Path) -> None:
     others = [key for key, value in fields.items() if key.startswith("is_") and key.endswith("_config") and value]
     if any(key != "is_llama_config" for key in others) or fields.get("moe_config"):
-        found = "moe_config" if fields.get("moe_config") else ", ".join(others)
+        unknown = "moe_config" if fields.get("moe_config") else ", ".join(others)
         raise CheckpointError(
-            f"unknown architecture in {path}: {found}",
+            f"unknown architecture in {path}: {unknown}",
             valid="is_llama_config (dense Llama, with or without Infini-Attention)",
         )
     if fields.get("is_llama_config", True) is not True:

@@ -1,13 +1,18 @@
-"""The on-disk layout of a nanotron checkpoint: folders, file names, parameter names, shapes, and how tp cuts them.
+"""The on-disk layout of a nanotron checkpoint: folders, file names, parameter names, shapes, how tp cuts them, metadata.
 
 One safetensors file a parameter and shard, tensor key `data`; the pipeline rank appears only in the file name and
-follows no simple rule, so readers glob it. Versions 1.2 to 1.5 share this layout.
+follows no simple rule, so readers glob it. A shard's metadata says which block of the global tensor each of its blocks
+is. Versions 1.2 to 1.5 share this layout.
 """
 
 from __future__ import annotations
 
+import ast
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from infini_eval.config import ModelConfig
@@ -19,6 +24,7 @@ WEIGHTS_FOLDER = "model"
 EMBEDDING = "model.token_position_embeddings.pp_block.token_embedding.weight"
 FINAL_NORM = "model.final_layer_norm.pp_block.weight"
 LM_HEAD = "model.lm_head.pp_block.weight"
+Block = tuple[tuple[int, int], ...]  # a half-open range for each dim
 
 # `model_weight_pp-rank-0-of-1_tp-rank-0-of-2.safetensors`, or `model_weight.safetensors` for replicated parameters;
 # builds around 1.3 doubled a part of the name (`model_model_weight.safetensors_pp-rank-…`).
@@ -26,6 +32,7 @@ _FILE_NAME = re.compile(
     r"model_(?:model_)?(?P<leaf>[a-z_]+?)(?:\.safetensors)?"
     r"(?:_pp-rank-(?P<pp>\d+)-of-(?P<pp_size>\d+)_tp-rank-(?P<tp>\d+)-of-(?P<tp_size>\d+))?\.safetensors"
 )
+_NUMPY_INT = re.compile(r"np\.int\d+\((\d+)\)")  # how numpy >= 2 writes an int into a tuple's text
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class ParameterSpec:
     chunks: tuple[int, ...] = ()
 
     def shard_ranges(self, rank: int, size: int) -> list[tuple[int, int]]:
-        """Half-open global index ranges along `shard_dim` that belong to one of `size` tensor-parallel ranks."""
+        """Compute the half-open global index ranges along `shard_dim` that belong to one of `size` tensor-parallel ranks."""
         ranges, offset = [], 0
         for length in self.chunks:
             ranges.append((offset + length * rank // size, offset + length * (rank + 1) // size))
@@ -63,12 +70,12 @@ class WeightFile:
 
 
 def layer_name(index: int, part: str) -> str:
-    """Name of a parameter of decoder layer `index` (numbers are global at every pipeline topology)."""
+    """Name a parameter of decoder layer `index` (numbers are global at every pipeline topology)."""
     return f"model.decoder.{index}.pp_block.{part}"
 
 
 def layer_specs(config: ModelConfig, index: int) -> list[ParameterSpec]:
-    """The parameters of one decoder layer."""
+    """List the parameters of one decoder layer."""
     d, heads, kv = config.head_dim, config.num_attention_heads, config.num_key_value_heads
     hidden, inter = config.hidden_size, config.intermediate_size
     q_width, kv_width = heads * d, kv * d
@@ -86,7 +93,7 @@ def layer_specs(config: ModelConfig, index: int) -> list[ParameterSpec]:
 
 
 def parameter_specs(config: ModelConfig) -> dict[str, ParameterSpec]:
-    """Every parameter a checkpoint of this configuration must hold, by name; no lm_head where embeddings are tied."""
+    """List every parameter that a checkpoint of this configuration must hold, by name; no lm_head where embeddings are tied."""
     table = (config.vocab_size, config.hidden_size)
     specs = [ParameterSpec(EMBEDDING, table, 0, (config.vocab_size,))]
     for index in range(config.num_hidden_layers):
@@ -98,7 +105,7 @@ def parameter_specs(config: ModelConfig) -> dict[str, ParameterSpec]:
 
 
 def file_path(folder: Path, spec: ParameterSpec, *, tp: int, tp_size: int, pp: int, pp_size: int) -> Path:
-    """Where a shard of a parameter is written below a step folder."""
+    """Name the file of a parameter's shard below a step folder."""
     parents, leaf = spec.name.rsplit(".", 1)
     shard = "" if spec.shard_dim is None else f"_pp-rank-{pp}-of-{pp_size}_tp-rank-{tp}-of-{tp_size}"
     return folder.joinpath(WEIGHTS_FOLDER, *parents.split("."), f"model_{leaf}{shard}.safetensors")
@@ -125,8 +132,107 @@ def parse_weight_file(folder: Path, path: Path) -> WeightFile:
     )
 
 
+@dataclass(frozen=True)
+class SlicePair:
+    """One block of a shard and the block of the global tensor that it is."""
+
+    local: Block
+    global_: Block
+
+
+def volume(block: Block) -> int:
+    """Count the values of a block."""
+    return math.prod(stop - start for start, stop in block)
+
+
+def parse_metadata(
+    metadata: Mapping[str, str] | None, local_shape: Sequence[int], path: Path
+) -> tuple[tuple[int, ...], list[SlicePair]]:
+    """Read the global shape and the slice pairs of a sharded file whose tensor has `local_shape`.
+
+    Raises:
+        CheckpointError: the metadata is missing, unreadable, of an unknown version, or does not tile the tensor.
+    """
+    if not metadata or "local_global_slices_pairs" not in metadata or "unsharded_shape" not in metadata:
+        raise CheckpointError(
+            f"{path} is a shard without slice metadata (written before version 1.2)",
+            valid=f"checkpoint versions {VERSIONS[0]} to {VERSIONS[-1]}",
+            next_step="re-save the checkpoint with a newer nanotron",
+        )
+    check_version(metadata.get("version"), path)
+    try:
+        shape = _parse_shape(metadata["unsharded_shape"])
+        pairs = [_parse_pair(text, local_shape, shape) for text in metadata["local_global_slices_pairs"].split(";")]
+    except (ValueError, SyntaxError, IndexError) as error:
+        raise CheckpointError(f"unreadable slice metadata in {path}: {error}") from None
+    for pair in pairs:
+        sizes = [[stop - start for start, stop in block] for block in (pair.local, pair.global_)]
+        if sizes[0] != sizes[1]:
+            raise CheckpointError(f"{path}: a slice of shape {sizes[0]} claims a global block of shape {sizes[1]}")
+    if sum(volume(pair.local) for pair in pairs) != math.prod(local_shape) or _overlap([p.local for p in pairs]):
+        raise CheckpointError(f"{path}: its slices do not tile its tensor of shape {tuple(local_shape)}")
+    return shape, pairs
+
+
+def check_version(version: object, path: Path) -> None:
+    """Accept 1.2 to 1.5; refuse what this reader was not written for."""
+    if str(version) not in VERSIONS:
+        raise CheckpointError(
+            f"{path} says checkpoint version {version!r}",
+            valid=f"{VERSIONS[0]} to {VERSIONS[-1]}",
+            next_step="a newer layout needs a newer infini_eval",
+        )
+
+
+def check_tiling(name: str, shape: Sequence[int], blocks: Sequence[Block], folder: Path) -> None:
+    """Refuse shards whose blocks do not cover the global tensor exactly once."""
+    covered = sum(volume(block) for block in blocks)
+    if covered != math.prod(shape) or _overlap(blocks):
+        raise CheckpointError(
+            f"the shards of {name} in {folder} do not tile it: {covered} of {math.prod(shape)} values are claimed"
+            + (", some of them twice" if _overlap(blocks) else ""),
+            next_step="a shard is missing or belongs to another checkpoint; copy the folder again",
+        )
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    shape = ast.literal_eval(_NUMPY_INT.sub(r"\1", text))
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        raise ValueError(f"unsharded_shape {text!r}")
+    return shape
+
+
+def _parse_pair(text: str, local_shape: Sequence[int], global_shape: Sequence[int]) -> SlicePair:
+    local, global_ = text.split("#")
+    return SlicePair(_parse_block(local, local_shape), _parse_block(global_, global_shape))
+
+
+def _parse_block(text: str, shape: Sequence[int]) -> Block:
+    dims = _NUMPY_INT.sub(r"\1", text).split("|")
+    if len(dims) != len(shape):
+        raise ValueError(f"slice {text!r} has {len(dims)} dims, the tensor {len(shape)}")
+    block = []
+    for dim, size in zip(dims, shape, strict=True):
+        start, stop, step = (None if part.strip() == "None" else int(part) for part in dim.split(","))
+        if step not in (None, 1) or not 0 <= (start or 0) <= (size if stop is None else stop) <= size:
+            raise ValueError(f"slice {dim!r} of a dim of size {size}")
+        block.append((start or 0, size if stop is None else stop))
+    return tuple(block)
+
+
+def _overlap(blocks: Sequence[Block]) -> bool:
+    return any(
+        all(max(a[0], b[0]) < min(a[1], b[1]) for a, b in zip(first, second, strict=True))
+        for first, second in combinations(blocks, 2)
+    )
+
+
 def find_step_folder(path: str | Path) -> Path:
-    """The step folder that `path` means: itself (it holds config.yaml), or the one its latest.txt names."""
+    """Find the step folder that `path` means: itself (it holds config.yaml), or the one its latest.txt names.
+
+    Raises:
+        CheckpointError: there is none; the message names what is near.
+    """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(
@@ -182,5 +288,5 @@ def _nearby(path: Path) -> str:
     root = path.parent
     while not root.exists():
         root = root.parent
-    found = sorted(str(config.parent) for depth in ("*", "*/*") for config in root.glob(f"{depth}/config.yaml"))
-    return f"checkpoints near it: {', '.join(found[:8])}" if found else "check the path; no checkpoint lies near it"
+    folders = sorted(str(config.parent) for depth in ("*", "*/*") for config in root.glob(f"{depth}/config.yaml"))
+    return f"checkpoints near it: {', '.join(folders[:8])}" if folders else "check the path; no checkpoint lies near it"

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,12 +20,15 @@ from infini_eval.checkpoint.layout import (
     TENSOR_KEY,
     WEIGHTS_FOLDER,
     ParameterSpec,
+    SlicePair,
     WeightFile,
+    check_tiling,
+    check_version,
     find_step_folder,
     parameter_specs,
+    parse_metadata,
     parse_weight_file,
 )
-from infini_eval.checkpoint.slices import SlicePair, check_tiling, check_version, parse_metadata
 from infini_eval.config import ModelConfig
 from infini_eval.errors import CheckpointError
 
@@ -63,10 +67,15 @@ class Checkpoint:
     def read(
         self, name: str, ranges: Sequence[tuple[int, int]] | None = None, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
-        """A parameter in `dtype` (None: as stored), or only the index `ranges` of its sharded dim, joined in that order.
+        """Read a parameter; beside the result there are only the file's mapped pages.
 
-        It is copied, checked and converted block by block: beside the result there are only the file's mapped pages.
-        Raises CheckpointError for a corrupt file and for NaN or infinity among the values read.
+        Args:
+            name: as in `specs`.
+            ranges: of the sharded dim, joined in that order (None: all of it).
+            dtype: of the result (None: as stored).
+
+        Raises:
+            CheckpointError: a file is corrupt, or NaN or infinity is among the values read.
         """
         spec = self.specs[name]
         dim = spec.shard_dim or 0
@@ -102,7 +111,7 @@ class Checkpoint:
             return DTYPES[handle.get_slice(TENSOR_KEY).get_dtype()]
 
     def fingerprint(self) -> str:
-        """sha256 over config.yaml and, for each weight file, its place, size and both ends (64 KiB each)."""
+        """Hash config.yaml and, for each weight file, its place, size and both ends (64 KiB each): sha256."""
         digest = hashlib.sha256((self.folder / "config.yaml").read_bytes())
         paths = sorted(shard.file.path for shards in self._shards.values() for shard in shards)
         for path in paths:
@@ -132,9 +141,9 @@ def _find_files(folder: Path) -> dict[str, list[WeightFile]]:
     weights = [path for path in paths if path.suffix == ".safetensors"]
     if not weights:
         pickled = next((path for path in paths if path.suffix in (".pt", ".bin", ".pth", ".pkl")), None)
-        found = f"only pickled files such as {pickled}, which are never loaded" if pickled else "no weights"
+        content = f"only pickled files such as {pickled}, which are never loaded" if pickled else "no weights"
         raise CheckpointError(
-            f"{folder} has {found}", valid=f"{WEIGHTS_FOLDER}/**/*.safetensors as nanotron writes them"
+            f"{folder} has {content}", valid=f"{WEIGHTS_FOLDER}/**/*.safetensors as nanotron writes them"
         )
     files = defaultdict(list)
     for path in weights:
@@ -224,9 +233,9 @@ class _opened:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         try:
-            self._handle = safe_open(self._path, framework="pt")
+            self._handle: Any = safe_open(self._path, framework="pt")
             return self._handle.__enter__()
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
@@ -237,9 +246,10 @@ class _opened:
         self._handle.__exit__(*exception)
 
 
-def _read_block(tensor: object, local: tuple[slice, ...], path: Path) -> torch.Tensor:
+def _read_block(tensor: Any, local: _Place, path: Path) -> torch.Tensor:
     try:
-        return tensor[local]  # type: ignore[index]
+        block: torch.Tensor = tensor[local]
+        return block
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"cannot read {path}: {error}", next_step="copy the file again") from None
 

@@ -28,10 +28,13 @@ def write_checkpoint(
 ) -> Path:
     """Write a step folder (`…/<step>`), and `latest.txt` beside it unless `latest` is False; returns the folder.
 
-    parameters: global tensors by their global names (layout.parameter_specs), in the dtype to be stored.
-    config: the content of config.yaml (`model.model_config`, `infini_attention`, …); it decides the shapes.
-    tp, pp: topology of the files; tp must divide the heads, the MLP width and the vocabulary.
-    Raises CheckpointError when names or shapes are not what the configuration asks for.
+    Args:
+        parameters: global tensors by their global names (layout.parameter_specs), in the dtype to be stored.
+        config: the content of config.yaml (`model.model_config`, `infini_attention`, …); it decides the shapes.
+        tp, pp: topology of the files; tp must divide the heads, the MLP width and the vocabulary.
+
+    Raises:
+        CheckpointError: names or shapes are not what the configuration asks for.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
         found += wrong
     elif wrong:
         print("note: the lengths that the data say were counted with another tokenizer; for this one they are as above")
+    from infini_eval.datasets.validate import off_labels
+
+    for warning in off_labels(data.samples):
+        print(f"warning: {warning}")
     return report(found)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from infini_eval import __version__
+from infini_eval._version import __version__
 from infini_eval.planning.devices import Gpu, find_gpus
 
 ENDPOINT = "https://huggingface.co"

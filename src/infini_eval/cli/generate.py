@@ -16,7 +16,8 @@ from infini_eval.options import option_pairs
 
 if TYPE_CHECKING:
     from infini_eval.api.task import Generator
-    from infini_eval.datasets.plan import GenerateConfig
+    from infini_eval.datasets.haystack import Haystack
+    from infini_eval.datasets.plan import GenerateConfig, Shortage
     from infini_eval.datasets.tokenizer import Tokenizer
 
 __all__ = ["add_arguments", "run", "tokenizer_at"]
@@ -49,8 +50,7 @@ def make(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -
     from infini_eval.datasets.generate import generate
 
     config = config_of(args, generator, tokenizer)
-    verify = None if args.verify == "auto" else args.verify == "yes"
-    rows, haystack = generate(config, tokenizer, generator, workers=args.workers, verify=verify)
+    rows, haystack = generate(config, tokenizer, generator, workers=args.workers, verify=args.verify != "no")
     notes = list(generator.notes)
     unique = haystack.unique_fraction(max(config.context_lengths))
     if unique < 1:
@@ -59,7 +59,61 @@ def make(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -
         )
     for note in notes:
         _say(args, f"note: {note}")
-    return write(args, config, _progress(args, rows), settings_of(config, generator, tokenizer))
+    if generator.needs_haystack and config.is_eval and config.control is None:
+        for text in _shortage_texts(config, haystack):
+            _warn(args, text)
+    off: list[str] = []
+    rows = _off_label(_progress(args, rows), off)
+    count, places = write(args, config, rows, settings_of(config, generator, tokenizer))
+    if off:
+        _warn(args, off_label_text(off, count))
+    return count, places
+
+
+def _shortage_texts(config: GenerateConfig, haystack: Haystack) -> list[str]:
+    """One sentence for each length whose prompts have to share haystack text, and what would help."""
+    from infini_eval.datasets.plan import plan_rows, shortages
+
+    texts = []
+    for short in shortages(plan_rows(config), haystack):
+        text = (
+            f"{short.asked} haystacks of {short.context_length:,} tokens are asked for, the pool of {short.pool:,} tokens "
+            f"({Path(haystack.name).name}) holds {short.independent} without overlap: prompts share text, and reports "
+            f"count at most {short.independent} independent sample(s) at this length"
+        )
+        texts.append(f"{text}; {_remedy(short, haystack, config)}")
+    return texts
+
+
+def _remedy(short: Shortage, haystack: Haystack, config: GenerateConfig) -> str:
+    if haystack.repeats:
+        return "the text repeats itself, however long; only another --haystack_dir gives more"
+    if haystack.unique_tokens is None and haystack.tokens >= config.pool_tokens:
+        return f"pass --pool-tokens {short.needed}, which is enough"
+    return f"a text of {short.needed:,} tokens is enough" + (
+        f", with --pool-tokens {short.needed}" if short.needed > config.pool_tokens else ""
+    )
+
+
+def _off_label(rows: Iterator[dict[str, Any]], off: list[str]) -> Iterator[dict[str, Any]]:
+    """Pass rows on; those whose needle stands far from its label are noted in `off`."""
+    from infini_eval.datasets.validate import is_off_label
+
+    for row in rows:
+        if is_off_label(row["depth_percent"], row):
+            off.append(f"{row['id']} at {row['real_depth']:.1f} %")
+        yield row
+
+
+def off_label_text(off: list[str], count: int) -> str:
+    """What is said of needles that stand far from their labels."""
+    from infini_eval.datasets.depths import OFF_POINTS
+
+    some = ", ".join(off[:3]) + (", …" if len(off) > 3 else "")
+    return (
+        f"in {len(off)} of {count} prompts the needle stands more than {OFF_POINTS:g} points from depth_percent ({some}); "
+        "real_depth is where it stands"
+    )
 
 
 def generator_of(task: str) -> Generator:
@@ -75,7 +129,7 @@ def generator_of(task: str) -> Generator:
 
 def config_of(args: argparse.Namespace, generator: Generator, tokenizer: Tokenizer) -> GenerateConfig:
     """The settings that decide the rows; what the flags leave open is the task's."""
-    from infini_eval.datasets.plan import GenerateConfig
+    from infini_eval.datasets.plan import POOL_TOKENS, GenerateConfig
 
     includes = args.length_includes_answer
     return GenerateConfig(
@@ -92,6 +146,7 @@ def config_of(args: argparse.Namespace, generator: Generator, tokenizer: Tokeniz
         haystack=args.haystack_dir or generator.haystack,
         haystack_per=args.haystack_per,
         allow_repeat=args.allow_repeat,
+        pool_tokens=args.pool_tokens or POOL_TOKENS,
         length_includes_answer=generator.length_includes_answer if includes is None else includes == "yes",
         answer_budget=args.answer_tokens or generator.answer_budget,
         exact=args.is_exact_context_length == "yes",
@@ -184,3 +239,8 @@ def _progress(args: argparse.Namespace, rows: Iterator[dict[str, Any]]) -> Itera
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         print(text, flush=True)
+
+
+def _warn(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -100,6 +100,12 @@ def _add_haystack_and_output(group: argparse._ArgumentGroup) -> None:
     owners = ("prompt", "depth", "trial", "run")
     add("--haystack-per", choices=owners, default="prompt", help="what has a haystack of its own" + SHOWN)
     add("--allow-repeat", action="store_true", help="repeat a haystack that is too short")
+    add(
+        "--pool-tokens",
+        type=token_count,
+        metavar="N",
+        help="haystack text made at most; prompts that it is too small for share text (default: 4m)",
+    )
     add("--save_path", required=True, metavar="DIR", help="folder to write into")
     add(
         "--format",
@@ -114,7 +120,7 @@ def _add_haystack_and_output(group: argparse._ArgumentGroup) -> None:
         "--verify",
         choices=("auto", *YES_NO),
         default="auto",
-        help="re-tokenise finished prompts; auto: up to 256k" + SHOWN,
+        help="re-tokenise finished prompts and take their measures from that; auto: yes" + SHOWN,
     )
     add("--quiet", action="store_true", help="say nothing but errors")
 

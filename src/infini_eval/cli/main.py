@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from infini_eval import __version__
+from infini_eval._version import __version__
 from infini_eval.cli.flags import make_parser
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.distributed.launch import launch
     from infini_eval.distributed.mesh import Mesh
-    from infini_eval.engine.replica import load_replica, mesh_shape
+    from infini_eval.engine.native_model import load_replica, mesh_shape
     from infini_eval.engine.verification import compare, read_reference
 
     with launch(args.device, args.timeout) as world:

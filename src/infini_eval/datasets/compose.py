@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infini_eval.api.task import Insert, Recipe, Span
+from infini_eval.datasets.depths import OFF_POINTS
 from infini_eval.datasets.haystack import Haystack
 from infini_eval.datasets.slices import Slices, plan_slices
 from infini_eval.datasets.tokenizer import Tokenizer
 from infini_eval.errors import DataError
 
 CONTEXT_CUTS = 16  # words on either side of a joint that are tokenised with it
-VERIFY_TOKENS = 262_144  # prompts up to this length are re-tokenised whole
 ATTEMPTS = 40
 EDGE_SHIFTS = 8
 
@@ -25,7 +25,11 @@ Allowed = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Composed:
-    """A prompt with its measures: tokens (specials included), needle spans in characters and tokens, real depths."""
+    """A prompt with its measures: tokens (specials included), needle spans in characters and tokens, real depths.
+
+    `haystack_chars` is what it takes of the pool, from its first character to its last one. `verified`: tokens, spans
+    and depths were counted in the finished prompt; else they are those of the windows around its joints.
+    """
 
     text: str
     tokens: int
@@ -34,6 +38,8 @@ class Composed:
     depths: tuple[float, ...]
     haystack_tokens: int
     haystack_id: str
+    haystack_chars: Span = (0, 0)
+    verified: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,13 @@ def compose(
     tokenizer: Tokenizer,
     *,
     allowed: Allowed | None = None,
-    verify: bool | None = None,
+    verify: bool = True,
 ) -> Composed:
     """The prompt of exactly `target` tokens (specials included) whose haystack starts at cut `start`.
 
     `allowed` restricts where the first needle may stand; the allowed cut nearest to its depth is taken. `verify`
-    re-tokenises the finished prompt (None: up to VERIFY_TOKENS tokens). DataError when the prompt cannot be made.
+    re-tokenises the finished prompt and takes every measure from it; without, the count is that of the windows around
+    the joints, which a tokenizer that merges over spaces can belie. DataError when the prompt cannot be made.
     """
     return _Composer(recipe, haystack, start, target, tokenizer, allowed).run(verify)
 
@@ -74,10 +81,10 @@ class _Composer:
         self.inside = [insert for insert in recipe.inserts if insert.depth < 100]
         self.at_end = len(recipe.inserts) - len(self.inside)
         self.edges: list[int] = []  # the cuts of the needles inside the haystack
+        self.core_ids: list[tuple[int, NDArray[np.int32]]] = []  # of each core, where its tokens begin, and they
         self.first_needle = (0, 0)  # token span of the first needle were it at depth 0; known after one measurement
 
-    def run(self, verify: bool | None) -> Composed:
-        verify = self.target <= VERIFY_TOKENS if verify is None else verify
+    def run(self, verify: bool) -> Composed:
         bare = self._bare_tokens()
         tokens, hidden = self.target - bare, 0  # hidden: tokens that windows do not see, found by verifying
         if tokens < 0:
@@ -90,10 +97,11 @@ class _Composer:
             if gaps is None:
                 tokens -= 1
                 continue
-            composed, total = self._measure(gaps, tokens)
-            missing = self.target - total - hidden
+            composed = self._measure(gaps, tokens)
+            missing = self.target - composed.tokens - hidden
             if missing == 0 and verify:
-                missing = self.target - self.tokenizer.count(composed.text)
+                composed = self._verified(composed, gaps)
+                missing = self.target - composed.tokens
                 hidden -= missing
             if missing == 0 and (self.allowed is None or self._is_allowed(composed.needle_tokens[0])):
                 return composed
@@ -118,23 +126,45 @@ class _Composer:
             gaps = plan_slices(self.haystack, self.start, edges, self.at_end, tokens, variant)
             if gaps is not None or not edges or edges[-1] <= max([self.start, *edges[:-1]]):
                 return gaps
-            edges = [*edges[:-1], self._cut_before(edges[-1])]
+            edges = [*edges[:-1], self._cut_before(edges[-1], tokens)]
         return None
 
     def _edges(self, tokens: int) -> list[int]:
         """The cuts nearest to the needles' depths in a haystack of `tokens` tokens."""
-        origin = int(self.haystack.cut_tokens[self.start])
         edges: list[int] = []
         for insert in self.inside:
-            edge = self.haystack.cut_at(origin + tokens * insert.depth / 100, self._cuts(insert))
-            edges.append(self.start if insert.depth == 0 else max(self.start, edge))
+            edge = self._edge(insert, tokens)
+            edges.append(max(edges[-1] if edges else self.start, edge))
         return self._allowed_edges(edges, tokens) if self.allowed is not None and edges else edges
 
-    def _cuts(self, insert: Insert) -> NDArray[np.int64]:
-        return self.haystack.sentences if insert.after == "sentence" else self.haystack.words
+    def _edge(self, insert: Insert, tokens: int) -> int:
+        """The cut nearest to a needle's depth, of those that may hold it."""
+        if insert.depth == 0:
+            return self.start
+        wanted = self._wanted(insert, tokens)
+        edge = max(self.start, self.haystack.cut_at(wanted, self._cuts(insert)))
+        if insert.after == "sentence or word" and self._is_off(insert, edge, tokens):
+            edge = max(self.start, self.haystack.cut_at(wanted, self.haystack.words))
+        return edge
 
-    def _cut_before(self, edge: int) -> int:
-        cuts = self._cuts(self.inside[-1])
+    def _cuts(self, insert: Insert) -> NDArray[np.int64]:
+        return self.haystack.words if insert.after == "word" else self.haystack.sentences
+
+    def _wanted(self, insert: Insert, tokens: int) -> float:
+        return int(self.haystack.cut_tokens[self.start]) + tokens * insert.depth / 100
+
+    def _is_off(self, insert: Insert, edge: int, tokens: int) -> bool:
+        off = abs(int(self.haystack.cut_tokens[edge]) - self._wanted(insert, tokens))
+        return off > tokens * OFF_POINTS / 100
+
+    def _cut_before(self, edge: int, tokens: int) -> int:
+        insert = self.inside[-1]
+        before = self._before(edge, self._cuts(insert))
+        if insert.after == "sentence or word" and self._is_off(insert, before, tokens):
+            before = self._before(edge, self.haystack.words)
+        return before
+
+    def _before(self, edge: int, cuts: NDArray[np.int64]) -> int:
         at = int(np.searchsorted(cuts, edge))
         return max(self.start, int(cuts[at - 1]) if at else self.start)
 
@@ -160,23 +190,26 @@ class _Composer:
         assert self.allowed is not None
         return bool(self.allowed(np.array([span[0]]), np.array([span[1]]))[0])
 
-    def _measure(self, gaps: list[Slices], tokens: int) -> tuple[Composed, int]:
-        """The prompt of these slices and its number of tokens as the windows say."""
+    def _measure(self, gaps: list[Slices], tokens: int) -> Composed:
+        """The prompt of these slices, measured as the windows say."""
         count = len(self.tokenizer.special_prefix)
         texts: list[str] = []
-        chars, depths = 0, []
+        chars = 0
+        depths: list[float] = []
         needle_chars: list[Span] = []
         needle_tokens: list[Span] = []
         haystack_before = 0
         cores, runs = _join_cores(self.recipe, gaps)
+        self.core_ids = []
         for i, core in enumerate(cores):
             left, right = (runs[i - 1] if i else []), (runs[i] if i < len(runs) else [])
-            cost, spans = self._joint(left, core, right)
+            ids, spans = self._joint(left, core, right)
+            self.core_ids.append((count, ids))
             for (a, b), (token_a, token_b) in zip(core.needles, spans, strict=True):
                 needle_chars.append((chars + a, chars + b))
                 needle_tokens.append((count + token_a, count + token_b))
-                depths.append(100 * haystack_before / tokens if tokens else 100.0)
-            count += cost
+                depths.append(self._depth(len(depths), haystack_before, tokens))
+            count += len(ids)
             texts.append(core.text)
             chars += len(core.text)
             for a, b in right:
@@ -188,21 +221,64 @@ class _Composer:
         self.first_needle = (needle_tokens[0][0] - before, needle_tokens[0][1] - before) if needle_tokens else (0, 0)
         count += len(self.tokenizer.special_suffix)
         text = "".join(texts)
-        identity = self.haystack.identity(self.start)
-        return Composed(text, count, tuple(needle_chars), tuple(needle_tokens), tuple(depths), tokens, identity), count
+        return Composed(
+            text,
+            count,
+            tuple(needle_chars),
+            tuple(needle_tokens),
+            tuple(depths),
+            tokens,
+            self.haystack.identity(self.start),
+            self._in_pool(gaps),
+            verified=False,
+        )
 
-    def _joint(self, left: Slices, core: _Core, right: Slices) -> tuple[int, list[Span]]:
-        """Tokens that a core adds between its neighbours, and its needles' token spans from its first token on."""
+    def _depth(self, needle: int, before: int, tokens: int) -> float:
+        """Percent of the haystack's tokens before a needle; without a haystack a needle stands at 0 as well as at 100."""
+        if tokens:
+            return 100 * before / tokens
+        return 100.0 if self.recipe.inserts[needle].depth >= 50 else 0.0
+
+    def _in_pool(self, gaps: list[Slices]) -> Span:
+        """The characters of the pool from the first slice's start to the last one's end."""
+        cuts = [cut for gap in gaps for slices in gap for cut in slices]
+        chars = self.haystack.cut_chars
+        return (int(chars[cuts[0]]), int(chars[cuts[-1]])) if cuts else (int(chars[self.start]),) * 2
+
+    def _verified(self, composed: Composed, gaps: list[Slices]) -> Composed:
+        """The same prompt with every measure as its own tokens have it."""
+        ids = self.tokenizer.encode(composed.text)
+        alike = (np.array_equal(ids[at : at + len(core)], core) for at, core in self.core_ids)
+        if len(ids) == composed.tokens and all(alike):
+            return replace(composed, verified=True)
+        return self._remeasured(composed, gaps)
+
+    def _remeasured(self, composed: Composed, gaps: list[Slices]) -> Composed:
+        """The same prompt with tokens, spans and depths counted anew, where tokens reach over the joints."""
+        places = _haystack_places(*_join_cores(self.recipe, gaps), self.haystack)
+        tokens, needles, starts = self.tokenizer.measure(composed.text, composed.needle_chars, places)
+        parts = [b - a for a, b in zip(starts[::2], starts[1::2], strict=True)]
+        total = sum(parts)
+        depths = []
+        for i, (start, _) in enumerate(composed.needle_chars):
+            before = sum(part for part, end in zip(parts, places[1::2], strict=True) if end <= start)
+            depths.append(self._depth(i, before, total))
+        return replace(
+            composed, tokens=tokens, needle_tokens=needles, depths=tuple(depths), haystack_tokens=total, verified=True
+        )
+
+    def _joint(self, left: Slices, core: _Core, right: Slices) -> tuple[NDArray[np.int32], list[Span]]:
+        """The tokens that a core adds between its neighbours, and its needles' token spans from the first of them on."""
         before = self._end_of(left)
         after, after_tokens = self._start_of(right)
-        _, offsets = self.tokenizer.encode_window(before + core.text + after)
+        ids, offsets = self.tokenizer.encode_window(before + core.text + after)
         context = self.tokenizer.count(before, add_special_tokens=False) if before else 0
         spans = []
         for a, b in core.needles:
             a, b = a + len(before), b + len(before)
             inside = np.flatnonzero((offsets[:, 0] < b) & (offsets[:, 1] > a))
             spans.append((int(inside[0]) - context, int(inside[-1]) + 1 - context))
-        return len(offsets) - context - after_tokens, spans
+        return ids[context : len(ids) - after_tokens], spans
 
     def _end_of(self, slices: Slices) -> str:
         if not slices:
@@ -216,6 +292,20 @@ class _Composer:
         first, last = slices[0]
         last = min(last, first + CONTEXT_CUTS)
         return self.haystack.slice(first, last), self.haystack.slice_tokens(first, last)
+
+
+def _haystack_places(cores: list[_Core], runs: list[Slices], haystack: Haystack) -> list[int]:
+    """Where each run of haystack text begins and ends in the prompt, in characters."""
+    places: list[int] = []
+    chars = 0
+    for i, core in enumerate(cores):
+        run = runs[i] if i < len(runs) else []
+        chars += len(core.text)
+        length = sum(int(haystack.cut_chars[b] - haystack.cut_chars[a]) for a, b in run)
+        if run:
+            places += [chars, chars + length]
+        chars += length
+    return places
 
 
 def _join_cores(recipe: Recipe, gaps: list[Slices]) -> tuple[list[_Core], list[Slices]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from infini_eval.api.task import Generator, Question, Recipe, RowInputs
 from infini_eval.datasets.compose import Composed, compose
+from infini_eval.datasets.depths import is_off, least_haystack
 from infini_eval.datasets.haystack import Haystack, build_haystack
 from infini_eval.datasets.needle_position import token_span, whole_word_starts
 from infini_eval.datasets.place import allowed_places, start_depth
@@ -37,11 +38,11 @@ def generate(
     generator: Generator,
     *,
     workers: int = 1,
-    verify: bool | None = None,
+    verify: bool = True,
 ) -> tuple[Iterator[dict[str, Any]], Haystack]:
     """The rows of the data set, in order and as they are made, and the haystack that they were cut from.
 
-    Rows do not depend on `workers`. `verify` re-tokenises each finished prompt (None: up to 256k tokens).
+    Rows do not depend on `workers`. `verify` re-tokenises each finished prompt and takes its measures from that.
     """
     unknown = set(config.options) - set(generator.options)
     if unknown:
@@ -54,7 +55,7 @@ def generate(
     haystack = build_haystack(
         source.parts(),
         tokenizer,
-        pool_tokens(plans) if generator.needs_haystack else 1,
+        pool_tokens(plans, config.pool_tokens) if generator.needs_haystack else 1,
         name=source.name,
         needed=needed_tokens(plans) if generator.needs_haystack else 1,
         allow_repeat=config.allow_repeat,
@@ -104,7 +105,7 @@ class _RowMaker:
         tokenizer: Tokenizer,
         generator: Generator,
         haystack: Haystack,
-        verify: bool | None,
+        verify: bool,
     ) -> None:
         self.config, self.tokenizer, self.generator = config, tokenizer, generator
         self.haystack, self.verify = haystack, verify
@@ -145,6 +146,7 @@ class _RowMaker:
             allowed=allowed_places(self.config),
             verify=self.verify,
         )
+        self._refuse_depth(composed, question)
         if not self.generator.numeric:  # keys were drawn from numbers that are not in the haystack
             _refuse_second_answer(composed, question, self.haystack.name)
         return composed
@@ -164,10 +166,32 @@ class _RowMaker:
             depths.append(100 * (start - first - others) / tokens if tokens > 0 else 100.0)
         return Composed(text, len(ids), question.needles, spans, tuple(depths), max(0, tokens), identity)
 
+    def _refuse_depth(self, composed: Composed, question: Question) -> None:
+        """A haystack with too few words for depths: the needle would stand wherever one happens to end."""
+        assert question.recipe is not None
+        asked, real = question.recipe.inserts[question.asked], composed.depths[question.asked]
+        moved = self.config.needle_segment is not None or self.config.boundary is not None
+        if moved or asked.after == "sentence" or not is_off(asked.depth, real):
+            return
+        least = least_haystack(self.haystack.cut_tokens[self.haystack.words])
+        if composed.haystack_tokens >= least:
+            return
+        bare = composed.tokens - composed.haystack_tokens
+        raise DataError(
+            f"{composed.tokens} tokens are too few for depths: the needle cannot stand at {asked.depth:g} % of "
+            f"{composed.haystack_tokens} tokens of haystack, only at {real:.1f} %",
+            next_step=f"ask for a context of at least {self._context(bare + least)} tokens, or for the depths 0 and 100",
+        )
+
+    def _context(self, tokens: int) -> int:
+        """The context length whose prompts have at least that many tokens."""
+        return tokens + (self.config.answer_budget if self.config.length_includes_answer else 0)
+
     def _columns(self, keyed: KeyedRow, question: Question, composed: Composed, name: str) -> dict[str, Any]:
         config, plan = self.config, keyed.plan
         outputs = question.outputs or (question.answer,)
         start, end = composed.needle_tokens[question.asked] if composed.needle_tokens else (-1, -1)
+        in_pool = self.haystack.distinct_chars(*composed.haystack_chars) if composed.haystack_tokens else (0, 0)
         row: dict[str, Any] = {
             "id": name,
             "prompt": composed.text if config.is_eval else _answered(composed.text, question.answer),
@@ -185,6 +209,10 @@ class _RowMaker:
             "haystack": _short(self.haystack.name) if composed.haystack_tokens else "none",
             "haystack_hash": composed.haystack_id,
             "haystack_unique": round(self.haystack.unique_fraction(composed.haystack_tokens), 6),
+            "haystack_pool": self.haystack.pool if composed.haystack_tokens else "",
+            "haystack_start": in_pool[0],
+            "haystack_end": in_pool[1],
+            "verified": "yes" if composed.verified else "no",
             "tokenizer_hash": self.tokenizer.fingerprint,
         }
         if not self.generator.numeric:

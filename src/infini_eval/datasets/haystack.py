@@ -23,6 +23,7 @@ NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
 BLOCK_CHARS = 65_536
 BATCH_BLOCKS = 16  # tokenised side by side
 CHARS_A_TOKEN = 4
+POOL_CHARS = BLOCK_CHARS // 2  # a pool is known by its beginning, which does not depend on how much is read of it
 CONTEXT_CHARS = 256  # tokenised before each block, so that a block's first tokens are those of the running text
 
 
@@ -33,7 +34,7 @@ class Haystack:
     `after_sentence` [C] bool tells cuts after a sentence from those after a word; `sentences` and `words` number them.
 
     `name` is the source's; `unique_tokens` is how many of its tokens are not a repetition of earlier ones (None: all,
-    or the source `repeats` by nature).
+    or the source `repeats` by nature); `period` is the characters after which the text starts again (0: it does not).
     """
 
     text: str
@@ -43,11 +44,17 @@ class Haystack:
     name: str
     unique_tokens: int | None = None
     repeats: bool = False
+    period: int = 0
 
     @property
     def tokens(self) -> int:
         """Tokens between the first and the last cut: the longest slice."""
         return int(self.cut_tokens[-1] - self.cut_tokens[0])
+
+    @property
+    def distinct_tokens(self) -> int:
+        """Tokens that are not a repetition of others; those of a source that repeats by nature are all counted."""
+        return self.tokens if self.unique_tokens is None else self.unique_tokens
 
     def unique_fraction(self, tokens: int) -> float:
         """The share of `tokens` tokens in a row that are not a repetition; 1 where nothing had to be repeated."""
@@ -56,6 +63,22 @@ class Haystack:
     @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def pool(self) -> str:
+        """Names the text that haystacks are cut from, whatever was read of it and with any tokenizer (16 hex digits)."""
+        return hashlib.sha256(self.text[:POOL_CHARS].encode()).hexdigest()[:16]
+
+    def distinct_chars(self, start: int, end: int) -> tuple[int, int]:
+        """The characters of the pool that a stretch of it says; of repeated text, where it is said first.
+
+        A stretch that runs over the end of a repeated text counts as the whole of it.
+        """
+        if not self.period:
+            return start, end
+        first = start % self.period
+        whole = end - start >= self.period or first + end - start > self.period
+        return (0, self.period) if whole else (first, first + end - start)
 
     @cached_property
     def numbers(self) -> tuple[NDArray[np.int64], list[str]]:
@@ -153,6 +176,7 @@ class _Builder:
         self.count = 0
         self.first: int | None = None
         self.last = 0
+        self.period = 0
 
     @property
     def available(self) -> int:
@@ -201,6 +225,7 @@ class _Builder:
         self.count += len(own)
 
     def repeat(self, tokens: int) -> None:
+        self.period = self.length
         blocks = [" " + self.texts[0].lstrip(), *self.texts[1:]]
         for start in itertools.cycle(range(0, len(blocks), BATCH_BLOCKS)):
             self.add(blocks[start : start + BATCH_BLOCKS], tokens)
@@ -210,7 +235,15 @@ class _Builder:
     def finish(self, name: str, unique: int | None, repeats: bool) -> Haystack:
         chars, counts = np.concatenate(self.chars), np.concatenate(self.tokens)
         ends = np.concatenate(self.sentence_ends)
-        return Haystack("".join(self.texts), chars, counts, ends, name, unique, repeats)
+        text = "".join(self.texts)
+        period = self.period or (_period(text) if repeats else 0)
+        return Haystack(text, chars, counts, ends, name, unique, repeats, period)
+
+
+def _period(text: str) -> int:
+    """The characters after which a text that repeats by nature starts again; 0 where that is not in it."""
+    again = text.find(text[:CONTEXT_CHARS], 1)
+    return max(again, 0)
 
 
 def _blocks(parts: Iterable[str]) -> Iterator[str]:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infini_eval.api.task import Span
-from infini_eval.datasets.passkey_text import NEEDLE_SENTENCES, QUESTION
+from infini_eval.datasets.passkey_text import INTRO_16K, NEEDLE_SENTENCES, PASSAGE, QUESTION
 from infini_eval.records import NeedlePosition
+
+HAYSTACK_MARKS = (PASSAGE.strip(), INTRO_16K)  # what a passkey's haystack follows, the more certain one first
 
 
 def find_passkey(prompt: str, answer: str) -> Span | None:
@@ -33,6 +35,18 @@ def question_start(prompt: str) -> int:
     """Where the final question starts; the prompt's length when it has none of the passkey wording."""
     start = prompt.rfind(QUESTION.rstrip())
     return len(prompt) if start < 0 else start
+
+
+def passkey_depth(prompt: str, answer: str) -> float | None:
+    """The needle's depth in percent of the haystack's characters, by the passkey's wording; None where it is another."""
+    span, end = find_passkey(prompt, answer), question_start(prompt)
+    if span is None or end == len(prompt):
+        return None
+    start = next((at + len(mark) for mark in HAYSTACK_MARKS if (at := prompt.rfind(mark, 0, span[0])) >= 0), None)
+    if start is None:
+        return None
+    before, after = span[0] - start, max(0, end - span[1])
+    return 100 * before / (before + after) if before + after else None
 
 
 def last_whole_word(prompt: str, word: str, end: int) -> Span | None:

@@ -12,7 +12,7 @@ from infini_eval.datasets.keys import KeyDrawer
 from infini_eval.errors import ConfigError
 
 HaystackPer = Literal["prompt", "depth", "trial", "run"]
-POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts; beyond it, prompts share text
+POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts, if not told otherwise; then they share text
 GAP_TOKENS = 128  # between one prompt's haystack and the next one's
 SPARE_TOKENS = 8_192  # after the last one, for cuts that fit
 LOOSE_TOKENS = 700  # --is_exact_context_length no: lengths are drawn from this many tokens below the nominal one
@@ -25,7 +25,7 @@ class GenerateConfig:
 
     `question_phase`: None, "border" (the prompt ends a segment), "jitter", or the offset in its segment of the
     position that predicts the answer's first token. `answer_budget`: tokens kept free for the answer when
-    `length_includes_answer`.
+    `length_includes_answer`. `pool_tokens`: haystack text made at most, if one prompt does not need more.
     """
 
     context_lengths: tuple[int, ...]
@@ -41,6 +41,7 @@ class GenerateConfig:
     haystack: str = "english"
     haystack_per: HaystackPer = "prompt"
     allow_repeat: bool = False
+    pool_tokens: int = POOL_TOKENS
     length_includes_answer: bool = False
     answer_budget: int = 16
     exact: bool = True
@@ -135,12 +136,69 @@ def _segment_length(config: GenerateConfig, flag: str) -> int:
     return config.segment_length
 
 
-def pool_tokens(rows: Sequence[RowPlan]) -> int:
-    """How much haystack text the rows need: each group its own, up to a pool that they share."""
+def pool_tokens(rows: Sequence[RowPlan], most: int = POOL_TOKENS) -> int:
+    """How much haystack text the rows need: each group its own, up to a pool of `most` tokens that they share."""
     longest = max(row.target for row in rows)
     groups = max(row.group for row in rows) + 1
-    own = groups * (longest + GAP_TOKENS) + SPARE_TOKENS
-    return min(own, max(POOL_TOKENS, longest + longest // 4 + SPARE_TOKENS))
+    return min(tokens_for(groups, longest), max(most, longest + longest // 4 + SPARE_TOKENS))
+
+
+def tokens_for(haystacks: int, length: int) -> int:
+    """The pool from which that many haystacks of `length` tokens can be cut that do not overlap."""
+    return haystacks * (length + GAP_TOKENS) + SPARE_TOKENS
+
+
+def haystacks_in(pool: int, length: int) -> int:
+    """How many haystacks of `length` tokens a pool of `pool` tokens holds side by side; at least 1."""
+    return max(1, _usable(pool) // (length + GAP_TOKENS))
+
+
+def _usable(pool: int) -> int:
+    return pool - min(SPARE_TOKENS, pool // 8)
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Too little text for the prompts of one length: of `asked` haystacks only `independent` do not overlap.
+
+    `pool` is the number of tokens there are, `needed` how many would do.
+    """
+
+    context_length: int
+    asked: int
+    independent: int
+    pool: int
+    needed: int
+
+
+def shortages(rows: Sequence[RowPlan], haystack: Haystack) -> list[Shortage]:
+    """The lengths whose prompts have to share haystack text; repeated text is there once only."""
+    pool = haystack.distinct_tokens
+    if not haystack.repeats and _side_by_side(rows, pool):
+        return []
+    found = []
+    for length, groups in _groups_by_length(rows).items():
+        longest = max(row.target for row in rows if row.context_length == length)
+        independent = 1 if haystack.repeats else haystacks_in(pool, longest)
+        if len(groups) > independent:
+            found.append(Shortage(length, len(groups), independent, pool, tokens_for(len(groups), longest)))
+    return found
+
+
+def _side_by_side(rows: Sequence[RowPlan], pool: int) -> bool:
+    """Whether every group gets text of its own, whatever its length."""
+    return tokens_for(max(row.group for row in rows) + 1, max(row.target for row in rows)) <= pool
+
+
+def _groups_by_length(rows: Sequence[RowPlan]) -> dict[int, list[int]]:
+    """The groups by the context length of their longest row, both in order."""
+    longest: dict[int, int] = {}
+    for row in rows:
+        longest[row.group] = max(row.context_length, longest.get(row.group, 0))
+    found: dict[int, list[int]] = {}
+    for group, length in longest.items():
+        found.setdefault(length, []).append(group)
+    return found
 
 
 def needed_tokens(rows: Sequence[RowPlan]) -> int:
@@ -175,12 +233,32 @@ def numbers_near(haystack: Haystack, start: int, target: int) -> set[str]:
 
 
 def _starts(config: GenerateConfig, rows: Sequence[RowPlan], haystack: Haystack, longest: int) -> list[int]:
-    """The first cut of each group: one after the other where the pool suffices, else drawn anywhere in it."""
+    """The first cut of each group: one after the other where the pool suffices, else shared as evenly as can be.
+
+    Then the groups of a length take turns in places that do not overlap. Training data are drawn from anywhere.
+    """
     groups = max(row.group for row in rows) + 1
     stride, origin = longest + GAP_TOKENS, int(haystack.cut_tokens[0])
-    if groups * stride + SPARE_TOKENS <= haystack.tokens:
-        return [haystack.cut_at(origin + group * stride, haystack.sentences) for group in range(groups)]
+    if _side_by_side(rows, haystack.tokens):
+        return [_start_near(haystack, origin + group * stride) for group in range(groups)]
     rng = random.Random(f"starts/{config.seed}/{config.id}")
-    left = haystack.tokens - longest
-    room = max(1, left - min(SPARE_TOKENS, left // 2))
-    return [haystack.cut_at(origin + rng.randrange(room), haystack.sentences) for _ in range(groups)]
+    if not config.is_eval:
+        left = haystack.tokens - longest
+        room = max(1, left - min(SPARE_TOKENS, left // 2))
+        return [haystack.cut_at(origin + rng.randrange(room), haystack.sentences) for _ in range(groups)]
+    starts = [0] * groups
+    for length, members in _groups_by_length(rows).items():
+        own = max(row.target for row in rows if row.context_length == length) + GAP_TOKENS
+        places = haystacks_in(haystack.tokens, own - GAP_TOKENS)
+        stride = _usable(haystack.tokens) // places
+        for turn, group in enumerate(members):
+            start = turn % places * stride + rng.randrange(max(1, stride - own))
+            starts[group] = _start_near(haystack, origin + start)
+    return starts
+
+
+def _start_near(haystack: Haystack, token: int) -> int:
+    """The end of a sentence there; in text whose sentences end rarely (lists, code) that of a word."""
+    cut = haystack.cut_at(token, haystack.sentences)
+    far = abs(int(haystack.cut_tokens[cut]) - token) > GAP_TOKENS
+    return haystack.cut_at(token, haystack.words) if far else cut

@@ -46,6 +46,10 @@ def _spliced(haystack: Haystack, first: int, tokens: int, distance: int) -> Iter
     origin = int(haystack.cut_tokens[first])
     splice = max(first, haystack.cut_at(origin + tokens - distance))
     rest = tokens - haystack.slice_tokens(first, splice)
+    if rest <= 0:  # in text with few cuts the nearest one may be the end already, or lie behind it
+        if rest == 0 and not haystack.after_sentence[splice]:
+            yield [(first, splice)]
+        return
     for resume in range(splice, min(splice + MOST_SKIPPED_CUTS, len(haystack.cut_tokens))):
         end = haystack.cut_exactly(int(haystack.cut_tokens[resume]) + rest)
         if end is not None:

@@ -103,6 +103,30 @@ class Tokenizer:
         chunks.append(np.array(self.special_suffix, np.int32))
         return np.concatenate(chunks), None if first is None else (first, last)
 
+    def measure(
+        self, text: str, spans: Sequence[Span], places: Sequence[int] = ()
+    ) -> tuple[int, tuple[Span, ...], list[int]]:
+        """A text's tokens (specials included), the tokens that overlap each span of characters, and, for each place, how
+        many tokens (specials left out) start before that character. Holds one window's offsets at a time.
+        """
+        count, before = 0, [0] * len(places)
+        found: list[Span | None] = [None] * len(spans)
+        front = len(self.special_prefix)
+        for _, offsets in windows(self.encode_window, text):
+            starts, ends = offsets[:, 0], offsets[:, 1]
+            for i, (start, end) in enumerate(spans):
+                inside = np.flatnonzero((starts < end) & (ends > start)) + (front + count)
+                if len(inside):
+                    known = found[i]
+                    found[i] = (int(inside[0]) if known is None else known[0], int(inside[-1]) + 1)
+            for i, place in enumerate(places):
+                before[i] += int(np.count_nonzero(starts < place))
+            count += len(offsets)
+        missing = [span for span, tokens in zip(spans, found, strict=True) if tokens is None]
+        if missing:
+            raise ValueError(f"no token overlaps characters {missing[0][0]}..{missing[0][1]}")
+        return count + front + len(self.special_suffix), tuple(span for span in found if span is not None), before
+
     def encode_chunks(self, parts: Iterable[str], *, add_special_tokens: bool = True) -> Iterator[NDArray[np.int32]]:
         """The ids of the text that `parts` make when joined, chunk by chunk and in bounded memory."""
         if add_special_tokens and self.special_prefix:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from infini_eval.api.task import DataFinding
-from infini_eval.datasets.needle_position import find_passkey, question_start, stands_alone, whole_word_starts
+from infini_eval.datasets.depths import OFF_POINTS, is_off
+from infini_eval.datasets.needle_position import (
+    find_passkey,
+    passkey_depth,
+    question_start,
+    stands_alone,
+    whole_word_starts,
+)
 from infini_eval.datasets.passkey_text import NEEDLE_SENTENCES, QUESTION, SHOT_KINDS
 from infini_eval.records import Sample
 
@@ -22,6 +31,7 @@ MESSAGES = {
     "duplicate_id": "the id occurs more than once",
     "wrong_length": "the prompt does not have the tokens that the data say (token_count or num_tokens)",
     "non_numeric_answer": "the answer is not a number",
+    "off_label": f"the needle's real depth is more than {OFF_POINTS:g} points from depth_percent",
 }
 _SHOT_KEY = re.compile("|".join(re.escape(f"The {kind.name} is ") + r"(\d+)" for kind in SHOT_KINDS))
 
@@ -34,6 +44,36 @@ def validate(samples: Sequence[Sample]) -> list[DataFinding]:
             ids[kind].append(sample.id)
     ids["duplicate_id"] = duplicates(sample.id for sample in samples)
     return findings(ids)
+
+
+def off_labels(samples: Sequence[Sample]) -> list[DataFinding]:
+    """The samples whose needle stands far from its depth label: no defect, but no measure at that depth either."""
+    return findings({"off_label": [s.id for s in samples if is_off_label(s.depth_percent, _with_real_depth(s))]})
+
+
+def is_off_label(label: float, columns: Mapping[str, Any]) -> bool:
+    """Whether the row's `real_depth` is far from its label; never where there is none, no needle, or several answers.
+
+    Several answers (the column `outputs`) stand at depths of their own.
+    """
+    real = columns.get("real_depth")
+    if not isinstance(real, (int, float)) or columns.get("control") == "no-context":
+        return False
+    return _answers(columns) < 2 and is_off(label, float(real))
+
+
+def _with_real_depth(sample: Sample) -> Mapping[str, Any]:
+    """The columns with a real depth, where the data or the passkey's wording tell it."""
+    if "real_depth" in sample.columns:
+        return sample.columns
+    return {**sample.columns, "real_depth": passkey_depth(sample.prompt, sample.answer)}
+
+
+def _answers(columns: Mapping[str, Any]) -> int:
+    outputs = columns.get("outputs")
+    if isinstance(outputs, str) and outputs.startswith("["):
+        outputs = json.loads(outputs)
+    return len(outputs) if isinstance(outputs, list) else 1
 
 
 def findings(ids_by_kind: dict[str, list[str]]) -> list[DataFinding]:

@@ -87,7 +87,7 @@ def prefix_state(model: NativeModel, prefix: np.ndarray) -> BatchState:
     if len(prefix):
         for plan in plan_prefill([len(prefix)], model.config.segment_length, model.chunk_tokens(1)):
             ids = torch.from_numpy(prefix[plan.start : plan.start + plan.tokens].astype(np.int64))[None]
-            llama.run_layers(llama.embed(ids.to(llama.device)), state, state.cursor.take_segments(plan.segments))
+            llama.run_layers(llama.embed(ids.to(llama.device)), state, state.cursor.step_segments(plan.segments))
     return state
 
 
@@ -115,7 +115,7 @@ def _continue(
     ids = torch.from_numpy(rest.astype(np.int64)).to(llama.device).expand(rows, -1)
     log_p, best = [], []
     for token in given:
-        hidden = llama.run_layers(llama.embed(ids), state, state.cursor.take_open(ids.shape[1]))
+        hidden = llama.run_layers(llama.embed(ids), state, state.cursor.step_tail(ids.shape[1]))
         log_p_BV = F.log_softmax(llama.logits(hidden[:, -1]), dim=-1)
         best.append(log_p_BV.argmax(-1))
         ids = best[-1][:, None] if token is None else torch.full((rows, 1), token, device=llama.device)

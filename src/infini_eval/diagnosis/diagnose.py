@@ -20,7 +20,7 @@ from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, evidence
 from infini_eval.diagnosis.verdict import Evidence, Interval, judge
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.models.gates import gates
+from infini_eval.models.load import gates
 
 logger = logging.getLogger(__name__)
 LONGEST = 1 << 16  # the trace keeps every position's hidden state

@@ -10,7 +10,7 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.errors import CheckpointError
-from infini_eval.models.gates import balance_factors, gates
+from infini_eval.models.load import balance_factors, gates
 
 UNMOVED = 1e-3  # a balance factor this close to zero is where `balance_init_type: zeros` put it
 CLOSED = 0.02  # a gate below this gives the memory no say

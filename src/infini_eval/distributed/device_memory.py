@@ -12,7 +12,7 @@ CGROUP_LIMITS = (
 
 
 def available_bytes(device: str, processes: int = 1) -> int:
-    """Bytes that each of `processes` on this node may still use: free device memory, or its share of the host's."""
+    """Count the bytes that each of `processes` on this node may still use: free device memory, or its share of the host's."""
     if device != "cpu":
         import torch
 
@@ -21,7 +21,7 @@ def available_bytes(device: str, processes: int = 1) -> int:
 
 
 def host_available_bytes() -> int:
-    """The host's available memory, or what a container's limit leaves of it."""
+    """Read the host's available memory, or what a container's limit leaves of it."""
     available = _status("/proc/meminfo", "MemAvailable")
     for limit_path, used_path in CGROUP_LIMITS:
         limit, used = _number(limit_path), _number(used_path)
@@ -31,7 +31,7 @@ def host_available_bytes() -> int:
 
 
 def used_bytes(device: str) -> int:
-    """What this process uses now: allocated device memory, or its resident size."""
+    """Read what this process uses now: allocated device memory, or its resident size."""
     if device != "cpu":
         import torch
 
@@ -51,7 +51,7 @@ def restart_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The most that this process has used since `restart_peak`, or since it began."""
+    """Read the most that this process has used since `restart_peak`, or since it began."""
     if device != "cpu":
         import torch
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.distributed.conclude import conclude
-from infini_eval.distributed.environment import LaunchEnvironment, cpu_threads
-from infini_eval.distributed.monitor import Monitor
-from infini_eval.distributed.signals import StopRequest
-from infini_eval.distributed.store import POLL_S, RunStore, get_json, join, put_json
+from infini_eval.distributed.shutdown import StopRequest
+from infini_eval.distributed.store import POLL_S, LaunchEnvironment, RunStore, cpu_threads, get_json, join, put_json
+from infini_eval.distributed.supervision import Monitor, exit_on_error
 from infini_eval.errors import ConfigError, TopologyError
 
 if TYPE_CHECKING:
@@ -41,9 +39,9 @@ class World:
         """The main thread's connection to the common store, None for a single process."""
         return self.run_store.store if self.run_store else None
 
-    def connect_again(self) -> Store | None:
-        """A connection for another thread, None for a single process: a wait of one thread blocks all others."""
-        return self.run_store.connect_again(self.timeout_s) if self.run_store else None
+    def new_client(self) -> Store | None:
+        """Connect to the store for another thread; None for a single process. A wait of one thread blocks all others."""
+        return self.run_store.new_client(self.timeout_s) if self.run_store else None
 
     @property
     def is_main(self) -> bool:
@@ -55,24 +53,24 @@ class World:
         """Set when a signal, the user or another rank wants the run to stop."""
         return self.monitor.stop
 
-    def share(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` returns on rank 0, a JSON value, on every rank. `name` is used once in a launch."""
+    def broadcast_object(self, name: str, make: Callable[[], Any]) -> Any:
+        """Call `make` on rank 0 and give every rank what it returns, a JSON value. `name` is used once in a launch."""
         if self.store is None:
             return make()
         if self.rank == 0:
             value = make()
-            put_json(self.store, f"share/{name}", value)
+            put_json(self.store, f"broadcast/{name}", value)
             return value
-        return get_json(self.store, f"share/{name}")
+        return get_json(self.store, f"broadcast/{name}")
 
-    def gather(self, name: str, value: Any) -> list[Any]:
-        """The JSON values of all ranks, by rank, on every rank; a stop ends the waiting. `name` is used once in a launch."""
+    def all_gather_object(self, name: str, value: Any) -> list[Any]:
+        """Give every rank the JSON values of all, by rank; a stop ends the waiting. `name` is used once in a launch."""
         if self.store is None:
             return [value]
         put_json(self.store, f"gather/{name}/{self.rank}", value)
-        return [self._arrived(f"gather/{name}/{rank}") for rank in range(self.world_size)]
+        return [self._wait_for(f"gather/{name}/{rank}") for rank in range(self.world_size)]
 
-    def _arrived(self, key: str) -> Any:
+    def _wait_for(self, key: str) -> Any:
         assert self.store is not None
         deadline = time.monotonic() + self.timeout_s
         while not self.store.check([key]) and time.monotonic() < deadline:
@@ -88,20 +86,20 @@ class World:
             self.store.set(f"barrier/{name}/open", "")
         self.store.wait([f"barrier/{name}/open"], timedelta(seconds=self.timeout_s))
 
-    def at(self, activity: str) -> None:
+    def set_status(self, activity: str) -> None:
         """Say what this rank does now; it stands in messages about errors and hung ranks."""
         self.monitor.activity = activity
 
     def on_exit(self, hook: Callable[[], object]) -> None:
         """Call `hook` if this process is ended early, without its `finally` blocks; from any thread."""
-        self.monitor.ending.on_exit(hook)
+        self.monitor.process_exit.on_exit(hook)
 
     def abort(self, error: BaseException) -> None:
         """End the whole run with an error found by a thread other than the main one."""
         self.monitor.abort(error)
 
     def raise_if_stopped(self) -> None:
-        """Raise signals.Interrupted where the run was asked to stop."""
+        """Raise shutdown.Interrupted where the run was asked to stop."""
         self.stop.raise_if_requested()
 
 
@@ -109,9 +107,18 @@ class World:
 def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S) -> Iterator[World]:
     """Join the other processes of this launch, and part cleanly from them.
 
-    `device` is "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs. `timeout_s` bounds every
-    collective. A single process gets its exceptions unchanged. Several processes end together: the first error is
-    shown once, by rank 0, and all leave with its exit status; after a stop request all leave with EXIT_INTERRUPTED.
+    A single process gets its exceptions unchanged. Several processes end together: the first error is shown once, by
+    rank 0, and all leave with its exit status; after a stop request all leave with EXIT_INTERRUPTED.
+
+    Args:
+        device: "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs.
+        timeout_s: bounds every collective.
+        grace_s: how long the batch in hand may take after a stop request.
+
+    Raises:
+        ConfigError: the launcher's environment or the device is not usable.
+        TopologyError: there are fewer GPUs than processes.
+        Interrupted: a single process was asked to stop and `raise_if_stopped` was called.
     """
     environment = LaunchEnvironment.read()
     monitor = Monitor(environment, timeout_s, grace_s)
@@ -128,15 +135,20 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             _init_process_group(world, run_store.store)
             yield world
             world.raise_if_stopped()
-            world.at("waiting for the others to end")
+            world.set_status("waiting for the others to end")
             _part(world)
         except BaseException as error:
-            conclude(monitor, run_store.store, error)
+            exit_on_error(monitor, run_store.store, error)
     _destroy_process_group()
 
 
 def pick_device(asked: str | None, environment: LaunchEnvironment) -> str:
-    """The device of this process: "cpu" or "cuda:<local rank>"; an error where there are fewer GPUs than processes."""
+    """Choose the device of this process: "cpu" or "cuda:<local rank>".
+
+    Raises:
+        ConfigError: an unknown device, or no GPU.
+        TopologyError: there are fewer GPUs than processes.
+    """
     import torch
 
     kind = asked or ("cuda" if torch.cuda.is_available() else "cpu")

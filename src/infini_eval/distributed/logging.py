@@ -10,7 +10,7 @@ PACKAGE = "infini_eval"
 DATE = "%m/%d/%Y %H:%M:%S"
 
 
-class StderrHandler(logging.StreamHandler):
+class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever sys.stderr is at the moment, so that a progress bar can keep below the lines."""
 
     def __init__(self) -> None:
@@ -18,6 +18,7 @@ class StderrHandler(logging.StreamHandler):
 
     @property
     def stream(self) -> TextIO:
+        """What sys.stderr is now."""
         return sys.stderr
 
     @stream.setter

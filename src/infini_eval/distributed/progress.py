@@ -33,7 +33,7 @@ class Totals:
     score: float = 0.0
 
     def line(self, planned: int, planned_tokens: int | None, seconds: float) -> str:
-        """One line for people: samples, tokens/s, running accuracy, time left."""
+        """Write one line for people: samples, tokens/s, running accuracy, time left."""
         rate = self.tokens / seconds if seconds > 0 else 0.0
         parts = [f"{self.samples}/{planned} samples", f"{rate:,.0f} tokens/s"]
         if self.judged:
@@ -43,9 +43,9 @@ class Totals:
         return ", ".join(parts)
 
     def seconds_left(self, planned: int, planned_tokens: int | None, seconds: float) -> float | None:
-        """By tokens where their number is known (long samples come first), else by samples; None before the first."""
-        done, all_of_it = (self.tokens, planned_tokens) if planned_tokens else (self.samples, planned)
-        return max(0, all_of_it - done) * seconds / done if done else None
+        """Estimate by tokens where their number is known (long samples come first), else by samples; None before the first."""
+        done, total = (self.tokens, planned_tokens) if planned_tokens else (self.samples, planned)
+        return max(0, total - done) * seconds / done if done else None
 
 
 class Progress:
@@ -76,7 +76,7 @@ class Progress:
             self._push()
 
     def totals(self, store: Store | None = None) -> Totals:
-        """What all replicas have done so far; `store` is the calling thread's connection."""
+        """Sum up what all replicas have done so far; `store` is the calling thread's connection."""
         store = store or self._world.store
         if store is None:
             counts = dict(self._local)
@@ -111,7 +111,7 @@ class Progress:
 
     def _show(self) -> None:
         run_store = self._world.run_store
-        store = run_store.connect_again(10.0) if run_store else None
+        store = run_store.new_client(10.0) if run_store else None
         try:
             (self._show_bar if sys.stderr.isatty() else self._show_lines)(store)
         except RuntimeError as error:  # the store is gone, which is the monitor's to report

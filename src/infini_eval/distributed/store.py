@@ -1,4 +1,7 @@
-"""The processes' common key-value store: joining it, and sending JSON through it."""
+"""What the launcher gives a process: its place among the others (torchrun's variables), and their common key-value store.
+
+Importing this takes no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,81 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.distributed.environment import LaunchEnvironment
 from infini_eval.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 CHUNK = 1 << 20  # the store refuses values above 8 MiB and closes the connection
 POLL_S = 0.02
 ATTEMPT = "infini_eval/attempt"
 FIRST_BEAT = "0|joining"
 
 
+@dataclass(frozen=True)
+class LaunchEnvironment:
+    """This process among the processes of a launch; the defaults are `python` without torchrun.
+
+    `has_agent`: started by torchrun, so that the parent process is its agent.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    has_agent: bool = False
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] | None = None) -> LaunchEnvironment:
+        """Read torchrun's variables; ConfigError where only some are set, or one is not a number."""
+        variables = os.environ if variables is None else variables
+        if "RANK" not in variables and "WORLD_SIZE" not in variables:
+            return cls()
+        try:
+            rank, world_size = int(variables["RANK"]), int(variables["WORLD_SIZE"])
+            local_rank = int(variables.get("LOCAL_RANK", rank))
+            local_world_size = int(variables.get("LOCAL_WORLD_SIZE", world_size))
+            if not 0 <= rank < world_size:
+                raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}")
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"the launcher's environment is not usable: {error}",
+                valid=f"numbers in {', '.join(VARIABLES)}, as torchrun sets them",
+                next_step="start with torchrun, or unset these variables for a single process",
+            ) from error
+        return cls(rank, world_size, local_rank, local_world_size, "TORCHELASTIC_RUN_ID" in variables)
+
+
+def cpu_threads(environment: LaunchEnvironment) -> int | None:
+    """Count the threads for CPU kernels: this process's share of the cores; None where the user's OMP_NUM_THREADS decides.
+
+    torchrun sets OMP_NUM_THREADS=1 itself where the user has not; its own starting environment tells the two apart.
+    """
+    if "OMP_NUM_THREADS" in os.environ and not _set_by_torchrun(environment):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // environment.local_world_size)
+
+
+def _set_by_torchrun(environment: LaunchEnvironment) -> bool:
+    if not environment.has_agent or os.environ["OMP_NUM_THREADS"] != "1":
+        return False
+    try:
+        started_with = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:
+        return False
+    return not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in started_with.split(b"\0"))
+
+
 def beat_key(rank: int) -> str:
-    """Where a rank's heartbeat stands in the store."""
+    """Name the key under which a rank's heartbeat stands."""
     return f"heartbeat/{rank}"
 
 
@@ -36,8 +96,8 @@ class RunStore:
     port: int
     attempt: str
 
-    def connect_again(self, timeout_s: float) -> Store:
-        """A connection for another thread: on one connection, a wait of one thread blocks all others."""
+    def new_client(self, timeout_s: float) -> Store:
+        """Connect for another thread: on one connection, a wait of one thread blocks all others."""
         from torch.distributed import PrefixStore
 
         return PrefixStore(self.attempt, _client(self.host, self.port, timeout_s, is_master=False))
@@ -49,6 +109,9 @@ def join(environment: LaunchEnvironment, timeout_s: float) -> RunStore:
     torchrun keeps one store over restarts, with all keys of the attempts before, and nodes count restarts differently.
     So rank 0 names each attempt anew, and answers each rank that has read the new name: a rank that read an old name,
     which nobody answers any more, reads again.
+
+    Raises:
+        ConfigError: the address is not set, or some rank did not come within `timeout_s`.
     """
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if host is None or port is None:
@@ -77,7 +140,7 @@ def put_json(store: Store, key: str, value: Any) -> None:
 
 
 def get_json(store: Store, key: str) -> Any:
-    """The JSON value under `key`; waits for it up to the store's timeout."""
+    """Read the JSON value under `key`; waits for it up to the store's timeout."""
     chunks = int(store.get(key))
     return json.loads("".join(store.get(f"{key}/{number}").decode() for number in range(chunks)))
 

@@ -21,15 +21,15 @@ class TensorParallel:
     group: dist.ProcessGroup | None = None
 
     def local_heads(self, heads: int, kv_heads: int) -> tuple[int, int]:
-        """Query and kv heads of a rank; with fewer kv heads than ranks, each kv head is held by several ranks."""
+        """Count the query and kv heads of a rank; with fewer kv heads than ranks, each kv head is held by several ranks."""
         return heads // self.size, max(1, kv_heads // self.size)
 
     def kv_head_range(self, kv_heads: int) -> tuple[int, int]:
-        """The kv heads of this rank, as a half-open range of global kv heads."""
+        """Find the kv heads of this rank, as a half-open range of global kv heads."""
         if kv_heads >= self.size:
             return kv_heads * self.rank // self.size, kv_heads * (self.rank + 1) // self.size
-        mine = self.rank * kv_heads // self.size
-        return mine, mine + 1
+        head = self.rank * kv_heads // self.size
+        return head, head + 1
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """Sum over the group, in place."""
@@ -38,17 +38,17 @@ class TensorParallel:
         return x
 
     def embed(self, ids_BT: torch.Tensor, local_rows: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        """Embedding with the vocabulary's rows dealt out in rank order: [B, T] int64 -> [B, T, D]."""
+        """Embed with the vocabulary's rows dealt out in rank order: [B, T] int64 -> [B, T, D]."""
         if self.size == 1:
             return F.embedding(ids_BT, local_rows)
         start = vocab_size * self.rank // self.size
         local_ids = ids_BT - start
-        mine = (local_ids >= 0) & (local_ids < local_rows.shape[0])
-        embedded = F.embedding(torch.where(mine, local_ids, 0), local_rows)
-        return self.all_reduce(embedded * mine[..., None])
+        is_local = (local_ids >= 0) & (local_ids < local_rows.shape[0])
+        embedded = F.embedding(torch.where(is_local, local_ids, 0), local_rows)
+        return self.all_reduce(embedded * is_local[..., None])
 
     def gather_vocabulary(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
-        """The whole vocabulary's logits on every rank: [B, V / tp] -> [B, V]."""
+        """Give every rank the whole vocabulary's logits: [B, V / tp] -> [B, V]."""
         if self.size == 1:
             return local_logits_BV
         parts = [torch.empty_like(local_logits_BV) for _ in range(self.size)]
@@ -56,20 +56,20 @@ class TensorParallel:
         return torch.cat(parts, dim=-1)
 
     def greedy(self, local_logits_BV: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        """Index of the largest logit over the whole vocabulary, the lowest one of a tie: [B] int64."""
+        """Find the largest logit over the whole vocabulary, the lowest one of a tie: [B] int64."""
         if self.size == 1:
             return first_argmax(local_logits_BV)
         best = first_argmax(local_logits_BV)
-        value = local_logits_BV.gather(1, best[:, None]).double()
+        logit = local_logits_BV.gather(1, best[:, None]).double()
         index = (best + vocab_size * self.rank // self.size).double()[:, None]
         pairs = [torch.empty(len(best), 2, dtype=torch.float64, device=best.device) for _ in range(self.size)]
-        dist.all_gather(pairs, torch.cat((value, index), dim=1), group=self.group)
+        dist.all_gather(pairs, torch.cat((logit, index), dim=1), group=self.group)
         table = torch.stack(pairs)  # rank order is index order, so the first maximum is the lowest index
         winner = first_argmax(table[..., 0].T)
         return table[winner, torch.arange(len(best), device=best.device), 1].long()
 
     def any(self, flags_B: torch.Tensor) -> torch.Tensor:
-        """True where any rank's flag is: [B] bool."""
+        """Combine flags, true where any rank's is: [B] bool."""
         if self.size == 1:
             return flags_B
         counts = flags_B.int()
@@ -78,7 +78,7 @@ class TensorParallel:
 
 
 def first_argmax(x_BV: torch.Tensor) -> torch.Tensor:
-    """argmax that always takes the first of equal maxima (torch.argmax does not promise which); NaN counts as largest."""
+    """Find the first of equal maxima, which torch.argmax does not promise; NaN counts as largest: [B, V] -> [B] int64."""
     highest = x_BV.max(dim=-1, keepdim=True).values
     hits = (x_BV == highest) | (x_BV != x_BV)
     return hits.int().argmax(dim=-1)

@@ -17,10 +17,8 @@ SPARE = 2  # batches a replica that are dealt only to replicas that are free
 class WorkQueue:
     """Indices of planned batches, each dealt to exactly one replica.
 
-    Every rank makes the queue with the same `costs` (any unit, one a batch). The leader of a replica draws from a
-    counter on the store; its tp and pp peers read the same sequence of indices, each at its own pace, so a pipeline
-    may run ahead. Once `stopping` is true no more batches are dealt. A single process needs no store. `name` is used
-    once in a launch.
+    The leader of a replica draws from a counter on the store; its tp and pp peers read the same sequence of indices,
+    each at its own pace, so a pipeline may run ahead.
     """
 
     def __init__(
@@ -32,6 +30,14 @@ class WorkQueue:
         stopping: Callable[[], bool] = lambda: False,
         name: str = "work",
     ) -> None:
+        """Make the queue, alike on every rank.
+
+        Args:
+            costs: of each batch, in any unit.
+            store: this thread's connection; a single process needs none.
+            stopping: once it returns true no more batches are dealt.
+            name: used once in a launch.
+        """
         if store is None and mesh.shape.world_size > 1:
             raise ValueError("several processes need a store to share their work")
         self.order = sorted(range(len(costs)), key=lambda index: (-costs[index], index))
@@ -40,7 +46,7 @@ class WorkQueue:
         self._ended = False
 
     def pull(self) -> int | None:
-        """The next batch of this replica; None when there is no more, or the run is stopping."""
+        """Draw the next batch of this replica; None when there is no more, or the run is stopping."""
         if self._ended:
             return None
         index = self._lead() if self._mesh.is_leader else self._follow()
@@ -49,7 +55,7 @@ class WorkQueue:
         return None if self._ended else index
 
     def has_plenty(self) -> bool:
-        """Whether a replica may draw before it is free: near the end that would leave another one without work."""
+        """Tell whether a replica may draw before it is free: near the end that would leave another one without work."""
         replicas = self._mesh.shape.dp
         return replicas == 1 or self._taken() + SPARE * replicas < len(self.order)
 

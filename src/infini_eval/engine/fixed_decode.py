@@ -2,18 +2,23 @@
 
 The eager step sees just as many keys as the open segment holds; this one sees the whole buffer and masks the rest, so its
 layers can be compiled once, and all of it can be recorded as a CUDA graph and replayed without the host's work. Segments
-that are full are folded into the memory outside of it, when the host, which knows all lengths, says so.
+that are full are flushed to the memory outside of it, when the host, which knows all lengths, says so.
 
 Legend: B batch, T = 1, S places of the open segment's buffer, V vocabulary.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 
 import torch
 
-from infini_eval.models.attention import fold_rows
+from infini_eval.config import ModelSettings
+from infini_eval.errors import BackendError, ConfigError
+from infini_eval.models.attention import flush_to_memory
 from infini_eval.models.llama import Llama
 from infini_eval.models.state import BatchState, Step
 
@@ -37,20 +42,20 @@ class FixedDecode:
         self._places_S = torch.arange(self.capacity, device=llama.device)
         self._run = record(self._step)
 
-    def take_over(self, state: BatchState) -> None:
+    def load_state(self, state: BatchState) -> None:
         """Continue from `state`, whose sequences are copied to the fixed addresses."""
-        for mine, theirs in zip(self._state.layers, state.layers, strict=True):
-            mine.copy_from(theirs)
+        for ours, theirs in zip(self._state.layers, state.layers, strict=True):
+            ours.copy_from(theirs)
         cursor = state.cursor
         self._state.cursor = cursor
         self._positions_B1.copy_(self._column(cursor.open_lengths))
         self._has_memory_B.copy_(self._column([done > 0 for done in cursor.segments])[:, 0])
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
-        """The logits [B, V] fp32 that follow `tokens_B`; they are overwritten by the next call."""
+        """Compute the logits [B, V] fp32 that follow `tokens_B`; they are overwritten by the next call."""
         self._tokens_B1.copy_(tokens_B[:, None])
         logits_BV = self._run()
-        closing = self._state.cursor.pass_token()
+        closing = self._state.cursor.advance()
         if closing:
             self._close(closing)
         return logits_BV
@@ -74,15 +79,15 @@ class FixedDecode:
         return logits_BV
 
     def _close(self, rows: list[int]) -> None:
-        """The open segments of `rows` are full: fold them into the memory, and start new ones."""
+        """The open segments of `rows` are full: flush them to the memory, and start new ones."""
         index = torch.tensor(rows, device=self._llama.device)
         if self._llama.settings.keeps_memory:
             for layer in self._state.layers:
-                fold_rows(layer, index, self._has_memory_B[index])
+                flush_to_memory(layer, index, self._has_memory_B[index])
         self._positions_B1[index] = 0
         self._has_memory_B[index] = True
 
-    def _column(self, values: list) -> torch.Tensor:
+    def _column(self, values: list[int] | list[bool]) -> torch.Tensor:
         return torch.tensor(values, device=self._llama.device)[:, None]
 
 
@@ -93,24 +98,24 @@ class FixedDecoders:
         self._llama, self._record = llama, record
         self._latest: FixedDecode | None = None
 
-    def take_over(self, state: BatchState, longest: int) -> FixedDecode:
-        """The step for the rows of `state`, moved to their place; sequences have at most `longest` tokens."""
+    def step_for(self, state: BatchState, longest: int) -> FixedDecode:
+        """Find or make the step for the rows of `state`, which it takes over; sequences have at most `longest` tokens."""
         rows, step = state.cursor.batch, self._latest
         if step is None or step.rows != rows or step.capacity < state.capacity:
             self._latest = step = None  # what it holds goes before the new one comes
             longest = -(-longest // PLAIN_CAPACITY) * PLAIN_CAPACITY
             self._latest = step = FixedDecode(self._llama, rows, longest, self._record)
-        step.take_over(state)
+        step.load_state(state)
         return step
 
 
-def as_it_is(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """The step, run operation by operation."""
+def run_eagerly(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Leave the step as it is, run operation by operation."""
     return step
 
 
-def recorded(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-    """The step as a CUDA graph; what it returns lies at one address. The state it is recorded with is spoilt."""
+def record_graph(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Record the step as a CUDA graph; what it returns lies at one address. The state it is recorded with is spoilt."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # kernels choose their workspaces before the recording
@@ -127,3 +132,48 @@ def recorded(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         return output
 
     return replay
+
+
+def accelerate(llama: Llama, stages: int, *, compile: bool, cuda_graphs: bool) -> FixedDecoders | None:
+    """Compile the model's layers where asked for, and make the decode steps of fixed shapes; None where decoding stays eager.
+
+    With pipeline stages the chunks of the prefill are compiled and decoding stays as it is: several batches are under way.
+    """
+    if compile:
+        llama.compile()
+    if stages > 1 or not (compile or cuda_graphs):
+        return None
+    return FixedDecoders(llama, record_graph if cuda_graphs else run_eagerly)
+
+
+def check_acceleration(settings: ModelSettings, device: torch.device, tp: int, pp: int) -> None:
+    """Refuse, before anything is loaded, a setting that cannot work here.
+
+    Raises:
+        ConfigError: CUDA graphs on a CPU, or with communication inside the step.
+        BackendError: there is no compiler for --compile.
+    """
+    if settings.cuda_graphs and device.type != "cuda":
+        raise ConfigError("--cuda-graphs on a CPU", valid="--device cuda", next_step="leave --cuda-graphs out")
+    if settings.cuda_graphs and tp * pp > 1:
+        raise ConfigError(
+            f"--cuda-graphs with tp={tp} pp={pp}: a recorded step holds no communication",
+            valid="--tp 1 --pp 1, with any --dp",
+            next_step="leave --cuda-graphs out",
+        )
+    if settings.compile:
+        _check_compiler(device)
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise BackendError(
+                "--compile needs the package triton, which is not installed", next_step="pip install triton"
+            )
+    elif shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise BackendError(
+            f"--compile needs a C++ compiler; there is no {os.environ.get('CXX', 'g++')}",
+            valid="g++, or another one named by CXX",
+            next_step="install one, or leave --compile out",
+        )

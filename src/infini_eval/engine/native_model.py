@@ -1,4 +1,7 @@
-"""The public door to the native model: `load_model` gives an object with `.logits` and `.generate`."""
+"""The public door to the native model: `load_model` gives an object with `.logits` and `.generate`.
+
+`load_replica` loads one rank's part of it: its shard of its stage's layers.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,15 @@ import torch
 
 from infini_eval.api.backend import Batch
 from infini_eval.checkpoint.reader import Checkpoint
-from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelSettings, Sampling
-from infini_eval.distributed.stages import stage_layers
+from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelConfig, ModelSettings, Sampling, Topology
+from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_topology, stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.acceleration import accelerated
 from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
-from infini_eval.engine.generation import Completion, Generation, Limits
-from infini_eval.engine.links import Links
-from infini_eval.engine.pipeline import run_pipeline
-from infini_eval.engine.prefix_cache import PrefixCache, SnapshotKind
+from infini_eval.engine.fixed_decode import accelerate
+from infini_eval.engine.generation import Completion, Generation, Limits, Links, run_pipeline
+from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes, SnapshotKind
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import Sampler
-from infini_eval.engine.shared_prefill import Prefixes
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
@@ -43,11 +43,18 @@ def load_model(
 ) -> NativeModel:
     """Load a nanotron checkpoint (Infini-Attention or plain Llama) in this process.
 
-    ckpt_path: a step folder with config.yaml, or its parent with latest.txt. None means "as the checkpoint says".
-    dtype: "float32", "bfloat16" or "float16". device: "cpu" or "cuda" (default: cuda when present).
-    memory: "on", "off" (no memory and no gate, as turn_on_memory: false) or "ablate" (gate kept, memory read as zero).
-    memory_query: "rotary" or "plain". memory_dtype: "float32" or "model".
-    Raises CheckpointError, ConfigError.
+    Args:
+        ckpt_path: a step folder with config.yaml, or its parent with latest.txt.
+        dtype: "float32", "bfloat16" or "float16"; None: as the checkpoint says.
+        device: "cpu" or "cuda"; None: cuda when present.
+        memory: "on", "off" (no memory and no gate, as turn_on_memory: false) or "ablate" (gate kept, memory read as
+            zero); None: as the checkpoint says.
+        memory_query: "rotary" or "plain"; None: as the checkpoint says.
+        memory_dtype: "float32" or "model".
+
+    Raises:
+        CheckpointError: a file is missing, damaged or at odds with config.yaml.
+        ConfigError: a setting cannot go together with this checkpoint or machine.
     """
     settings = ModelSettings(
         dtype=dtype, device=device, memory=memory, memory_query=memory_query, memory_dtype=memory_dtype
@@ -77,7 +84,7 @@ class NativeModel:
         self.llama, self.resolved, self.links = llama, resolved, links
         self.config = resolved.config
         self._chunk_segments, self._prefix_cache_gb, self._weights = chunk_segments, prefix_cache_gb, weights
-        self.decoders = accelerated(llama, self.links.stages, compile=compile, cuda_graphs=cuda_graphs)
+        self.decoders = accelerate(llama, self.links.stages, compile=compile, cuda_graphs=cuda_graphs)
 
     @classmethod
     def load(
@@ -108,7 +115,7 @@ class NativeModel:
 
     @torch.inference_mode()
     def logits(self, input_ids: Any) -> torch.Tensor:
-        """Logits of every position, for checks: [B, T] int64 -> [B, T, V] fp32 on the CPU (on every rank alike)."""
+        """Compute the logits of every position, for checks: [B, T] int64 -> [B, T, V] fp32 on the CPU (on every rank alike)."""
         ids_BT = torch.as_tensor(input_ids, dtype=torch.int64)
         if ids_BT.dim() != 2 or 0 in ids_BT.shape:
             raise ConfigError(f"input_ids has shape {tuple(ids_BT.shape)}", valid="[B, T] with at least one token")
@@ -145,10 +152,19 @@ class NativeModel:
     ) -> list[list[int]]:
         """Continue each prompt (integers in a sequence or array) by at most `max_new_tokens` tokens.
 
-        stop_ids: tokens that end an answer and are not part of it (None: the configuration's eos_token_id; () for
-        none). temperature 0 is greedy; otherwise draws are seeded by `seed` and the prompt's place in the list.
-        vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
-        Raises NumericsError when a row's logits become NaN or infinite.
+        Args:
+            stop_ids: tokens that end an answer and are not part of it (None: the configuration's eos_token_id; () for
+                none).
+            temperature: 0 is greedy; otherwise draws are seeded by `seed` and the prompt's place in the list.
+            batch_size: prompts computed together (None: by length).
+            vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
+
+        Returns:
+            The new tokens of each prompt.
+
+        Raises:
+            ConfigError: a prompt is empty, or a token is outside the vocabulary.
+            NumericsError: a row's logits became NaN or infinite.
         """
         arrays = [np.asarray(prompt) for prompt in prompts]
         if any(array.ndim != 1 or array.size == 0 for array in arrays) or max_new_tokens < 1:
@@ -180,26 +196,30 @@ class NativeModel:
         sampling: Sampling,
         vocabulary: int | None = None,
         on_tokens: Callable[[int], None] | None = None,
-        settled: Callable[[Key, int, Sequence[int]], bool] | None = None,
+        early_stop: Callable[[Key, int, Sequence[int]], bool] | None = None,
     ) -> Iterator[tuple[Key, list[Completion]]]:
-        """Answer batches as they come: (key, token ids of each row, a seed for each row, what rows may share).
+        """Answer batches as they come, and yield each one's key with its completions.
 
-        settled: of a key, a row of its batch and the row's new tokens, whether the answer may end here. Every rank sees
-        the same.
+        Args:
+            work: (key, token ids of each row, a seed for each row, what rows may share); the same on every stage.
+            vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
+            on_tokens: called with the number of tokens of each unit of work.
+            early_stop: of a key, a row of its batch and the row's new tokens, whether the answer may end here; it must
+                say the same on every rank.
         """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
             for key, rows, seeds, prefixes in work:
                 sampler = self._sampler(seeds, sampling, vocabulary)
-                done = None if settled is None else partial(settled, key)
-                shared = (self.chunk_tokens, prefixes, done, self.decoders)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, *shared)
+                may_end = None if early_stop is None else partial(early_stop, key)
+                options = (self.chunk_tokens, prefixes, may_end, self.decoders)
+                yield key, Generation(self.llama, self.links, sampler, rows, limits, *options)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)
 
     def new_prefix_cache(self) -> PrefixCache | None:
-        """An empty cache for `run`; None where prefixes are not shared: switched off, or a model without segments.
+        """Make an empty cache for `run`; None where prefixes are not shared: switched off, or a model without segments.
 
         It holds for as long as the weights are not changed.
         """
@@ -217,7 +237,7 @@ class NativeModel:
         return PrefixCache(kind, int(self._prefix_cache_gb * 10**9))
 
     def chunk_tokens(self, rows: int) -> int:
-        """Tokens of each row that one step computes."""
+        """Choose the tokens of each row that one step computes."""
         if self._chunk_segments is not None and self.config.segment_length is not None:
             return self._chunk_segments * self.config.segment_length
         return max(1, CHUNK_TOKENS.get(self.llama.device.type, CHUNK_TOKENS["cpu"]) // rows)
@@ -242,8 +262,33 @@ class NativeModel:
             )
 
 
+def mesh_shape(checkpoint: Checkpoint, asked: Topology, world_size: int) -> MeshShape:
+    """Choose the mesh for a checkpoint; TopologyError, listing what fits, where a size asked for cannot be had."""
+    saved = {"saved_tp": checkpoint.saved_tp, "saved_pp": checkpoint.saved_pp}
+    return resolve_topology(asked, world_size, ModelShape.of(checkpoint.config), **saved)
+
+
+def my_layers(config: ModelConfig, mesh: Mesh) -> range:
+    """Find the decoder layers of this rank's stage."""
+    return stage_layers(config, mesh.shape.pp)[mesh.pp_rank]
+
+
+def load_replica(checkpoint: Checkpoint, settings: ModelSettings, mesh: Mesh, device: str) -> NativeModel:
+    """Load what this rank computes: its tensor-parallel shard of its stage's layers."""
+    tensor_parallel = TensorParallel(mesh.tp_rank, mesh.shape.tp, mesh.tp_group)
+    links = Links(mesh.pp_rank, mesh.shape.pp, mesh.pp_ranks, mesh.pp_group, mesh.pp_token_group)
+    return NativeModel.load(
+        checkpoint,
+        settings,
+        tensor_parallel=tensor_parallel,
+        links=links,
+        layers=my_layers(checkpoint.config, mesh),
+        device=torch.device(device),
+    )
+
+
 def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCache | None) -> Prefixes | None:
-    """What a planned batch may share; `digests` of all planned prompts."""
+    """Say what a planned batch may share; `digests` of all planned prompts."""
     if digests is None or cache is None:
         return None
     return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache)
@@ -252,19 +297,20 @@ def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCach
 class _LogitsOfAll(Generation):
     """A prefill that keeps the logits of all positions."""
 
-    _parts: list[torch.Tensor]
+    def __init__(self, *plan: Any) -> None:
+        super().__init__(*plan)
+        self._parts: list[torch.Tensor] = []
 
     @property
     def read_all(self) -> bool:
+        """Whether no step is left."""
         return self._next_step == len(self._steps)
 
     def logits(self) -> torch.Tensor:
-        """[B, T, V] fp32 on the CPU; last stage only."""
+        """Join what the steps gave: [B, T, V] fp32 on the CPU; last stage only."""
         return torch.cat(self._parts, dim=1)
 
     def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
-        if not hasattr(self, "_parts"):
-            self._parts = []
         local = self._llama.logits(x_BTD).flatten(0, 1)
         self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
 

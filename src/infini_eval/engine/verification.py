@@ -43,18 +43,28 @@ class Comparison:
 
     @property
     def mean_difference(self) -> float:
+        """Mean absolute difference of the logits."""
         return self.total_difference / max(1, self.values)
 
 
 def read_reference(logits_file: str, generation_file: str | None, memory_query: str) -> Reference:
-    """Read the fixtures' file formats; with `plain`, the *_nope_query entries where present. Other keys are ignored."""
+    """Read what the training framework computed; keys that are not named here are ignored.
+
+    Args:
+        logits_file: safetensors with input_ids [B, T] and logits [B, T, V].
+        generation_file: JSON with prompt_ids and generated; None to compare logits only.
+        memory_query: with "plain", the *_nope_query entries are taken where present.
+
+    Raises:
+        DataError: a file cannot be read or has other contents.
+    """
     tensors = _tensors(Path(logits_file))
     logits = tensors.get("logits_nope_query") if memory_query == "plain" else None
     logits = tensors.get("logits") if logits is None else logits
     ids = tensors.get("input_ids")
     if ids is None or logits is None or ids.dim() != 2 or logits.shape[:2] != ids.shape or logits.dim() != 3:
-        found = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise DataError(f"{logits_file} holds {found or 'nothing'}", valid="input_ids [B, T] and logits [B, T, V]")
+        contents = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise DataError(f"{logits_file} holds {contents or 'nothing'}", valid="input_ids [B, T] and logits [B, T, V]")
     prompts, generated = _generation(generation_file, memory_query) if generation_file else ([], [])
     return Reference(ids.long(), logits.float(), prompts, generated)
 
@@ -103,7 +113,8 @@ def _check_vocabulary(model: NativeModel, reference: Reference) -> None:
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        return tensors
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot read {path}: {error}", valid="a safetensors file with input_ids and logits") from None
 

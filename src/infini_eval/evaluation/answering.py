@@ -35,7 +35,7 @@ def answer_batches(
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
-    store = world.connect_again()
+    store = world.new_client()
     queue = WorkQueue([batch.priority for batch in left], mesh, store, stopping=lambda: world.stop.requested)
     rows = [row for batch in left for row in batch.rows]
     alone = mesh.shape.tp * mesh.shape.pp == 1
@@ -45,7 +45,9 @@ def answer_batches(
         for index, items in feed:
             if alone and world.stop.requested:  # peers would wait for a batch that is dropped here
                 return
-            world.at(f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}")
+            world.set_status(
+                f"batch {index}, samples {', '.join(prepared[row].sample.id for row in left[index].rows[:4])}"
+            )
             yield left[index], items
 
     with (

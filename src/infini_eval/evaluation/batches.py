@@ -25,7 +25,7 @@ def batches_left(
     footprint = backend.footprint(plan)
     rows = max(len(batch.rows) for batch in plan.batches)
     fitting = rows if footprint is None else rows_that_fit(footprint, batch_sizes(config, plan, prepared))
-    fitting = min(world.gather("rows that fit", fitting))
+    fitting = min(world.all_gather_object("rows that fit", fitting))
     if fitting == rows:
         return plan
     say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])

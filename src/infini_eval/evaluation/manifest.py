@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from infini_eval import __version__
+from infini_eval._version import __version__
 from infini_eval.api.backend import Backend, EarlyStop, WorkItem
 from infini_eval.api.task import LoadedData
 from infini_eval.backends._keys import without_keys

@@ -25,7 +25,7 @@ def prepare_samples(task: Task, backend: Backend, samples: Sequence[Sample], wor
     """
     rows = range(world.rank, len(samples), world.world_size)
     own = dict(zip(rows, _tokenised(task, backend, [samples[row] for row in rows], world), strict=True))
-    facts = world.gather("prepared", [_facts(item) for item in own.values()])
+    facts = world.all_gather_object("prepared", [_facts(item) for item in own.values()])
     prepared = []
     for row, sample in enumerate(samples):
         rank, place = row % world.world_size, row // world.world_size

@@ -54,7 +54,7 @@ def evaluate(
         task = registry.task(config.task)
         if make_data is not None:
             timing.begin("making the data")
-            world.share("data", make_data)
+            world.broadcast_object("data", make_data)
         timing.begin("reading the data")
         data, samples = choose_samples(config, task, world)
         timing.begin("opening the model")

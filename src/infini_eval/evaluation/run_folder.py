@@ -26,7 +26,7 @@ class opened_run_folder:
         self._lock: Any = None
 
     def __enter__(self) -> ResumeState:
-        state = ResumeState.from_json(self._world.share("run_folder", self._open))
+        state = ResumeState.from_json(self._world.broadcast_object("run_folder", self._open))
         say(self._world, state.notes)
         if state.finished_keys:
             say(self._world, [f"continuing: {len(state.finished_keys)} of {self._manifest.samples_planned} are done"])

@@ -25,7 +25,7 @@ class Timing:
         """End the part before, and begin `name`."""
         self._end()
         self._name, self._began = name, _clocks()
-        self._world.at(name)
+        self._world.set_status(name)
 
     def write(self, config: EvalConfig) -> None:
         """End the last part, and write all of them into the manifest; rank 0 only."""

@@ -16,6 +16,7 @@ import torch
 from infini_eval.config import Memory, MemoryQuery
 from infini_eval.models import memory as compressive
 from infini_eval.models.kernels import cached_attention, causal_attention
+from infini_eval.models.naive import feature_map
 from infini_eval.models.rope import RotaryTable
 from infini_eval.models.state import LayerState, Step
 
@@ -34,6 +35,7 @@ class AttentionSettings:
 
     @property
     def keeps_memory(self) -> bool:
+        """Whether layers keep a memory; "ablate" has gates, but reads zero."""
         return self.memory == "on"
 
 
@@ -57,7 +59,7 @@ def attend(
     step: Step,
     settings: AttentionSettings,
 ) -> torch.Tensor:
-    """Attention of one step, [B, T, N, H]; updates `state`. q and k come side by side (X = N + G), without rotation.
+    """Compute the attention of one step, [B, T, N, H]; updates `state`. q and k come side by side, without rotation.
 
     gates: [N, 1] weights of what the memory returns and of local attention, g and 1 - g; None without gates.
     """
@@ -104,7 +106,7 @@ def _whole_segments(
 def _open_segment(
     heads: _Heads, gates: Gates | None, state: LayerState, step: Step, settings: AttentionSettings
 ) -> torch.Tensor:
-    """T tokens of the open segment; rows whose segment is full afterwards are folded into the memory."""
+    """T tokens of the open segment; rows whose segment is full afterwards are flushed to the memory."""
     state.open_segment()
     assert state.keys is not None and state.values is not None
     _store(state.keys, heads.k, step)
@@ -126,14 +128,14 @@ def _open_segment(
         mixed.addcmul_(gates[0], _read_open(state.memory, heads.q_read, step, heads.k.shape[2]))
     if step.closing is not None:
         rows = step.closing
-        fold_rows(state, rows, step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows])
+        flush_to_memory(state, rows, step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows])
     return mixed
 
 
 def _read_open(memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int) -> torch.Tensor:
     batch, tokens, _, width = q_BTNH.shape
     q_BGRTH = q_BTNH.view(batch, tokens, kv_heads, -1, width).permute(0, 2, 3, 1, 4)
-    phi = compressive.feature_map(q_BGRTH.to(memory_BGHE.dtype)).flatten(2, 3)
+    phi = feature_map(q_BGRTH.to(memory_BGHE.dtype)).flatten(2, 3)
     retrieved = compressive.read(memory_BGHE, phi, step.has_memory)
     return retrieved.view(batch, kv_heads, -1, tokens, width).permute(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
 
@@ -147,7 +149,7 @@ def _store(buffer_BSGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step) -> Non
     buffer_BSGH[rows, step.positions] = new_BTGH
 
 
-def fold_rows(state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory) -> None:
+def flush_to_memory(state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory) -> None:
     """Write the full open segments of `rows` (an index) into their memories; has_memory: of these rows, before."""
     assert state.memory is not None and state.raw_keys is not None and state.values is not None
     memory = state.memory[rows]

@@ -17,31 +17,37 @@ from infini_eval.models.state import Step
 def causal_attention(
     q_BTNH: torch.Tensor, k_BTGH: torch.Tensor, v_BTGH: torch.Tensor, scale: float, implementation: str
 ) -> torch.Tensor:
-    """Each query sees the keys up to its own position; [B, T, N, H]."""
+    """Attend so that each query sees the keys up to its own position; [B, T, N, H]."""
     if implementation == "flash_attn":
         from flash_attn import flash_attn_func
 
-        return flash_attn_func(q_BTNH, k_BTGH, v_BTGH, softmax_scale=scale, causal=True)
+        out_BTNH: torch.Tensor = flash_attn_func(q_BTNH, k_BTGH, v_BTGH, softmax_scale=scale, causal=True)
+        return out_BTNH
     return _sdpa(q_BTNH, k_BTGH, v_BTGH, scale, None, causal=True)
 
 
 def cached_attention(
     q_BTNH: torch.Tensor, k_BSGH: torch.Tensor, v_BSGH: torch.Tensor, step: Step, scale: float, implementation: str
 ) -> torch.Tensor:
-    """Queries see what `step` says of the open segment's keys (their own are already among them); [B, T, N, H]."""
+    """Attend so that queries see what `step` says of the open segment's keys (their own are already among them); [B, T, N, H]."""
     if step.causal:
         return causal_attention(q_BTNH, k_BSGH, v_BSGH, scale, implementation)
     if implementation == "flash_attn":
         from flash_attn import flash_attn_with_kvcache
 
-        return flash_attn_with_kvcache(
+        out_BTNH: torch.Tensor = flash_attn_with_kvcache(
             q_BTNH, k_BSGH, v_BSGH, cache_seqlens=step.lengths, softmax_scale=scale, causal=True
         )
+        return out_BTNH
     return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
 
 
 def check_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> None:
-    """A clear error before anything is loaded, instead of a failing kernel in the middle of a run."""
+    """Refuse a kernel that cannot work here before anything is loaded, instead of in the middle of a run.
+
+    Raises:
+        BackendError: flash-attn is not installed, or not for this device or dtype.
+    """
     if implementation != "flash_attn":
         return
     if importlib.util.find_spec("flash_attn") is None:

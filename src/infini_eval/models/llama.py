@@ -73,7 +73,7 @@ class Llama:
         self._compiled_layer = torch.compile(self._layer, dynamic=False)
 
     def new_state(self, batch: int, longest: int) -> BatchState:
-        """State for `batch` sequences of at most `longest` tokens (prompt and answer)."""
+        """Make the state for `batch` sequences of at most `longest` tokens (prompt and answer)."""
         length = self.settings.segment_length
         capacity = longest if length is None else length
         self.rotary.ensure(capacity)
@@ -81,12 +81,12 @@ class Llama:
         return BatchState(len(self.layers), shape, length, self.dtype, self.memory_dtype, self.device)
 
     def embed(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        """Token ids [B, T] int64 -> [B, T, D]; the vocabulary is sharded over tp."""
+        """Embed token ids: [B, T] int64 -> [B, T, D]; the vocabulary is sharded over tp."""
         assert self.embedding is not None, "only the first stage embeds"
         return self.tp.embed(ids_BT, self.embedding, self.config.vocab_size)
 
     def run_layers(self, x_BTD: torch.Tensor, state: BatchState, step: Step) -> torch.Tensor:
-        """The stage's layers over one step; updates `state`."""
+        """Run the stage's layers over one step; updates `state`."""
         cos_sin = self.rotary.at(step.positions)
         layer = self._compiled_layer if self._compiled_layer is not None and step.recurs else self._layer
         for weights, layer_state in zip(self.layers, state.layers, strict=True):
@@ -94,12 +94,12 @@ class Llama:
         return x_BTD
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Final norm and head: [..., D] -> this rank's logits [..., V / tp] in fp32."""
+        """Apply final norm and head: [..., D] -> this rank's logits [..., V / tp] in fp32."""
         assert self.final_norm is not None and self.head is not None, "only the last stage has the head"
         return F.linear(self._norm(x, self.final_norm), self.head).float()
 
     def nbytes(self) -> int:
-        """Bytes of this rank's weights."""
+        """Count the bytes of this rank's weights."""
         tensors = [self.embedding, self.final_norm, None if self.head is self.embedding else self.head]
         for layer in self.layers:
             tensors += [layer.input_norm, layer.qkv, layer.o, layer.post_norm, layer.gate_up, layer.down]
@@ -121,9 +121,11 @@ class Llama:
         gated, up = F.linear(self._norm(x, weights.post_norm), weights.gate_up).chunk(2, dim=-1)
         return x + self.tp.all_reduce(F.linear(F.silu(gated) * up, weights.down))
 
-    def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """q and k side by side [B, T, N + G, H], and v [B, T, G, H]."""
         fused = F.linear(x_BTD, qkv).unflatten(-1, (-1, self.config.head_dim))
-        return fused.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
+        qk, v = fused.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
+        return qk, v
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
@@ -132,6 +134,6 @@ class Llama:
 def activated_gates(
     balance_factors_N: torch.Tensor, activation: str | None, memory_dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """g and 1 - g as [N, 1], computed once, in the memory's dtype (the reference computes them in the model's)."""
+    """Compute g and 1 - g as [N, 1], once, in the memory's dtype (the reference computes them in the model's)."""
     gate_N1 = gate(balance_factors_N.to(memory_dtype), activation)[:, None]
     return gate_N1, 1 - gate_N1

@@ -1,4 +1,7 @@
-"""Builds the running model from a checkpoint: each rank reads only its own slices, in the dtype it computes in."""
+"""Builds the running model from a checkpoint: each rank reads only its own slices, in the dtype it computes in.
+
+Also the checkpoint's gates by layer and head, for reports and diagnosis.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from infini_eval.errors import ConfigError
 from infini_eval.models.attention import AttentionSettings
 from infini_eval.models.kernels import check_implementation
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates
+from infini_eval.models.naive import gate
 from infini_eval.models.rope import interleaved_to_halves
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,7 +35,12 @@ class Resolved:
 
 
 def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device | None = None) -> Resolved:
-    """Combine what the checkpoint says with what the user overrides; ConfigError where they cannot go together."""
+    """Combine what the checkpoint says with what the user overrides.
+
+    Raises:
+        ConfigError: a setting cannot go together with this checkpoint or machine.
+        BackendError: the attention implementation is not installed or not for this device.
+    """
     device = torch.device(settings.device or default_device()) if device is None else device
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
@@ -58,6 +67,7 @@ def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device |
 
 
 def default_device() -> str:
+    """Choose cuda when torch sees a GPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -67,7 +77,7 @@ def load_llama(
     tensor_parallel: TensorParallel,
     layers: range | None = None,
 ) -> Llama:
-    """The model, or the `layers` of one pipeline stage (None: all); embedding with layer 0, head with the last layer."""
+    """Load the model, or the `layers` of one pipeline stage (None: all); embedding with layer 0, head with the last layer."""
     config = resolved.config
     layers = range(config.num_hidden_layers) if layers is None else layers
     first, last = layers.start == 0, layers.stop == config.num_hidden_layers
@@ -107,6 +117,17 @@ def _layer(reader: _ShardReader, resolved: Resolved, index: int) -> LayerWeights
         down=reader.sharded(name("mlp.down_proj.weight")),
         gates=gates,
     )
+
+
+def balance_factors(checkpoint: Checkpoint) -> torch.Tensor:
+    """Read the stored balance factors [layers, N] in their stored dtype; only for checkpoints with segments."""
+    names = [layer_name(layer, "attn.balance_factors") for layer in range(checkpoint.config.num_hidden_layers)]
+    return torch.stack([checkpoint.read(name) for name in names])
+
+
+def gates(checkpoint: Checkpoint) -> torch.Tensor:
+    """Compute the gates [layers, N] in fp32: 0 is local attention only, 1 memory only (orig_tanh: may be negative)."""
+    return gate(balance_factors(checkpoint).float(), checkpoint.config.gate_activation)
 
 
 class _ShardReader:

@@ -18,12 +18,12 @@ HasMemory = bool | torch.Tensor  # for all rows alike, or [B] bool
 
 
 def new_memory(batch: int, kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """An empty memory_BGHE."""
+    """Make an empty memory_BGHE."""
     return torch.zeros(batch, kv_heads, head_dim, head_dim + 1, dtype=dtype, device=device)
 
 
 def read(memory_BGHE: torch.Tensor, phi_BGTH: torch.Tensor, has_memory: HasMemory) -> torch.Tensor:
-    """phi M / (phi . z) as [B, G, T, H]; zero for rows without a memory.
+    """Read phi M / (phi . z) as [B, G, T, H]; zero for rows without a memory.
 
     There is no epsilon: a denominator of zero gives NaN, which the engine reports. A row that has no memory yet is no
     such case: its M is zero, and its denominator is set to one.

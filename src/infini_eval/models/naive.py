@@ -20,7 +20,7 @@ MemoryState = tuple[torch.Tensor, torch.Tensor]  # M [B, N, H, H] and z [B, N, H
 def naive_logits(
     weights: Weights, config: ModelConfig, input_ids_BT: torch.Tensor, *, memory: Memory, memory_query: MemoryQuery
 ) -> torch.Tensor:
-    """Logits [B, T, V] in fp32 for int64 `input_ids_BT`; `weights` by their global names, in any dtype."""
+    """Compute logits [B, T, V] in fp32 for int64 `input_ids_BT`; `weights` by their global names, in any dtype."""
     weights = {name: tensor.float() for name, tensor in weights.items()}
     embedding = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
     x_BTD = embedding[input_ids_BT]
@@ -39,10 +39,12 @@ def naive_logits(
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """Divide by the root mean square of the last dim (Zhang and Sennrich 2019)."""
     return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
 
 
 def mlp(x_BTD: torch.Tensor, layer: Weights) -> torch.Tensor:
+    """Compute the SwiGLU feed-forward layer (Shazeer 2020)."""
     gate, up = (x_BTD @ layer["mlp.gate_up_proj.weight"].T).chunk(2, dim=-1)
     return (F.silu(gate) * up) @ layer["mlp.down_proj.weight"].T
 
@@ -50,7 +52,7 @@ def mlp(x_BTD: torch.Tensor, layer: Weights) -> torch.Tensor:
 def attention(
     x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, memory: Memory, memory_query: MemoryQuery
 ) -> torch.Tensor:
-    """Attention over segments anchored at token 0, or over the whole sequence where there are none."""
+    """Attend over segments anchored at token 0, or over the whole sequence where there are none."""
     length = config.segment_length or x_BTD.shape[1]
     state = None
     outputs = []
@@ -68,7 +70,7 @@ def one_segment(
     memory: Memory,
     memory_query: MemoryQuery,
 ) -> tuple[torch.Tensor, MemoryState | None]:
-    """One segment's heads [B, N, L, H] and the memory after it: read the old memory, mix, then write."""
+    """Compute one segment's heads [B, N, L, H] and the memory after it: read the old memory, mix, then write."""
     q_BNLH, k_BNLH, v_BNLH = project(x_BLD, layer, config)
     q_rotated = rope(q_BNLH, config)
     k_rotated = rope(k_BNLH, config)
@@ -102,7 +104,7 @@ def _write(sigma_k_BNLH: torch.Tensor, v_BNLH: torch.Tensor, state: MemoryState 
 def project(
     x_BLD: torch.Tensor, layer: Weights, config: ModelConfig
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q, k, v as [B, N, L, H]; kv heads repeated so that query head h meets kv head h // (N / G)."""
+    """Project to q, k, v as [B, N, L, H]; kv heads repeated so that query head h meets kv head h // (N / G)."""
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     fused = x_BLD @ layer["attn.qkv_proj.weight"].T
     q, k, v = fused.split([heads * width, kv_heads * width, kv_heads * width], dim=-1)
@@ -112,14 +114,14 @@ def project(
 
 
 def causal_softmax(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
-    """Attention weights [..., L, L] of each query over the keys up to its own position."""
+    """Compute attention weights [..., L, L] of each query over the keys up to its own position."""
     length = q.shape[2]
     future = torch.ones(length, length, dtype=torch.bool).triu(1).to(q.device)
     return (q @ k.transpose(2, 3) * scale).masked_fill(future, float("-inf")).softmax(dim=-1)
 
 
 def rope(x_BNLH: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    """Rotary embedding at positions 0..L-1 (they restart in every segment); RoFormer, Su et al. 2021."""
+    """Apply the rotary embedding at positions 0..L-1 (they restart in every segment); RoFormer, Su et al. 2021."""
     width = x_BNLH.shape[-1]
     frequency = config.rope_theta ** (-torch.arange(0, width, 2, device=x_BNLH.device).float() / width)
     angle = torch.arange(x_BNLH.shape[2], device=x_BNLH.device).float()[:, None] * frequency
@@ -132,12 +134,12 @@ def rope(x_BNLH: torch.Tensor, config: ModelConfig) -> torch.Tensor:
 
 
 def feature_map(x: torch.Tensor) -> torch.Tensor:
-    """sigma(u) = elu(u) + 1, the positive feature map of the linear-attention memory."""
+    """Compute sigma(u) = elu(u) + 1, the positive feature map of the linear-attention memory."""
     return F.elu(x) + 1
 
 
 def gate(balance_factors: torch.Tensor, activation: str | None) -> torch.Tensor:
-    """Weight of the memory in the mix; `orig_tanh` may be negative, `hard_sigmoid` may be exactly 0 or 1."""
+    """Compute the weight of the memory in the mix; `orig_tanh` may be negative, `hard_sigmoid` may be exactly 0 or 1."""
     if activation == "hard_sigmoid":
         return (0.2 * balance_factors + 0.5).clamp(0, 1)
     if activation == "orig_sigmoid":

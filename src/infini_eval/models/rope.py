@@ -27,7 +27,7 @@ class RotaryTable:
         self._sin = angle.sin().to(self._dtype)
 
     def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos [..., T, 1, H] and sin [..., T, 1, H/2] for int64 positions [T] or [B, T]: they broadcast over heads."""
+        """Look up cos [..., T, 1, H] and sin [..., T, 1, H/2] for int64 positions [T] or [B, T]: they broadcast over heads."""
         return self._cos[positions].unsqueeze(-2), self._sin[positions].unsqueeze(-2)
 
     def rotate(self, x_BTNH: torch.Tensor, cos_sin: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -43,4 +43,5 @@ class RotaryTable:
 
 def interleaved_to_halves(weight_OD: torch.Tensor, head_dim: int) -> torch.Tensor:
     """Put the rows of each head's projection, [heads * H, D], from x_0, x_1, x_2, … into the order x_0, x_2, …, x_1, x_3, …"""
-    return weight_OD.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
+    pairs: torch.Tensor = weight_OD.unflatten(0, (-1, head_dim // 2, 2))
+    return pairs.transpose(1, 2).flatten(0, 2)

@@ -70,13 +70,14 @@ class LayerState:
             self.memory.copy_(other.memory)
         assert self.keys is not None and self.values is not None
         pairs = [(self.keys, other.keys), (self.values, other.values), (self.raw_keys, other.raw_keys)]
-        for mine, theirs in pairs:
-            if mine is not None:
-                mine.zero_()  # no NaN of other sequences may stay behind a mask
-                if theirs is not None:
-                    mine[:, : theirs.shape[1]] = theirs
+        for target, source in pairs:
+            if target is not None:
+                target.zero_()  # no NaN of other sequences may stay behind a mask
+                if source is not None:
+                    target[:, : source.shape[1]] = source
 
     def nbytes(self) -> int:
+        """Count the bytes of this layer's tensors."""
         tensors = (self.memory, self.keys, self.raw_keys, self.values)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
@@ -118,16 +119,20 @@ class Cursor:
         self.segments = [0] * batch
         self._device = device
 
-    def take_segments(self, count: int) -> Step:
-        """`count` whole segments of every row; allowed only at a border."""
+    def step_segments(self, count: int) -> Step:
+        """Step over `count` whole segments of every row; allowed only at a border."""
         assert self.segment_length is not None and not any(self.open_lengths), "whole segments start at a border"
         positions = torch.arange(self.segment_length, device=self._device).repeat(count)
         step = Step(segments=count, positions=positions, has_memory=self._has_memory(), recurs=True)
         self.segments = [done + count for done in self.segments]
         return step
 
-    def take_open(self, tokens: int, counts: Sequence[int] | None = None) -> Step:
-        """`tokens` more of the open segment; only the first `counts[row]` are real, the rest is padding on the right."""
+    def step_tail(self, tokens: int, counts: Sequence[int] | None = None) -> Step:
+        """Step over `tokens` more of the open segment.
+
+        Args:
+            counts: real tokens of each row (None: all); the rest is padding on the right.
+        """
         counts = [tokens] * self.batch if counts is None else list(counts)
         starts = self.open_lengths
         common = starts[0] if len(set(starts)) == 1 else None
@@ -148,8 +153,8 @@ class Cursor:
         )
         return step
 
-    def pass_token(self) -> list[int]:
-        """Move all rows on by one token that was computed elsewhere; the rows whose segment is full now."""
+    def advance(self) -> list[int]:
+        """Move all rows on by one token that was computed elsewhere; returns the rows whose segment is full now."""
         return self._close([length + 1 for length in self.open_lengths])
 
     def _close(self, after: list[int]) -> list[int]:
@@ -205,9 +210,10 @@ class BatchState:
         self.cursor.segments = [segments] * len(sources)
 
     def snapshot(self, row: int) -> Memories:
-        """A copy of a row's memories, independent of what the row reads next; allowed only at a border."""
+        """Copy a row's memories, independent of what the row reads next; allowed only at a border."""
         assert not self.cursor.open_lengths[row], "snapshots are taken at borders"
         return tuple(layer.memory[row].clone() for layer in self.layers if layer.memory is not None)
 
     def nbytes(self) -> int:
+        """Count the bytes of all layers' tensors."""
         return sum(layer.nbytes() for layer in self.layers)

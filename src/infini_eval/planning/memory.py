@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from infini_eval.distributed.stages import PREFILL_CHUNK, split_evenly
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import MeshShape, cut_into_stages
 from infini_eval.engine.batching import CHUNK_TOKENS
 from infini_eval.planning.activations import AttentionKernel, Phase, StepShape, heaviest_phase, logit_bytes, steps_of
 from infini_eval.planning.architecture import Architecture
@@ -141,10 +140,8 @@ def plan_stages(
 
 def stages_of(architecture: Architecture, stages: int) -> list[range]:
     """The layers of each stage, cut as the engine cuts them."""
-    costs = [float(layer.active_parameters) for layer in architecture.layers]
-    costs[0] += architecture.hidden_size
-    costs[-1] += architecture.vocab_size * architecture.hidden_size / PREFILL_CHUNK
-    return split_evenly(costs, stages)
+    costs = [layer.active_parameters for layer in architecture.layers]
+    return cut_into_stages(costs, architecture.hidden_size, architecture.vocab_size, stages)
 
 
 def chunk_of(architecture: Architecture, device: Device, settings: Settings) -> int:

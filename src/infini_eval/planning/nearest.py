@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from infini_eval.distributed.topology import MeshShape, fitting
+from infini_eval.distributed.mesh import MeshShape, fitting
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import Device
 from infini_eval.planning.memory import Settings, chunk_of, plan_stages

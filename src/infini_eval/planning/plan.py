@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from infini_eval.config import Topology
-from infini_eval.distributed.topology import MeshShape, ModelShape, fitting, resolve_topology
+from infini_eval.distributed.mesh import MeshShape, ModelShape, fitting, resolve_topology
 from infini_eval.planning.architecture import Architecture, Layer
 from infini_eval.planning.devices import Device
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
@@ -242,8 +242,7 @@ class _Planner:
 
     def _mesh(self, context: int, recommended: MeshShape | None) -> MeshShape:
         if self.asked != Topology():
-            saved = {"saved_tp": 1, "saved_pp": 1}
-            return resolve_topology(self.asked, self.count, **saved, **vars(model_shape(self.architecture)))
+            return resolve_topology(self.asked, self.count, model_shape(self.architecture))
         if recommended is not None:
             return recommended
         return min(self._meshes(self.count), key=lambda mesh: self._need(context, mesh))

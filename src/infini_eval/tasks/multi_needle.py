@@ -23,7 +23,7 @@ def question(draw: RowInputs) -> Question:
     inserts = []
     for name, code, depth in zip(NAMES, codes, spread(number, draw.depth), strict=False):
         text = f"The code of the {name} box is {code}."
-        inserts.append(Insert(f" {text}", depth, (1, 1 + len(text)), after="sentence"))
+        inserts.append(Insert(f" {text}", depth, (1, 1 + len(text)), after="sentence or word"))
     first = inserts[0]
     inserts.sort(key=lambda insert: insert.depth)
     asked = ", ".join(NAMES[:number])

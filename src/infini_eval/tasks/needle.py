@@ -16,7 +16,7 @@ OPTIONS = {
 def question(draw: RowInputs) -> Question:
     """Intro, the haystack with one needle, the question."""
     needle, asked, expected = own_words(draw.options, OPTIONS)
-    insert = Insert(f" {needle}", draw.depth, (1, 1 + len(needle)), after="sentence")
+    insert = Insert(f" {needle}", draw.depth, (1, 1 + len(needle)), after="sentence or word")
     recipe = Recipe(INTRO_SIMPLE, (insert,), f" \n\n{asked} ")
     return Question(recipe, expected)
 

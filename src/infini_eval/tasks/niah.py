@@ -27,7 +27,7 @@ def question(draw: RowInputs) -> Question:
     needle, asked, expected = (text.replace("{key}", draw.key) for text in own_words(options, OPTIONS))
     marked = f"\n{START}\n{needle}\n{END}\n" if options["markers"] == "yes" else f" {needle}"
     begin = marked.index(needle)
-    insert = Insert(marked, draw.depth, (begin, begin + len(needle)), after="sentence")
+    insert = Insert(marked, draw.depth, (begin, begin + len(needle)), after="sentence or word")
     opening, closing = ("<document>\n", "\n</document>") if options["wrap"] == "document" else ("", "")
     recipe = Recipe(opening.rstrip(" "), (insert,), f"{closing}\n\n{asked}")
     return Question(recipe, expected)

@@ -17,9 +17,8 @@ from infini_eval.cli.main import guarded
 from infini_eval.config import Topology
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
-from infini_eval.distributed.mesh import Mesh
+from infini_eval.distributed.mesh import Mesh, ModelShape, resolve_topology
 from infini_eval.distributed.progress import Progress
-from infini_eval.distributed.topology import resolve_topology
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import DataError
 from infini_eval.records import NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
@@ -29,13 +28,13 @@ from infini_eval.results.merge import merge_samples
 from infini_eval.results.resume import ResumeState
 from infini_eval.results.writer import SampleWriter, replica_name
 
-MODEL = {"num_layers": 4, "num_heads": 4, "num_kv_heads": 4, "vocab_size": 64, "intermediate_size": 64}
+MODEL = ModelShape(num_layers=4, num_heads=4, num_kv_heads=4, vocab_size=64, intermediate_size=64)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate `args.samples` made-up samples into `args.folder`."""
     with launch("cpu", args.timeout, grace_s=args.grace) as world:
-        shape = resolve_topology(Topology(args.dp, args.tp, args.pp), world.world_size, **MODEL)
+        shape = resolve_topology(Topology(args.dp, args.tp, args.pp), world.world_size, MODEL)
         mesh = Mesh.build(shape, world.rank)
         log = setup_logging(mesh.tag, speaks=mesh.is_leader)
         if not world.is_main:
@@ -56,7 +55,7 @@ def open_shared(args: argparse.Namespace, world: World) -> ResumeState:
     manifest = RunManifest(
         {"samples": args.samples, "seed": args.seed}, {}, {"world_size": world.world_size}, args.samples
     )
-    return ResumeState.from_json(world.share("resume", lambda: open_run(args.folder, manifest).to_json()))
+    return ResumeState.from_json(world.broadcast_object("resume", lambda: open_run(args.folder, manifest).to_json()))
 
 
 def evaluate(args: argparse.Namespace, world: World, mesh: Mesh, state: ResumeState) -> int:
@@ -67,7 +66,7 @@ def evaluate(args: argparse.Namespace, world: World, mesh: Mesh, state: ResumeSt
     writer = SampleWriter(args.folder, replica_name(mesh.dp_rank)) if mesh.is_leader else None
     with Progress(world, len(left)) as progress:
         for done, index in enumerate(queue):
-            world.at(f"sample {left[index].id}")
+            world.set_status(f"sample {left[index].id}")
             misbehave(args.misbehave, world.rank, done)
             record = answer(left[index], mesh, args.seconds)
             if writer is not None:
@@ -91,7 +90,7 @@ def answer(sample: Sample, mesh: Mesh, seconds: float) -> SampleRecord:
     import torch.distributed as dist
 
     time.sleep(seconds)
-    for group in (mesh.tp_group, mesh.pp_group, mesh.replica_group):
+    for group in (mesh.tp_group, mesh.pp_group):
         if group is not None:
             dist.all_reduce(torch.ones(1), group=group)
     response = Response(sample.answer, [1], len(sample.prompt), "stop", seconds)

@@ -11,7 +11,7 @@ import torch
 
 from infini_eval.backends._packages import require
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
-from infini_eval.distributed.topology import MeshShape, ModelShape
+from infini_eval.distributed.mesh import MeshShape, ModelShape
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infini_eval.distributed.stages import split_evenly
 from infini_eval.engine.batching import plan_batches, plan_prefill
 
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=40)
@@ -48,19 +45,3 @@ def test_prefill_steps_cover_every_token_and_cross_no_border(data, segment: int,
     for row, length in enumerate(lengths):
         assert sum(step.counts[row] for step in steps) == length
         assert [row in step.ending for step in steps].count(True) == 1
-
-
-@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=24), st.data())
-def test_stages_are_contiguous_and_no_split_is_lighter(costs, data) -> None:
-    parts = data.draw(st.integers(1, len(costs)))
-    stages = split_evenly(costs, parts)
-    assert [layer for stage in stages for layer in stage] == list(range(len(costs)))
-    busiest = max(sum(costs[layer] for layer in stage) for stage in stages)
-    cuts = (
-        sorted(data.draw(st.sets(st.integers(1, len(costs) - 1), min_size=parts - 1, max_size=parts - 1)))
-        if parts > 1
-        else []
-    )
-    edges = [0, *cuts, len(costs)]
-    other = max(sum(costs[a:b]) for a, b in pairwise(edges))
-    assert busiest <= other + 1e-9

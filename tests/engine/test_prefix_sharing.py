@@ -10,14 +10,12 @@ import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings, Sampling
-from infini_eval.distributed.mesh import Mesh
-from infini_eval.distributed.topology import MeshShape
+from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.generation import Generation, Limits
-from infini_eval.engine.native_model import NativeModel, prefixes_of
-from infini_eval.engine.prefix_cache import Snapshot
+from infini_eval.engine.native_model import NativeModel, load_replica, prefixes_of
+from infini_eval.engine.prefix_sharing import Snapshot
 from infini_eval.engine.prefixes import border_digests
-from infini_eval.engine.replica import load_replica
 from infini_eval.errors import CacheError
 from infini_eval.testing.distributed import poisoned_memory, run_distributed_test
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
