@@ -35,6 +35,8 @@ def outside_links(app: object, name: str, text: list[str]) -> None:
 
 def _as_file(match: re.Match[str]) -> str:
     label, target = match[1], match[2].lstrip("./")
+    if target.endswith(".ipynb"):  # docs/notebooks links to those of examples/notebooks
+        return f"{{doc}}`{label} </notebooks/{Path(target).stem}>`"
     if (ROOT / "docs" / target).exists():
         return match[0]
     return label if label.strip("`") == target else f"{label} (`{target}`)"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks that need no test run: ruff (lint and format), mypy, the import law, and the shell scripts. All run; any failure counts.
+# Checks that need no test run: ruff (lint and format), mypy, the import law, the shell scripts, and the documentation site. All
+# run; any failure counts.
 #
 #   scripts/check.sh [--fix]      --fix lets ruff repair and format what it can
 set -euo pipefail
@@ -49,6 +50,7 @@ check "ruff format --check" ruff format --check --output-format concise .
 check "mypy" mypy
 check "import law" lint-imports --no-logo --no-cache
 check "shell scripts" check_shell
+check "documentation" python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'checks failed:' >&2

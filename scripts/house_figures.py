@@ -32,9 +32,7 @@ class Figures:
 
     def row(self, name: str) -> str:
         """As a line of a Markdown table."""
-        return (
-            f"| {name} | {self.files} | {self.lines:,} | {self.median:.0f} | {self.ninetieth:.0f} | {self.imports:.1f} % |"
-        )
+        return f"| {name} | {self.files} | {self.lines:,} | {self.median:.0f} | {self.ninetieth:.0f} | {self.imports:.1f} % |"
 
 
 def figures(sources: Sequence[str]) -> Figures:
@@ -66,7 +64,9 @@ def _git(*words: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("states", nargs="*", default=["."], metavar="COMMIT", help="commits, and . for the working tree")
+    parser.add_argument(
+        "states", nargs="*", default=["."], metavar="COMMIT", help="commits, and . for the working tree"
+    )
     print("| state | files | lines | median file | 90th percentile | imports |\n|---|---|---|---|---|---|")
     for state in parser.parse_args().states:
         print(figures(sources_of(state)).row("working tree" if state == "." else f"`{state}`"))

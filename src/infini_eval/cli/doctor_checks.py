@@ -103,7 +103,7 @@ def _folder(module: str) -> Path | None:
 
 
 Status = Literal["ok", "note", "missing", "wrong"]
-PYTHONS = ((3, 11), (3, 13))
+PYTHONS = ((3, 11), (3, 14))
 NEEDED = (
     "torch",
     "numpy",
@@ -158,7 +158,7 @@ def _python() -> list[Finding]:
     here = f"{platform.python_version()} at {sys.executable}; infini_eval {__version__} at {Path(__file__).parents[1]}"
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return [Finding("ok", "python", here)]
-    return [Finding("wrong", "python", here, "make an environment with Python 3.11, 3.12 or 3.13")]
+    return [Finding("wrong", "python", here, "make an environment with Python 3.11 to 3.14")]
 
 
 def _gpus(gpus: list[Gpu] | None) -> list[Finding]:
