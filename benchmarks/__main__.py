@@ -35,6 +35,8 @@ NAMES = (
     "whole_run",
     "model_300m",
     "transformers_llama",
+    "planned_memory",
+    "coverage",
 )
 FLOORS = Path(__file__).parent / "floors.json"
 HIDDEN = "--child"

@@ -144,7 +144,7 @@ def random_prompts(model: NativeModel, tokens: int, rows: int = 1) -> list[np.nd
 
 def started(model: NativeModel, prompts: list[np.ndarray], new_tokens: int) -> Generation:
     """A generation whose prompts have been read and whose first tokens are drawn."""
-    sampler = Sampler(Sampling(), model.llama.tp, model.config.vocab_size, model.config.vocab_size, [0] * len(prompts))
+    sampler = Sampler(Sampling(), model.llama.tp, model.config.vocab_size, model.config.vocab_size, [""] * len(prompts))
     generation = Generation(
         model.llama, model.links, sampler, prompts, Limits(new_tokens), model.chunk_tokens, decoders=model.decoders
     )

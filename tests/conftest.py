@@ -1,6 +1,31 @@
-"""Shared settings of all tests: one thread, no hub, and fresh tensors full of NaN so that nothing uninitialised passes."""
+"""Shared settings of all tests: one thread, no hub, made-up examples that are the same in every run, and their order."""
 
 import os
+import random
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="files, and tests in a file, in an order drawn by SEED"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files stay together: what their tests share is made once."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    draw = random.Random(seed)
+    places = {path: draw.random() for path in sorted({str(item.path) for item in items})}
+    numbers = {item.nodeid: draw.random() for item in sorted(items, key=lambda item: item.nodeid)}
+    items.sort(key=lambda item: (places[str(item.path)], numbers[item.nodeid]))

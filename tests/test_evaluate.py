@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples/infinite-context-length/scripts/run_passkey_eval.py"
 CHECKPOINT = ROOT / "checkpoints/infini-demo"
@@ -31,7 +33,7 @@ def command(save_path: Path, *flags: str, processes: int = 1, ckpt: Path = CHECK
 
 def run(*args, expect: int = 0, **options) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        command(*args, **options), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=110
+        command(*args, **options), capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=PROCESS_S
     )
     assert done.returncode == expect, done.stdout + done.stderr
     return done
@@ -90,10 +92,11 @@ def test_records_are_the_same_at_every_topology(reference: Path, tmp_path, flags
 
 
 def test_a_finished_run_is_not_computed_again(reference: Path) -> None:
-    before = sorted(path.read_bytes() for path in (reference / "samples").glob("*.jsonl"))
+    kept = [reference / "manifest.json", *sorted((reference / "samples").glob("*.jsonl"))]
+    before = [path.read_bytes() for path in kept]
     done = run(reference)
     assert "12 of 12 are done" in done.stderr
-    assert sorted(path.read_bytes() for path in (reference / "samples").glob("*.jsonl")) == before
+    assert [path.read_bytes() for path in kept] == before
 
 
 @pytest.mark.distributed
@@ -105,7 +108,7 @@ def test_killed_runs_continue_at_other_topologies(reference: Path, tmp_path) -> 
         with subprocess.Popen(
             started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True
         ) as process:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PROCESS_S
             before = _lines(folder)
             while process.poll() is None and _lines(folder) == before and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -163,7 +166,7 @@ except SystemExit:
 
 
 def test_help_does_not_import_torch() -> None:
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=PROCESS_S)
     assert done.stdout.strip().endswith("False")
 
 

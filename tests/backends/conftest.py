@@ -77,7 +77,7 @@ def remote_config(tmp_path: Path) -> Callable[..., EvalConfig]:
     def make(server: ScriptedServer, backend: str = "openai", **fields: Any) -> EvalConfig:
         own = {name: fields.pop(name) for name in list(fields) if name in RequestSettings.__dataclass_fields__}
         url = server.address + ("/v1" if backend == "openai" else "")
-        requests = RequestSettings(**({"base_url": url, "concurrency": 1, "attempts": 3, "timeout_s": 10.0} | own))
+        requests = RequestSettings(**({"base_url": url, "concurrency": 1, "attempts": 3, "timeout_s": 300.0} | own))
         settings = (PromptSettings(fields.pop("chat_template", "auto")), requests)
         common = {"num_samples": 1, "depths": (0.0, 50.0, 100.0), "model": ModelSettings(device="cpu")}
         return EvalConfig(

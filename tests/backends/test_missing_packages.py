@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "checkpoints/llama-demo"
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
@@ -57,6 +59,6 @@ def test_the_line_that_installs_it(tmp_path: Path, package: str, backend: str, f
         "1",
     ]
     environment = os.environ | {"OPENAI_API_KEY": "none-here", "GEMINI_API_KEY": "none-here", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PROCESS_S)
     assert done.returncode == 2, done.stderr
     assert f"pip install 'infini-eval[{extra}]'" in done.stderr and "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ import torch
 
 from infini_eval.api.backend import Batch
 from infini_eval.backends.nanotron import NanotronBackend, short_count
-from infini_eval.config import EvalConfig, ModelSettings
+from infini_eval.config import EvalConfig, ModelSettings, Sampling
 from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.errors import DataError
@@ -66,6 +66,19 @@ def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepar
     got = answer(backend, prepared, rows=(0, 1))
     assert [response.finish_reason for response in got] == ["error", "error"]
     assert all("out of memory" in response.error and "1,008 tokens" in response.error for response in got)
+
+
+def test_a_draw_depends_on_the_sample_and_not_on_its_place_among_others(tmp_path) -> None:
+    settings = {"model": ModelSettings(device="cpu"), "sampling": Sampling(temperature=3.0), "max_new_tokens": 6}
+    with launch("cpu") as world:
+        backend = NanotronBackend(EvalConfig(str(CHECKPOINT), str(tmp_path), str(DATA), **settings), world)
+        samples = load_samples(DATA, depths=(0, 100)).samples[:4]
+        prepared = [backend.prepare(sample, TASK.locate(sample)) for sample in samples]
+        backend.load(backend.plan(prepared))
+        texts = [response.text for response in answer(backend, prepared, (0, 1, 2, 3))]
+        alone = [response.text for response in answer(backend, prepared[2:], (1, 0))]
+    assert alone == [texts[3], texts[2]]
+    assert len(set(texts)) == 4
 
 
 def test_nan_fails_the_sample_not_the_run(backend, prepared) -> None:

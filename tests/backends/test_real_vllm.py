@@ -25,7 +25,6 @@ MODEL = ROOT / "checkpoints/llama-demo"
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
     pytest.mark.skipif(PYTHON is None, reason="vllm is not importable here and INFINI_EVAL_VLLM_PYTHON names no other"),
 ]
 pytest.importorskip("openai")

@@ -150,7 +150,7 @@ def sharded_answers(model: str, save_path: str) -> list[str]:
 @pytest.mark.distributed
 def test_tensor_parallel_gives_the_same_answers(config, answers, hf_model, tmp_path) -> None:
     single = [one.text for one in answers(config, 2)]
-    by_rank = run_distributed_test(sharded_answers, 2, None, (str(hf_model), str(tmp_path)), timeout_s=90)
+    by_rank = run_distributed_test(sharded_answers, 2, None, (str(hf_model), str(tmp_path)))
     assert by_rank == [single, single]
 
 

@@ -142,7 +142,6 @@ def test_flags() -> None:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_host_is_measured_at_toy_size() -> None:
     rates = list(measure_host(toy=True, records=1))
     assert {"tokenise", "read", "load", "start", "store", "merge"} <= {rate.what for rate in rates}

@@ -32,7 +32,6 @@ def test_a_line_is_found_and_its_deviation_told() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_curves_are_measured_and_drawn(tmp_path) -> None:
     done = run_module("benchmarks.scale", "--toy", "--plot", str(tmp_path / "curves.png"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,7 +43,6 @@ def test_the_curves_are_measured_and_drawn(tmp_path) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_topologies_answer_as_one_process() -> None:
     done = run_module("benchmarks.topology", "--toy")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -92,7 +90,6 @@ def test_an_unknown_reference_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_state_is_compared_with_the_working_tree() -> None:
     inside = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], cwd=ROOT, capture_output=True)
     if inside.returncode:

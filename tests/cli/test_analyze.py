@@ -13,6 +13,7 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import RunFolderError
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
+from infini_eval.testing.limits import PROCESS_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/infinite-context-length/scripts/analyze_passkey_results.py"
 RUN = FakeRun(depths=(0, 50, 100), per_cell=4)
@@ -76,7 +77,7 @@ def test_the_guide_s_script_runs_from_anywhere_and_in_ascii_where_needed(tmp_pat
         cwd=tmp_path,
         capture_output=True,
         env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(SCRIPT.parents[3] / "src")},
-        timeout=60,
+        timeout=PROCESS_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode("ascii").startswith("1024 tokens: ")
@@ -87,7 +88,9 @@ def test_the_guide_s_loop_over_several_runs(tmp_path):
         write_fake_run(tmp_path / "results" / name, RUN)
     loop = f'for dir in ./results/passkey_*; do echo "=== $dir ==="; {sys.executable} {SCRIPT} "$dir" --quiet; done'
     env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3] / "src"), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(["bash", "-ec", loop], cwd=tmp_path, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(
+        ["bash", "-ec", loop], cwd=tmp_path, capture_output=True, text=True, env=env, timeout=PROCESS_S
+    )
     lines = done.stdout.splitlines()
     assert lines[::2] == ["=== ./results/passkey_16k ===", "=== ./results/passkey_1k ==="]
     assert all("(n=12)" in line for line in lines[1::2])

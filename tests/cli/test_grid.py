@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples/infinite-context-length/run_evals.py"
 
@@ -16,7 +18,7 @@ def run(*flags: str, expect: int = 0, processes: int = 1) -> subprocess.Complete
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     given = ["--ckpt-path", str(ROOT / "checkpoints/infini-demo"), "--device", "cpu", *flags]
-    done = subprocess.run([*launcher, str(SCRIPT), *given], capture_output=True, text=True, timeout=110)
+    done = subprocess.run([*launcher, str(SCRIPT), *given], capture_output=True, text=True, timeout=PROCESS_S)
     assert done.returncode == expect, done.stdout + done.stderr
     return done
 

@@ -40,7 +40,12 @@ def smallest(tokenizer: Tokenizer, recipe: Recipe) -> int:
     return tokenizer.count(" ".join([recipe.prefix, *(i.text for i in recipe.inserts), recipe.suffix]))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_length_depth_and_needle_are_exact(any_tokenizer: Tokenizer, data: st.DataObject) -> None:
     haystack = haystack_for(any_tokenizer)

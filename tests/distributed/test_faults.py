@@ -17,10 +17,10 @@ import pytest
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE
 from infini_eval.results.resume import iter_samples
 from infini_eval.testing import fake_evaluation
+from infini_eval.testing.limits import PROCESS_S
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 MODULE = fake_evaluation.__name__
-LIMIT_S = 90
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def torchrun(start, nproc, *arguments, launcher=("--standalone",)):
 
 def finish(processes):
     """Exit statuses and messages, by rank."""
-    outputs = [process.communicate(timeout=LIMIT_S)[1] for process in processes]
+    outputs = [process.communicate(timeout=PROCESS_S)[1] for process in processes]
     return [process.returncode for process in processes], outputs
 
 
@@ -74,12 +74,12 @@ def finished_keys(folder):
 
 
 def wait_for_samples(folder, count=1):
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + PROCESS_S
     while time.monotonic() < deadline:
         if Path(folder, "samples").is_dir() and len(finished_keys(folder)) >= count:
             return
         time.sleep(0.05)
-    raise AssertionError(f"fewer than {count} samples after {LIMIT_S} s")
+    raise AssertionError(f"fewer than {count} samples after {PROCESS_S} s")
 
 
 def children(process):
@@ -135,9 +135,9 @@ def test_a_killed_rank_ends_the_others_and_the_run_resumes(start, tmp_path):
 
 
 def test_a_hung_collective_ends_by_the_time_limit_and_names_the_silent_rank(start, tmp_path):
-    arguments = (tmp_path / "run", "--tp", 2, "--timeout", 5, "--misbehave", "freeze:1:4", "--seconds", 0.3)
+    arguments = (tmp_path / "run", "--tp", 2, "--timeout", 30, "--misbehave", "freeze:1:4", "--seconds", 0.3)
     ranks = bare_ranks(start, 2, *arguments)
-    output = ranks[0].communicate(timeout=LIMIT_S)[1]
+    output = ranks[0].communicate(timeout=PROCESS_S)[1]
     assert ranks[0].returncode == 1
     assert "no heartbeat any more from rank 1 (" in output
     assert "s ago: sample " in output
@@ -157,7 +157,7 @@ def test_one_process_stops_after_the_sample_in_hand(start, tmp_path):
 
 def test_a_sample_longer_than_the_grace_is_dropped(start, tmp_path):
     run = start([sys.executable, "-m", MODULE, str(tmp_path / "run"), "--seconds", "600", "--grace", "0.5"])
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + PROCESS_S
     while not (tmp_path / "run" / "manifest.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
@@ -201,7 +201,7 @@ def test_workers_end_when_their_agent_is_killed_and_the_same_command_continues(s
     workers = children(agent)
     assert len(workers) == 2
     agent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PROCESS_S
     while alive(workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert alive(workers) == []

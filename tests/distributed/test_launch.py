@@ -13,6 +13,7 @@ from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.distributed.store import LaunchEnvironment, cpu_threads
 from infini_eval.errors import ConfigError, InfiniEvalError
 from infini_eval.testing.distributed import run_distributed_test
+from infini_eval.testing.limits import PROCESS_S
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def run_until_signalled():
     with launch("cpu") as world:
         world.raise_if_stopped()
         os.kill(os.getpid(), signal.SIGUSR1)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PROCESS_S
         while not world.stop.requested and time.monotonic() < deadline:
             time.sleep(0.01)
         world.raise_if_stopped()
@@ -93,7 +94,7 @@ def share_and_sum():
     import torch
     import torch.distributed as dist
 
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         assert dist.get_world_size() == world.world_size
         keys = world.broadcast_object(
             "keys", lambda: ["é" * 16] * 200_000 if world.is_main else pytest.fail("not rank 0")
@@ -119,7 +120,7 @@ def join_after_a_broken_attempt():
     from infini_eval.distributed.store import ATTEMPT
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=20), wait_for_workers=False)
+    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=PROCESS_S), wait_for_workers=False)
     if os.environ["RANK"] == "0":
         old = PrefixStore("old", store)
         for rank in range(2):
@@ -127,11 +128,11 @@ def join_after_a_broken_attempt():
             old.set(f"welcome/{rank}/earlier", "")
         old.set("error/first", "not of this attempt")
         store.set(ATTEMPT, "old")
-        store.wait(["greeted"], timedelta(seconds=20))
+        store.wait(["greeted"], timedelta(seconds=PROCESS_S))
     else:
-        store.wait([ATTEMPT], timedelta(seconds=20))
+        store.wait([ATTEMPT], timedelta(seconds=PROCESS_S))
         store.set("greeted", "")
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         return world.broadcast_object("value", lambda: 7)
 
 

@@ -43,7 +43,7 @@ def test_the_bar_of_a_terminal(monkeypatch, capsys):
 
 
 def count_together():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         with Progress(world, 6, name="first") as bar:
             for _ in range(world.rank + 1):
                 bar.add(samples=1, tokens=10, score=0.5)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sbatch"))
 STANDINS = {
@@ -68,7 +70,7 @@ def test_shellcheck_is_content(script):
 
 
 def test_one_agent_a_node_meets_at_the_first_node(submit):
-    assert submit("evaluate.sbatch", "--ckpt-path", "a b", "--tp", "2").wait(30) == 0
+    assert submit("evaluate.sbatch", "--ckpt-path", "a b", "--tp", "2").wait(PROCESS_S) == 0
     call = submit.calls()
     assert "--nnodes=2 --nproc_per_node=gpu" in call
     assert "--rdzv-id=41234 --rdzv-endpoint=node-a:21234" in call
@@ -77,7 +79,7 @@ def test_one_agent_a_node_meets_at_the_first_node(submit):
 
 
 def test_a_failure_is_passed_on_and_not_queued_again(submit):
-    assert submit("evaluate.sbatch", status=1).wait(30) == 1
+    assert submit("evaluate.sbatch", status=1).wait(PROCESS_S) == 1
     assert "requeue" not in submit.calls()
 
 
@@ -85,12 +87,12 @@ def test_a_failure_is_passed_on_and_not_queued_again(submit):
 def test_out_of_time_the_step_is_warned_and_the_job_queued_again(submit, tmp_path, script):
     (tmp_path / "checkpoints" / "100").mkdir(parents=True)
     (tmp_path / "checkpoints" / "100" / "config.yaml").touch()
-    job = submit(script, tmp_path / "checkpoints", tmp_path / "runs", tenths=300)
-    deadline = time.monotonic() + 30
+    job = submit(script, tmp_path / "checkpoints", tmp_path / "runs", tenths=36000)
+    deadline = time.monotonic() + PROCESS_S
     while "torchrun" not in submit.calls() and time.monotonic() < deadline:
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(30) == 1
+    assert job.wait(PROCESS_S) == 1
     assert "scancel --signal=USR1 41234\nscontrol requeue 41234\n" in submit.calls()
 
 
@@ -100,13 +102,13 @@ def test_an_array_takes_checkpoints_in_numerical_order(submit, tmp_path):
         if step.isdecimal():
             (tmp_path / step / "config.yaml").touch()
     for task, step in enumerate(("200", "1000", "30000")):
-        assert submit("evaluate_checkpoints.sbatch", tmp_path, "runs", "--dp", "4", task=task).wait(30) == 0
+        assert submit("evaluate_checkpoints.sbatch", tmp_path, "runs", "--dp", "4", task=task).wait(PROCESS_S) == 0
         assert f"--ckpt-path {tmp_path}/{step} --save_path runs/{step} --dp 4" in submit.calls()
-    assert submit("evaluate_checkpoints.sbatch", tmp_path, "runs", task=3).wait(30) == 0
+    assert submit("evaluate_checkpoints.sbatch", tmp_path, "runs", task=3).wait(PROCESS_S) == 0
     assert submit.calls().count("torchrun") == 3
 
 
 def test_a_folder_without_checkpoints_is_an_error(submit, tmp_path):
     job = submit("evaluate_checkpoints.sbatch", tmp_path, "runs")
-    assert job.wait(30) == 2
+    assert job.wait(PROCESS_S) == 2
     assert "holds a config.yaml" in job.stderr.read()

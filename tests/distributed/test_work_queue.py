@@ -37,7 +37,7 @@ def test_several_processes_need_a_store():
 def drain(dp, tp, pp, count, stop_after):
     rank = int(os.environ["RANK"])
     mesh = Mesh(MeshShape(dp, tp, pp), rank)
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         taken = []
         stopping = (lambda: len(taken) >= stop_after) if stop_after else (lambda: False)
         for index in WorkQueue([number % 7 for number in range(count)], mesh, world.store, stopping=stopping):

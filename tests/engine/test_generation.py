@@ -32,7 +32,7 @@ def ends_early(key: str, row: int, token_ids: Sequence[int]) -> bool:
 
 def answers(model: NativeModel, early_stop) -> list[tuple[list[int], str | None]]:
     rows = prompts()
-    work = iter([("first", rows[:2], [0, 1], None), ("second", rows[2:], [2, 3], None)])
+    work = iter([("first", rows[:2], ["0", "1"], None), ("second", rows[2:], ["2", "3"], None)])
     batches = model.run(work, Limits(NEW), Sampling(), early_stop=early_stop)
     return [(each.token_ids, each.finish) for _, batch in sorted(batches) for each in batch]
 

@@ -110,5 +110,5 @@ def test_top_k_and_top_p_keep_the_best() -> None:
 def test_greedy_takes_the_lowest_index_of_a_tie() -> None:
     logits = torch.tensor([[0.0, 5.0, 5.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
     assert first_argmax(logits).tolist() == [1, 0]
-    sampler = Sampler(Sampling(), TensorParallel(), 4, 4, [0, 1])
+    sampler = Sampler(Sampling(), TensorParallel(), 4, 4, ["0", "1"])
     assert sampler.next_tokens(logits).tolist() == [1, 0]

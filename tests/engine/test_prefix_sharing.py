@@ -89,7 +89,9 @@ def computed(model: NativeModel, prompts: list[np.ndarray], batch_size: int, cac
     """Tokens computed and reused in batches of `batch_size`."""
     digests = [border_digests(prompt, 8) for prompt in prompts]
     batches = plan_batches([len(prompt) for prompt in prompts], 8, batch_size, prefixes=digests)
-    work = ((b, [prompts[row] for row in b.rows], list(b.rows), prefixes_of(b, digests, cache)) for b in batches)
+    work = (
+        (b, [prompts[row] for row in b.rows], list(map(str, b.rows)), prefixes_of(b, digests, cache)) for b in batches
+    )
     units: list[int] = []
     completions = [each for _, batch in model.run(work, Limits(1), Sampling(), None, units.append) for each in batch]
     return sum(units), sum(each.reused_tokens for each in completions)

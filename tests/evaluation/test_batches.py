@@ -12,10 +12,10 @@ from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.preparing import prepare_samples
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.planning.check import check, rows_that_fit
 from infini_eval.records import RunManifest
-from infini_eval.results.manifest import open_run, read_manifest
-from infini_eval.results.resume import ResumeState
+from infini_eval.results.manifest import read_manifest
 from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -39,11 +39,11 @@ def backend_with_room_for(config: EvalConfig, world, rows: int):
 
 def left_in(folder: str, rows: int, **settings):
     config = EvalConfig(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA), **settings)
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         backend = backend_with_room_for(config, world, rows)
         prepared = prepare_samples(TASK, backend, load_samples(str(DATA)).samples[:16], world)
-        state = ResumeState.from_json(world.broadcast_object("opened", lambda: open_run(folder, MANIFEST).to_json()))
-        plan = batches_left(config, backend, world, prepared, state)
+        with RunFolder(config, MANIFEST, world) as opened:
+            plan = batches_left(config, backend, world, prepared, opened)
         assert sorted(row for batch in plan.batches for row in batch.rows) == list(range(16))
         footprint, sizes = backend.footprint(plan), batch_sizes(config, plan, prepared)
         return [len(batch.rows) for batch in plan.batches], rows_that_fit(footprint, sizes)

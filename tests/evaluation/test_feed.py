@@ -16,6 +16,7 @@ from infini_eval.errors import DataError
 from infini_eval.evaluation.feed import AHEAD, Feed
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.testing.distributed import run_distributed_test
+from infini_eval.testing.limits import PROCESS_S
 
 
 class Tokens:
@@ -63,7 +64,7 @@ def test_ids_that_were_kept_are_not_made_again():
 def test_one_batch_is_made_ahead_and_no_more():
     backend = Tokens()
     with feed(9, backend) as source:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PROCESS_S
         given = iter(source)
         for taken in range(1, 5):
             next(given)
@@ -86,7 +87,7 @@ def test_leaving_early_ends_the_thread():
 
 
 def assert_no_feed_threads() -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROCESS_S
     while any(thread.name == "feed" for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "the feed's thread is still there"
         time.sleep(0.01)
@@ -109,7 +110,7 @@ def fed_in_two_replicas_of_two():
     from infini_eval.distributed.launch import launch
     from infini_eval.distributed.mesh import MeshShape
 
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         mesh = Mesh.build(MeshShape(2, 2, 1), int(os.environ["RANK"]))
         prepared, batches = made_up(12)
         queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
@@ -133,7 +134,7 @@ def feed_that_fails_on_rank_1():
     from infini_eval.distributed.launch import launch
     from infini_eval.distributed.mesh import MeshShape
 
-    with launch("cpu", timeout_s=40) as world:
+    with launch("cpu") as world:
         mesh = Mesh.build(MeshShape(1, 2, 1), world.rank)
         prepared, batches = made_up(6)
         queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
@@ -146,4 +147,4 @@ def feed_that_fails_on_rank_1():
 @pytest.mark.distributed
 def test_a_failing_thread_ends_the_peers_that_wait_in_a_collective():
     with pytest.raises(AssertionError, match="ended with status 2"):
-        run_distributed_test(feed_that_fails_on_rank_1, 2, None, timeout_s=20)
+        run_distributed_test(feed_that_fails_on_rank_1, 2, None)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.errors import EXIT_INTERRUPTED, DataError
@@ -42,11 +43,11 @@ class Counting:
 
 
 def samples():
-    return TASK.load(str(DATA)).samples[:NUMBER]
+    return load_samples(str(DATA)).samples[:NUMBER]
 
 
 def facts_and_work():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         backend = Counting(world)
         prepared = prepare_samples(TASK, backend, samples(), world)
         ids = [with_ids(item, backend).ids.tolist() for item in prepared]
@@ -86,7 +87,7 @@ def test_a_stop_ends_the_tokenising():
 
 
 def fail_on_rank_1():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         prepare_samples(TASK, Counting(world, bad=samples()[1].id), samples(), world)
     return "unreached"
 
@@ -98,7 +99,7 @@ def test_an_error_in_one_ranks_share_ends_all_as_a_users_error():
 
 
 def stop_on_rank_1():
-    with launch("cpu", timeout_s=30) as world:
+    with launch("cpu") as world:
         if world.rank == 1:
             world.stop.ask("the test")
         prepare_samples(TASK, Counting(world), samples(), world)
@@ -108,4 +109,4 @@ def stop_on_rank_1():
 @pytest.mark.distributed
 def test_a_stop_of_one_rank_ends_the_others_waiting_for_its_share():
     with pytest.raises(AssertionError, match=f"ended with status {EXIT_INTERRUPTED}"):
-        run_distributed_test(stop_on_rank_1, 2, None, timeout_s=15)
+        run_distributed_test(stop_on_rank_1, 2, None)

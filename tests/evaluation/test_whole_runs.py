@@ -23,7 +23,7 @@ def answered(folder: str, kept_bytes: int, sizes: Topology) -> None:
         *(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA)),
         num_samples=2, depths=(0, 50, 100), max_new_tokens=6, batch_size=2, topology=sizes, quiet=True,
     )  # fmt: skip
-    evaluate(config, timeout_s=60)
+    evaluate(config)
 
 
 def records(folder: Path) -> dict[str, dict]:
@@ -39,7 +39,7 @@ def test_records_do_not_depend_on_which_ids_are_kept(tmp_path, monkeypatch, size
     monkeypatch.setattr(preparing, "KEPT_BYTES", preparing.KEPT_BYTES)  # put back after the test
     answered(str(tmp_path / "alone"), preparing.KEPT_BYTES, Topology())
     processes = (sizes.dp or 1) * (sizes.tp or 1) * (sizes.pp or 1)
-    run_distributed_test(answered, processes, None, args=(str(tmp_path / "many"), 0, sizes), timeout_s=90)
+    run_distributed_test(answered, processes, None, args=(str(tmp_path / "many"), 0, sizes))
     assert records(tmp_path / "many") == records(tmp_path / "alone")
     seconds = json.loads((tmp_path / "many/manifest.json").read_text())["environment"]["seconds"]
     assert list(seconds) == [

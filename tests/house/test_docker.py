@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infini_eval.testing.limits import PROCESS_S
+
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "llama4-scout"
 ROOT = FOLDER.parents[1]
 
@@ -20,7 +22,7 @@ def run_docker(*arguments: str, **environment: str) -> subprocess.CompletedProce
     variables = {name: value for name, value in os.environ.items() if name != "GEMINI_API_KEY"}
     variables |= {"DRY_RUN": "1", **environment}
     return subprocess.run(
-        [FOLDER / "run-docker.sh", *arguments], env=variables, capture_output=True, text=True, timeout=30
+        [FOLDER / "run-docker.sh", *arguments], env=variables, capture_output=True, text=True, timeout=PROCESS_S
     )
 
 
@@ -112,7 +114,7 @@ def test_a_docker_command_is_given_what_the_documents_say(tmp_path: Path):
         ["shell"],
     ):
         done = subprocess.run(
-            [folder / "run-docker.sh", *arguments], env=environment, capture_output=True, text=True, timeout=30
+            [folder / "run-docker.sh", *arguments], env=environment, capture_output=True, text=True, timeout=PROCESS_S
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     asked = [line for line in (tmp_path / "log").read_text().splitlines() if " run " in line or " build" in line]
@@ -131,6 +133,8 @@ def test_a_docker_command_is_given_what_the_documents_say(tmp_path: Path):
 
 @pytest.mark.parametrize("script", ["long_context_test.py", "model_comparison.py"])
 def test_scripts_are_commands(script: str):
-    done = subprocess.run([sys.executable, FOLDER / script, "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, FOLDER / script, "--help"], capture_output=True, text=True, timeout=PROCESS_S
+    )
     assert done.returncode == 0
     assert "--test-mode" in done.stdout

@@ -7,12 +7,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[2]
 LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 
 
 def test_contracts_are_kept():
-    result = subprocess.run([sys.executable, "-c", LINT], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    result = subprocess.run([sys.executable, "-c", LINT], cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -11,10 +11,22 @@ import pytest
 
 import infini_eval
 from infini_eval.cli.main import COMMANDS
+from infini_eval.testing.limits import PROCESS_S
 
 HEAVY = {"datasets", "flash_attn", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "tokenizers", "torch"}
 HEAVY |= {"transformers", "safetensors", "huggingface_hub", "yaml"}
-TORCH_FREE = ("cli", "config", "datasets", "errors", "planning", "records", "registry", "reports", "results")
+TORCH_FREE = (
+    "cli",
+    "clusters",
+    "config",
+    "datasets",
+    "errors",
+    "planning",
+    "records",
+    "registry",
+    "reports",
+    "results",
+)
 TORCH_FREE += ("scorers", "tasks")
 
 
@@ -23,7 +35,7 @@ def modules_after(code: str) -> set[str]:
     report = (
         "; import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)"
     )
-    result = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=PROCESS_S)
     assert result.returncode == 0, result.stderr
     return set(json.loads(result.stderr.splitlines()[-1]))
 

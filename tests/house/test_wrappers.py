@@ -12,6 +12,7 @@ import pytest
 
 from infini_eval.cli.flags import make_parser
 from infini_eval.cli.main import COMMANDS
+from infini_eval.testing.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "examples" / "infinite-context-length" / "scripts"
@@ -59,7 +60,12 @@ class Desk:
         variables = {name: value for name, value in os.environ.items() if name not in ours}
         variables |= {"CALLS": str(self.calls), "PYTHON": str(self.python), **environment}
         return subprocess.run(
-            [SCRIPTS / script, *arguments], cwd=self.folder, env=variables, capture_output=True, text=True, timeout=60
+            [SCRIPTS / script, *arguments],
+            cwd=self.folder,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=PROCESS_S,
         )
 
     def commands(self, part: str) -> list[str]:

@@ -15,6 +15,7 @@ from infini_eval.api.backend import BatchPlan, Footprint
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError
 from infini_eval.planning.check import as_json, check
+from infini_eval.testing.limits import PROCESS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 HF = {
@@ -60,7 +61,7 @@ def evaluation(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(script), "--ckpt-path", str(ROOT / "checkpoints/infini-demo"), "--device", "cpu"]
     command += ["--save_path", str(folder), "--eval_dataset_path", str(data), "--num_samples", "1", "--depths", "50"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *flags], capture_output=True, text=True, env=environment, timeout=100)
+    return subprocess.run([*command, *flags], capture_output=True, text=True, env=environment, timeout=PROCESS_S)
 
 
 def test_an_evaluation_records_planned_and_measured_memory(tmp_path: Path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from infini_eval.testing.limits import PROCESS_S
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"
@@ -38,10 +40,9 @@ def run(model: Path, save_path: Path, *flags: str) -> subprocess.CompletedProces
     ]
     command += ["--num_samples", "1", "--depths", "50", "--max-new-tokens", "2", "--save_path", str(save_path), *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PROCESS_S)
 
 
-@pytest.mark.timeout(250)
 def test_an_unknown_architecture_is_said_to_be_one(gpt2: Path, tmp_path: Path):
     done = run(gpt2, tmp_path / "run")
     assert done.returncode == 2
@@ -51,7 +52,6 @@ def test_an_unknown_architecture_is_said_to_be_one(gpt2: Path, tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.timeout(250)
 def test_no_plan_runs_it_and_measures(gpt2: Path, tmp_path: Path):
     done = run(gpt2, tmp_path / "run", "--no-plan")
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,22 @@ def test_a_run_does_not_differ_from_itself(runs):
     assert comparison["conclusion"] == "no clear difference between A and B"
 
 
+def test_on_one_haystack_nothing_is_better(tmp_path):
+    data = {**DATA, "haystacks": 1}
+    one = write_fake_run(tmp_path / "one", FakeRun(accuracy=0.95, **data))
+    other = write_fake_run(tmp_path / "other", FakeRun(accuracy=0.1, model_seed=1, **data))
+    found = compare_runs([one, other, one])
+    first, second = found["comparisons"]
+    assert first["overall"]["p"] is None and first["overall"]["p_holm"] is None
+    assert first["overall"]["high"] < -50
+    assert first["conclusion"].startswith("on this haystack only: B - A is -")
+    assert second["conclusion"].startswith("on this haystack only: C - A is +0.0")
+    text = render(found)
+    assert "better" not in text and "worse" not in text
+    assert "None" not in text
+    write(found, tmp_path / "out")
+
+
 def test_an_interrupted_run_is_paired_on_what_it_has(tmp_path, runs):
     part = write_fake_run(tmp_path / "part", FakeRun(accuracy=0.9, model_seed=2, **DATA), keep=20)
     (comparison,) = compare_runs([runs[0], part])["comparisons"]

@@ -14,6 +14,7 @@ from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.html import page
 from infini_eval.reports.html_page.escape import marked, text
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
+from infini_eval.testing.limits import PROCESS_S
 
 RUN = FakeRun(lengths=(1024, 4096), depths=(0, 50, 100), per_cell=5, accuracy=0.7, seed=4)
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror=alert(1)>"\'&\x1b[31m\u202e'
@@ -128,7 +129,9 @@ def test_a_browser_shows_the_page_and_runs_nothing(tmp_path):
         "--disable-background-networking",
         "--dump-dom",
     ]
-    done = subprocess.run([*command, (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*command, (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=PROCESS_S
+    )
     assert "<title>M&lt;script&gt;" in done.stdout
     assert "owned</title>" not in done.stdout
 

@@ -19,6 +19,18 @@ def test_a_weak_memory_is_named(tmp_path):
     assert "memory is the weak part" in advice(tmp_path, FakeRun(accuracy=weak_memory))
 
 
+def test_advice_from_one_haystack_says_so(tmp_path):
+    assert "only)" not in advice(tmp_path / "many", FakeRun(accuracy=weak_memory))
+    assert "own (on this haystack only): the memory" in advice(
+        tmp_path / "one", FakeRun(accuracy=weak_memory, haystacks=1)
+    )
+
+
+def test_no_advice_where_luck_of_few_haystacks_may_be_the_reason(tmp_path):
+    """Six needles a segment in each of two haystacks: what looks like 24 answers are two."""
+    assert "memory" not in advice(tmp_path, FakeRun(accuracy=weak_memory, haystacks=2, depths=(0, 50, 100), per_cell=8))
+
+
 def test_an_ablated_memory_is_not_advised_on(tmp_path):
     assert "memory" not in advice(tmp_path, FakeRun(accuracy=weak_memory, model={"memory": "ablate"}))
 
@@ -29,6 +41,7 @@ def test_a_good_run_gets_no_advice(tmp_path):
 
 def block(inside: tuple, crossing: tuple, **errors) -> dict:
     return {
+        "summary_stats": {"haystacks": 10},
         "segment_analysis": {"cross_segment_ci": [None, None], "within_segment_ci": [None, None]},
         "phase_analysis": {
             "answer_inside_segment": {"ci_low": inside[0], "ci_high": inside[1]},

@@ -14,13 +14,14 @@ import pytest
 
 from infini_eval.errors import RunFolderError
 from infini_eval.results.lock import LOCK, Owner, RunLock, run_lock
+from infini_eval.testing.limits import PROCESS_S
 
 HOLD = """
 import sys, time
 from infini_eval.results.lock import RunLock
 RunLock(sys.argv[1]).acquire()
 print("held", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -51,6 +52,17 @@ def test_the_lock_is_there_inside_the_block_only(tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_only_the_owner_is_confirmed(tmp_path):
+    lock = RunLock(tmp_path)
+    with pytest.raises(RunFolderError, match="it is gone"):
+        lock.confirm()
+    lock.acquire()
+    lock.confirm()
+    thief = foreign(tmp_path, age_s=0)
+    with pytest.raises(RunFolderError, match=f"it is held by process {thief.pid} on elsewhere"):
+        lock.confirm()
+
+
 def test_a_second_run_is_refused_by_name(tmp_path, holder):
     with (
         pytest.raises(RunFolderError, match=rf"in use by another run: process {holder.pid} on "),
@@ -68,7 +80,7 @@ def test_a_killed_owner_on_this_host_is_replaced_at_once(tmp_path, holder):
 
 def test_an_owner_that_is_just_ending_is_waited_for(tmp_path, holder):
     threading.Timer(0.3, holder.kill).start()
-    with run_lock(tmp_path, wait_s=20) as lock:
+    with run_lock(tmp_path, wait_s=PROCESS_S) as lock:
         assert lock.taken_from.pid == holder.pid
 
 
@@ -99,7 +111,7 @@ def test_the_heartbeat_keeps_a_lock_fresh(tmp_path):
     lock = RunLock(tmp_path, beat_s=0.05)
     lock.acquire()
     os.utime(lock.path, (1, 1))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROCESS_S
     while lock.path.stat().st_mtime < 1000 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert lock.path.stat().st_mtime > 1000
@@ -111,7 +123,7 @@ def test_a_lost_lock_is_told_and_not_removed(tmp_path):
     lock = RunLock(tmp_path, beat_s=0.05, on_lost=lambda reason: lost.set())
     lock.acquire()
     foreign(tmp_path, age_s=0)
-    assert lost.wait(10)
+    assert lost.wait(PROCESS_S)
     lock.release()
     assert json.loads(lock.path.read_text())["token"] == "theirs"
 

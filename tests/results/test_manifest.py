@@ -60,6 +60,24 @@ def test_attempts_are_kept_flat_and_batch_sizes_are_carried_over(tmp_path):
     assert environment["batch_sizes"] == {"1024": 8}
 
 
+def test_a_finished_run_keeps_its_manifest(tmp_path):
+    open_run(tmp_path, manifest())
+    update_environment(tmp_path, started="then", memory={"measured_bytes": 1}, seconds={"answering": 2})
+    write_samples(tmp_path, "a", "b", "c")
+    before = (tmp_path / "manifest.json").read_bytes()
+    state = open_run(tmp_path, manifest(world_size=4))
+    assert state.finished_keys == {"a", "b", "c"}
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_run_with_failed_samples_is_not_finished(tmp_path):
+    open_run(tmp_path, manifest())
+    write_samples(tmp_path, "a", "b")
+    write_samples(tmp_path, "c", name="replica-00001", status="failed")
+    open_run(tmp_path, manifest(world_size=4))
+    assert read_manifest(tmp_path).environment["world_size"] == 4
+
+
 def test_another_setting_is_refused_with_old_and_new_value(tmp_path):
     open_run(tmp_path, manifest(data={"sha": "1"}))
     before = (tmp_path / "manifest.json").read_bytes()
@@ -69,6 +87,13 @@ def test_another_setting_is_refused_with_old_and_new_value(tmp_path):
     assert 'data.sha: "1" -> "2"' in str(refused.value)
     assert "ckpt" not in str(refused.value)
     assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+def test_a_run_whose_draws_were_made_otherwise_is_refused_with_the_reason(tmp_path):
+    open_run(tmp_path, manifest(sampling={"temperature": 0.7}))
+    with pytest.raises(RunFolderError, match="draws tokens in another way") as refused:
+        open_run(tmp_path, manifest(sampling={"temperature": 0.7, "drawn_by": "dice"}))
+    assert 'sampling.drawn_by: (absent) -> "dice"' in str(refused.value)
 
 
 def test_differences_name_keys_that_come_and_go():

@@ -206,7 +206,7 @@ def test_infinity_is_unknown(tmp_path):
     assert np.isnan(records.number("prompt_tokens")).all()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 200))
 def test_damage_anywhere_gives_records_or_a_clear_error(tmp_path, place, garbage, cut):
     path = write_fake_run(tmp_path, SMALL) / "samples" / "replica0.jsonl"

@@ -12,6 +12,7 @@ import pytest
 from infini_eval.api import registry
 from infini_eval.datasets.generate import generate
 from infini_eval.datasets.needle_position import token_span
+from infini_eval.datasets.parquet import load_data
 from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.datasets.words import word_lists
@@ -178,7 +179,7 @@ def test_options_that_are_not(task: str, options: tuple[tuple[str, str], ...]) -
 def test_rows_come_back_from_parquet(tmp_path: Path) -> None:
     task = registry.load("tasks", "multi_needle")
     write_parquet(rows_of("multi_needle"), tmp_path / "x.parquet", {})
-    data = task.load(tmp_path / "x.parquet")
+    data = load_data(task, tmp_path / "x.parquet")
     assert data.samples == samples_loaded(rows_of("multi_needle")) and task.validate(data.samples) == []
 
 

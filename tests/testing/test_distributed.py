@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 
 import pytest
 
-from infini_eval.testing.distributed import poisoned_memory, run_distributed_test
+from infini_eval.testing.distributed import _collect, poisoned_memory, run_distributed_test
 
 pytestmark = pytest.mark.distributed
 
@@ -28,12 +29,11 @@ def fail_on_rank_1():
 def die_on_rank_1():
     if os.environ["RANK"] == "1":
         os._exit(7)
-    time.sleep(60)
+    time.sleep(3600)
 
 
-def hang_on_rank_0():
-    if os.environ["RANK"] == "0":
-        time.sleep(600)
+def hang():
+    time.sleep(3600)
 
 
 def test_values_come_back_by_rank_from_real_processes():
@@ -54,8 +54,15 @@ def test_a_dead_process_is_reported_not_waited_for():
 
 
 def test_a_hang_ends_by_the_limit():
-    with pytest.raises(AssertionError, match=r"ranks \[0\] were still running after 1 s"):
-        run_distributed_test(hang_on_rank_0, 2, None, timeout_s=1)
+    with pytest.raises(AssertionError, match=r"ranks \[0, 1\] were still running after 1 s"):
+        run_distributed_test(hang, 2, None, timeout_s=1)
+
+
+def test_only_those_that_hang_are_named():
+    ends = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+    ends[1][1].send((True, "done"))
+    with pytest.raises(AssertionError, match=r"ranks \[0\] were still running"):
+        _collect([None, None], [receiver for receiver, _ in ends], timeout_s=0.1)
 
 
 def test_functions_must_be_importable():

@@ -11,24 +11,23 @@ from infini_eval.api.backend import WorkItem
 from infini_eval.records import Response
 
 logger = logging.getLogger(__name__)
-Answer = Callable[[list[WorkItem], list[int]], list[Response]]
+Answer = Callable[[list[WorkItem]], list[Response]]
 
 
 def answer_or_halve(
     rows: list[WorkItem],
-    seeds: list[int],
     answer: Answer,
     free: Callable[[], bool] = lambda: False,
     *,
     again: bool = False,
 ) -> list[Response]:
-    """What `answer(rows, seeds)` gives, in as many parts as memory needs.
+    """What `answer(rows)` gives, in as many parts as memory needs.
 
     free: gives up what can be had again and says whether there was anything; then the rows are tried once more as they
     are (`again`).
     """
     try:
-        return answer(rows, seeds)
+        return answer(rows)
     except torch.OutOfMemoryError as error:
         reason = str(error).partition(". ")[0]
     freed = free()
@@ -36,11 +35,10 @@ def answer_or_halve(
         torch.cuda.empty_cache()
     if freed and not again:
         logger.warning("out of memory with %d samples at once; trying again without the kept prefixes", len(rows))
-        return answer_or_halve(rows, seeds, answer, free, again=True)
+        return answer_or_halve(rows, answer, free, again=True)
     if len(rows) == 1:
         problem = f"out of memory with one sample of {rows[0].tokens:,} tokens: {reason}"
         return [Response("", [], rows[0].tokens, "error", 0.0, problem)]
     logger.warning("out of memory with %d samples at once; trying %d", len(rows), len(rows) // 2)
     half = len(rows) // 2
-    parts = ((rows[:half], seeds[:half]), (rows[half:], seeds[half:]))
-    return [response for part in parts for response in answer_or_halve(*part, answer, free)]
+    return [response for part in (rows[:half], rows[half:]) for response in answer_or_halve(part, answer, free)]

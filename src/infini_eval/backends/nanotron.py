@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from infini_eval.engine.generation import Completion, Finish, Limits
 from infini_eval.engine.native_model import NativeModel, load_replica, mesh_shape, my_layers
 from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes
 from infini_eval.engine.prefixes import border_digests
+from infini_eval.engine.sampling import sampling_identity
 from infini_eval.errors import DataError, OutOfMemory
 from infini_eval.models.load import gates, resolve
 from infini_eval.records import NeedlePosition, Response, Sample
@@ -130,7 +131,7 @@ class NanotronBackend(Backend):
                 "memory_dtype": str(self._resolved.memory_dtype).removeprefix("torch."),
                 "rope_interleaved": self._resolved.config.rope_interleaved,
             },
-            "sampling": asdict(self._config.sampling),
+            "sampling": sampling_identity(self._config.sampling),
         }
 
     def environment(self) -> Mapping[str, Any]:
@@ -201,11 +202,11 @@ class NanotronBackend(Backend):
         early_stop: EarlyStop | None = None,
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
-        requests = ((batch, [prepared[row] for row in batch.rows], list(batch.rows)) for batch, prepared in work)
+        requests = ((batch, [prepared[row] for row in batch.rows]) for batch, prepared in work)
         if self.mesh.shape.tp * self.mesh.shape.pp == 1:
-            for batch, rows, seeds in requests:
+            for batch, rows in requests:
                 answer = partial(self._answer_one, batch, early_stop, on_tokens)
-                yield batch, answer_or_halve(rows, seeds, answer, self._forget_prefixes)
+                yield batch, answer_or_halve(rows, answer, self._forget_prefixes)
             return
         in_flight: dict[Batch, list[WorkItem]] = {}
         try:
@@ -219,11 +220,9 @@ class NanotronBackend(Backend):
         early_stop: EarlyStop | None,
         on_tokens: Callable[[int], None] | None,
         rows: list[WorkItem],
-        seeds: list[int],
     ) -> list[Response]:
         """Answer some rows of a batch on their own."""
-        part = replace(batch, rows=tuple(seeds))
-        return next(self._answer_batches(iter([(part, rows, seeds)]), {}, early_stop, on_tokens))[1]
+        return next(self._answer_batches(iter([(batch, rows)]), {}, early_stop, on_tokens))[1]
 
     def _forget_prefixes(self) -> bool:
         """Free the states of shared prefixes; whether there were any."""
@@ -235,7 +234,7 @@ class NanotronBackend(Backend):
 
     def _answer_batches(
         self,
-        requests: Iterator[tuple[Batch, list[WorkItem], list[int]]],
+        requests: Iterator[tuple[Batch, list[WorkItem]]],
         in_flight: dict[Batch, list[WorkItem]],
         early_stop: EarlyStop | None,
         on_tokens: Callable[[int], None] | None,
@@ -244,10 +243,11 @@ class NanotronBackend(Backend):
         assert self._model is not None, "load() comes first"
         began: dict[Batch, float] = {}
 
-        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[int], Prefixes | None]]:
-            for batch, rows, seeds in requests:
+        def started() -> Iterator[tuple[Batch, list[np.ndarray], list[str], Prefixes | None]]:
+            for batch, rows in requests:
                 in_flight[batch], began[batch] = rows, time.perf_counter()
-                yield batch, [row.ids for row in rows], seeds, self._prefixes(batch, rows)
+                keys = [row.sample.key for row in rows]
+                yield batch, [row.ids for row in rows], keys, self._prefixes(batch, rows)
 
         def settled(batch: Batch, row: int, token_ids: Sequence[int]) -> bool:
             assert early_stop is not None

@@ -42,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infini_eval.api import registry
+    from infini_eval.datasets.parquet import load_data
 
     task = registry.load("tasks", args.task)
-    data = task.load(args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths)
+    data = load_data(
+        task, args.dataset, num_shots=args.num_shots, context_length=args.context_length, depths=args.depths
+    )
     print(f"{data.source}: {len(data.samples)} rows, sha256 {data.fingerprint}")
     for note in data.notes:
         print(f"note: {note}")

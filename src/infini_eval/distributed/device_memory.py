@@ -30,6 +30,15 @@ def host_available_bytes() -> int:
     return available
 
 
+def all_devices(device: str) -> list[str]:
+    """Where a model that one process spreads by itself may lie: every GPU it sees, or the host where `device` is that."""
+    if device == "cpu":
+        return [device]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def used_bytes(device: str) -> int:
     """Read what this process uses now: allocated device memory, or its resident size."""
     if device != "cpu":

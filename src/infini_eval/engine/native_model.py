@@ -124,7 +124,7 @@ class NativeModel:
         generation = _LogitsOfAll(
             self.llama,
             self.links,
-            self._sampler([0] * len(prompts), Sampling(), None),
+            self._sampler([""] * len(prompts), Sampling(), None),
             prompts,
             Limits(1),
             self.chunk_tokens(len(prompts)),
@@ -155,7 +155,7 @@ class NativeModel:
         Args:
             stop_ids: tokens that end an answer and are not part of it (None: the configuration's eos_token_id; () for
                 none).
-            temperature: 0 is greedy; otherwise draws are seeded by `seed` and the prompt's place in the list.
+            temperature: 0 is greedy; otherwise draws follow from `seed` and the prompt's place in the list.
             batch_size: prompts computed together (None: by length).
             vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
 
@@ -179,7 +179,7 @@ class NativeModel:
         batches = plan_batches([len(array) for array in arrays], length, batch_size, prefixes=digests)
         answers: list[list[int]] = [[] for _ in arrays]
         work = (
-            (batch, [arrays[row] for row in batch.rows], list(batch.rows), prefixes_of(batch, digests, cache))
+            (batch, [arrays[row] for row in batch.rows], list(map(str, batch.rows)), prefixes_of(batch, digests, cache))
             for batch in batches
         )
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
@@ -191,7 +191,7 @@ class NativeModel:
 
     def run(
         self,
-        work: Iterator[tuple[Key, Sequence[np.ndarray], list[int], Prefixes | None]],
+        work: Iterator[tuple[Key, Sequence[np.ndarray], Sequence[str], Prefixes | None]],
         limits: Limits,
         sampling: Sampling,
         vocabulary: int | None = None,
@@ -201,7 +201,8 @@ class NativeModel:
         """Answer batches as they come, and yield each one's key with its completions.
 
         Args:
-            work: (key, token ids of each row, a seed for each row, what rows may share); the same on every stage.
+            work: (key, token ids of each row, names that tell the rows' draws apart, what rows may share); the same
+                on every stage.
             vocabulary: number of real tokens; padding rows of the head beyond it are never drawn.
             on_tokens: called with the number of tokens of each unit of work.
             early_stop: of a key, a row of its batch and the row's new tokens, whether the answer may end here; it must
@@ -209,8 +210,8 @@ class NativeModel:
         """
 
         def generations() -> Iterator[tuple[Key, Generation]]:
-            for key, rows, seeds, prefixes in work:
-                sampler = self._sampler(seeds, sampling, vocabulary)
+            for key, rows, names, prefixes in work:
+                sampler = self._sampler(names, sampling, vocabulary)
                 may_end = None if early_stop is None else partial(early_stop, key)
                 options = (self.chunk_tokens, prefixes, may_end, self.decoders)
                 yield key, Generation(self.llama, self.links, sampler, rows, limits, *options)
@@ -242,9 +243,9 @@ class NativeModel:
             return self._chunk_segments * self.config.segment_length
         return max(1, CHUNK_TOKENS.get(self.llama.device.type, CHUNK_TOKENS["cpu"]) // rows)
 
-    def _sampler(self, row_seeds: list[int], sampling: Sampling, vocabulary: int | None) -> Sampler:
+    def _sampler(self, names: Sequence[str], sampling: Sampling, vocabulary: int | None) -> Sampler:
         size = self.config.vocab_size
-        return Sampler(sampling, self.llama.tp, size, min(vocabulary or size, size), row_seeds)
+        return Sampler(sampling, self.llama.tp, size, min(vocabulary or size, size), names)
 
     def _stop_ids(self, stop_ids: Iterable[int] | None) -> frozenset[int]:
         if stop_ids is not None:

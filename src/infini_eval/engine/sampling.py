@@ -5,17 +5,37 @@ Legend: B batch, V vocabulary (local to a tp rank until gathered).
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
 import torch
 
 from infini_eval.config import Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
 
+DRAWN_BY = "blake2b of seed, sample and position"  # another way to draw needs another name: runs are told apart by it
+
+
+def sampling_identity(sampling: Sampling) -> dict[str, Any]:
+    """For manifest.identity: the settings, and how draws are made where there are any."""
+    return asdict(sampling) | ({"drawn_by": DRAWN_BY} if sampling.temperature > 0 else {})
+
+
+def uniform(seed: int, key: str, position: int) -> float:
+    """The number in [0, 1) that draws the token at `position` of a sample's answer: the same on every machine."""
+    place = json.dumps([seed, key, position]).encode()
+    return (int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "big") >> 11) / 2**53
+
 
 class Sampler:
     """Draws next tokens for the rows of one batch.
 
-    Each row has its own generator, seeded by (seed, the row's own seed), so that an answer depends neither on a row's
-    companions nor on the topology. Tokens from `vocabulary` on are padding rows of the head and never drawn.
+    Each token is drawn by a number that follows from the seed, the row's key and the token's place in the answer, so
+    that an answer depends neither on a row's companions nor on the topology nor on the libraries' generators. Tokens
+    from `vocabulary` on are padding rows of the head and never drawn.
     """
 
     def __init__(
@@ -24,11 +44,11 @@ class Sampler:
         tensor_parallel: TensorParallel,
         vocab_size: int,
         vocabulary: int,
-        row_seeds: list[int],
+        keys: Sequence[str],
     ) -> None:
         self._sampling, self._tp = sampling, tensor_parallel
         self._vocab_size, self._vocabulary = vocab_size, vocabulary
-        self._generators = [torch.Generator().manual_seed(hash((sampling.seed, seed)) % 2**63) for seed in row_seeds]
+        self._keys, self._position = keys, 0
 
     def next_tokens(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
         """One token a row: [B, V / tp] fp32 -> [B] int64 on the same device."""
@@ -37,11 +57,9 @@ class Sampler:
             return self._tp.greedy(local_logits_BV, self._vocab_size)
         logits_BV = self._tp.gather_vocabulary(local_logits_BV)
         weights_BV = filtered(logits_BV / self._sampling.temperature, self._sampling).softmax(dim=-1).cpu()
-        drawn = [
-            torch.multinomial(weights, 1, generator=generator)
-            for weights, generator in zip(weights_BV, self._generators, strict=True)
-        ]
-        return torch.cat(drawn).to(local_logits_BV.device)
+        numbers = [uniform(self._sampling.seed, key, self._position) for key in self._keys]
+        self._position += 1
+        return drawn(weights_BV, torch.tensor(numbers, dtype=torch.float64)).to(local_logits_BV.device)
 
     def _mask_padding(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
         start = self._vocab_size * self._tp.rank // self._tp.size
@@ -51,6 +69,14 @@ class Sampler:
         masked = local_logits_BV.clone()
         masked[:, real:] = float("-inf")
         return masked
+
+
+def drawn(weights_BV: torch.Tensor, numbers_B: torch.Tensor) -> torch.Tensor:
+    """The tokens at which the weights, added up, first exceed the numbers' shares of their sums: [B] int64."""
+    sums_BV = weights_BV.double().cumsum(dim=-1)
+    shares_B1 = (numbers_B * sums_BV[:, -1])[:, None]
+    possible_B1 = (weights_BV > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)  # rounding may reach the sum
+    return torch.searchsorted(sums_BV, shares_B1, right=True).minimum(possible_B1).squeeze(1)
 
 
 def filtered(logits_BV: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -15,9 +15,9 @@ from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import OutOfMemory
 from infini_eval.evaluation.feed import Feed
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.evaluation.tally import Tally
 from infini_eval.records import Response, SampleRecord
-from infini_eval.results.manifest import update_environment
 from infini_eval.results.writer import SampleWriter, replica_name
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def answer_batches(
     world: World,
     left: Sequence[Batch],
     prepared: Sequence[WorkItem],
+    folder: RunFolder,
 ) -> None:
     """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes."""
     mesh = backend.mesh
@@ -63,7 +64,7 @@ def answer_batches(
                 progress.add(tokens=tokens)
 
         answers = backend.answer(work(), early_stop=early_stop, on_tokens=on_tokens)
-        for batch, responses in _smaller_next_time(config, answers):
+        for batch, responses in _smaller_next_time(folder, answers):
             if writer is None:
                 continue
             for row, response in zip(batch.rows, responses, strict=True):
@@ -81,13 +82,13 @@ def computed_tokens(left: Sequence[Batch], prepared: Sequence[WorkItem]) -> int:
     return sum(min(batch.cost, sum(prepared[row].tokens for row in batch.rows)) for batch in left)
 
 
-def _smaller_next_time(config: EvalConfig, answers: Iterator[Answered]) -> Iterator[Answered]:
+def _smaller_next_time(folder: RunFolder, answers: Iterator[Answered]) -> Iterator[Answered]:
     """Pass answers on; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
     try:
         yield from answers
     except OutOfMemory as error:
         if error.rows > 1:
-            update_environment(config.save_path, batch_sizes={"largest": error.rows // 2})
+            folder.note_largest_batch(error.rows // 2)
         raise
 
 

@@ -8,18 +8,18 @@ from dataclasses import replace
 from infini_eval.api.backend import Backend, BatchPlan, WorkItem
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
+from infini_eval.evaluation.run_folder import RunFolder
 from infini_eval.evaluation.telling import say
 from infini_eval.planning.check import rows_that_fit
-from infini_eval.results.manifest import update_environment
 from infini_eval.results.resume import ResumeState
 
 
 def batches_left(
-    config: EvalConfig, backend: Backend, world: World, prepared: Sequence[WorkItem], state: ResumeState
+    config: EvalConfig, backend: Backend, world: World, prepared: Sequence[WorkItem], folder: RunFolder
 ) -> BatchPlan:
     """What no earlier attempt has finished. Rows that memory allows are decided once, for all ranks and attempts."""
-    largest = largest_batch(state)
-    plan = unfinished(backend.plan(prepared, largest), prepared, state)
+    state = folder.state
+    plan = unfinished(backend.plan(prepared, largest_batch(state)), prepared, state)
     if not plan.batches or not config.plan or config.batch_size is not None:
         return plan
     footprint = backend.footprint(plan)
@@ -29,8 +29,7 @@ def batches_left(
     if fitting == rows:
         return plan
     say(world, [f"batches of {rows} samples do not fit into memory: {fitting} at once"])
-    if world.is_main:
-        update_environment(config.save_path, batch_sizes={"largest": fitting})
+    folder.note(batch_sizes={"largest": fitting})
     return unfinished(backend.plan(prepared, fitting), prepared, state)
 
 

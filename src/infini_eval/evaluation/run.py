@@ -16,7 +16,7 @@ from infini_eval.evaluation.batches import batch_sizes, batches_left
 from infini_eval.evaluation.early_stop import early_stop_of, recorded_scorers
 from infini_eval.evaluation.manifest import describe_run
 from infini_eval.evaluation.preparing import prepare_samples
-from infini_eval.evaluation.run_folder import merge_results, opened_run_folder
+from infini_eval.evaluation.run_folder import RunFolder, merge_results
 from infini_eval.evaluation.samples import choose_samples
 from infini_eval.evaluation.telling import say, say_lengths, say_window
 from infini_eval.evaluation.timing import Timing
@@ -68,21 +68,23 @@ def evaluate(
         timing.begin("planning")
         early_stop = early_stop_of(config, task, backend)
         manifest = describe_run(config, data, backend, prepared, early_stop)
-        with opened_run_folder(config, manifest, world) as state:
-            plan = batches_left(config, backend, world, prepared, state)
+        with RunFolder(config, manifest, world) as folder:
+            plan = batches_left(config, backend, world, prepared, folder)
             if plan.batches:
                 sizes = batch_sizes(config, plan, prepared)
-                memory = MemoryWatch(config, backend.footprint(plan), world, sizes)
+                footprint = backend.footprint(plan)
+                memory = MemoryWatch(config, footprint, world, sizes, folder.note, watches=backend.computes_here)
                 timing.begin("loading the model")
                 backend.load(plan)
                 timing.begin("answering")
                 scorers = recorded_scorers(config, task)
-                answer_batches(config, scorers, early_stop, backend, world, plan.batches, prepared)
+                answer_batches(config, scorers, early_stop, backend, world, plan.batches, prepared, folder)
                 memory.conclude()
             timing.begin("merging")
             world.raise_if_stopped()
             world.barrier("answered")
             if world.is_main:
                 merge_results(config)
-                timing.write(config)
-        return Outcome(Path(config.save_path), world.is_main, len(prepared), len(state.finished_keys))
+            if plan.batches:  # a finished run keeps the seconds of the one that answered
+                timing.write(folder)
+        return Outcome(Path(config.save_path), world.is_main, len(prepared), len(folder.state.finished_keys))

@@ -10,7 +10,7 @@ from infini_eval.api.backend import WorkItem
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import DataError
-from infini_eval.planning.window import beyond_window
+from infini_eval.planning.window import beyond_window, window_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def say_lengths(world: World, prepared: Sequence[WorkItem]) -> None:
 
 def say_window(config: EvalConfig, world: World, model: Mapping[str, Any], prepared: Sequence[WorkItem]) -> None:
     """Prompts that the model cannot read whole, before anything runs; an error under --strict-data."""
-    window = config.context_window or model.get("max_position_embeddings")
+    window = config.context_window or window_of(model)
     tokens = [(item.sample.id, item.tokens or item.sample.columns.get("input_tokens")) for item in prepared]
     finding = beyond_window(tokens, config.max_new_tokens, window)
     if finding and config.strict_data:

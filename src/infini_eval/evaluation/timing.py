@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 
-from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
-from infini_eval.results.manifest import update_environment
+from infini_eval.evaluation.run_folder import RunFolder
 
 
 class Timing:
@@ -27,10 +26,10 @@ class Timing:
         self._name, self._began = name, _clocks()
         self._world.set_status(name)
 
-    def write(self, config: EvalConfig) -> None:
-        """End the last part, and write all of them into the manifest; rank 0 only."""
+    def write(self, folder: RunFolder) -> None:
+        """End the last part, and write all of them into the manifest."""
         self._end()
-        update_environment(config.save_path, seconds=self._seconds)
+        folder.note(seconds=self._seconds)
 
     def _end(self) -> None:
         if self._name is not None:

@@ -101,7 +101,7 @@ def transformers_phases(architecture: Architecture, step: StepShape) -> list[Pha
     phases = [
         [value * token for value in (w.d, w.d, w.q, w.q, w.k, w.k, w.k)] + [_growth(architecture, step)],
         [value * token for value in (w.d, w.d, w.q, w.q)] + _kernel(architecture, step),
-        [value * token for value in (w.d, w.d, w.inner, w.inner, w.inner)],
+        [value * token for value in (w.d, w.d, w.d, w.inner, w.inner, w.inner)],
     ]
     if architecture.num_experts:
         phases.append([w.d * token, *_experts(architecture, step)])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from infini_eval.api.backend import Footprint
 from infini_eval.config import EvalConfig
-from infini_eval.distributed.device_memory import peak_bytes, restart_peak, used_bytes
+from infini_eval.distributed.device_memory import all_devices, peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.planning.check import as_json, check, describe
 from infini_eval.planning.text import gigabytes
-from infini_eval.results.manifest import update_environment
 
 logger = logging.getLogger(__name__)
 
@@ -21,20 +20,32 @@ class MemoryWatch:
 
     Made before `backend.load()`: raises ConfigError for what cannot fit, unless `config.plan` is False.
 
-    batches: (rows, tokens of the longest row with its answer) of each batch to come. Without a footprint
-    the model computes elsewhere: nothing is planned and nothing measured. A model that the planner
-    does not know is measured only.
+    batches: (rows, tokens of the longest row with its answer) of each batch to come. note: keeps what it is given in the
+    manifest's environment. watches: whether the model computes in this process; else nothing is planned or measured.
+    Where the footprint is None (a model spread over devices, weights that come packed) or the planner does not know the
+    model, memory is measured only.
     """
 
     def __init__(
-        self, config: EvalConfig, footprint: Footprint | None, world: World, batches: Sequence[tuple[int, int]]
+        self,
+        config: EvalConfig,
+        footprint: Footprint | None,
+        world: World,
+        batches: Sequence[tuple[int, int]],
+        note: Callable[..., None],
+        *,
+        watches: bool,
     ) -> None:
-        self._config, self._world = config, world
+        self._note = note
+        self._watches = watches and world.is_main
         self._plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
-        self._watches = footprint is not None and world.is_main
-        self._before = used_bytes(world.device)
-        restart_peak(world.device)
-        if self._watches:
+        self._devices = all_devices(world.device) if footprint is None else [world.device]
+        self._before = [used_bytes(device) for device in self._devices]
+        for device in self._devices:
+            restart_peak(device)
+        if self._watches and footprint is None:
+            logger.info("memory is not planned for a model spread over devices, or stored quantised; it is measured")
+        elif self._watches:
             self._say(config.model_path)
 
     def _say(self, name: str) -> None:
@@ -50,12 +61,12 @@ class MemoryWatch:
         """After the last answer: the measured peak of this rank, logged and written into the manifest."""
         if not self._watches:
             return
-        peak = peak_bytes(self._world.device)
-        measured = max(0, peak - self._before)
+        peaks = [peak_bytes(device) for device in self._devices]
+        measured = [max(0, peak - before) for peak, before in zip(peaks, self._before, strict=True)]
         planned = "not" if self._plan is None else gigabytes(self._plan.planned)
-        logger.info("memory of this rank: %s planned, %s measured", planned, gigabytes(measured))
-        self._write(measured_bytes=measured, measured_peak_bytes=peak)
+        logger.info("memory of this rank: %s planned, %s measured", planned, gigabytes(sum(measured)))
+        self._write(measured_bytes=sum(measured), measured_peak_bytes=sum(peaks))
 
     def _write(self, **measured: int) -> None:
         planned = {} if self._plan is None else as_json(self._plan)
-        update_environment(self._config.save_path, memory={**planned, **measured})
+        self._note(memory={**planned, **measured})

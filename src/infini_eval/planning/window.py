@@ -1,10 +1,19 @@
-"""Which prompts are longer than what a model reads."""
+"""What a model reads at most, and which prompts are longer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 SHOWN = 8
+
+
+def window_of(model: Mapping[str, Any]) -> int | None:
+    """Tokens that a model with these facts (manifest.model) reads at most; None where nothing bounds them.
+
+    The positions of Infini-Attention restart in each segment, so its max_position_embeddings bounds no prompt.
+    """
+    return None if model.get("segment_length") else model.get("max_position_embeddings")
 
 
 def beyond_window(tokens: Iterable[tuple[str, int | None]], answer_tokens: int, window: int | None) -> str | None:

@@ -63,7 +63,9 @@ def _compare(a: RunScores, b: RunScores, letter: str) -> dict[str, Any]:
     at_a, at_b, notes = pair(a, b)
     first, second = a.scored.where(at_a), b.scored.where(at_b)
     overall = _difference(first, second)
-    if overall["clusters"] and overall["clusters"] < ENOUGH_CLUSTERS:
+    if overall["clusters"] == 1:
+        notes.append("all samples stand in one haystack: no test, for nothing is known about others")
+    elif overall["clusters"] and overall["clusters"] < ENOUGH_CLUSTERS:
         notes.append(f"with {overall['clusters']} haystacks no difference can reach p < 0.05: evaluate on more of them")
     lengths = [
         first.length == length if length is not None else first.length != first.length for length in first.lengths()
@@ -100,7 +102,7 @@ def _json(found: PairedDifference) -> dict[str, Any]:
     percent = ("a", "b", "difference", "low", "high")
     values = asdict(found)
     return {
-        key: number(100 * value if key in percent else value, 9) if key != "test" else value
+        key: value if key == "test" or value is None else number(100 * value if key in percent else value, 9)
         for key, value in values.items()
     }
 
@@ -108,6 +110,9 @@ def _json(found: PairedDifference) -> dict[str, Any]:
 def _conclusion(comparison: Mapping[str, Any]) -> str:
     overall, b = comparison["overall"], comparison["b"]
     p = overall["p_holm"]
+    if p is None:
+        ends = f"[{overall['low']:+.1f}, {overall['high']:+.1f}]"
+        return f"on this haystack only: {b} - A is {overall['difference']:+.1f} points, 95 % interval {ends}"
     if p >= _SURE or overall["low"] <= 0 <= overall["high"]:
         return f"no clear difference between A and {b}"
     word = "better" if overall["difference"] > 0 else "worse"
@@ -123,9 +128,8 @@ def _comparison_lines(comparison: Mapping[str, Any], *, several: bool) -> list[s
     lines.append(_row("all", overall))
     if len(comparison["by_context_length"]) > 1:
         lines += [_row(short_tokens(row["context_length"]), row) for row in comparison["by_context_length"]]
-    lines.append(
-        f"Conclusion: {comparison['conclusion']}" + (f" (p by Holm {_p(overall['p_holm'])})" if several else "")
-    )
+    adjusted = f" (p by Holm {_p(overall['p_holm'])})" if several and overall["p_holm"] is not None else ""
+    lines.append(f"Conclusion: {comparison['conclusion']}{adjusted}")
     return [*lines, *(f"- {note}" for note in comparison["notes"])]
 
 
@@ -135,7 +139,9 @@ def _row(name: str, row: Mapping[str, Any]) -> str:
     return f"{name:>12} {values}   {interval:<16} {_p(row['p']):>9}   {row['only_a']} / {row['only_b']}"
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "no test"
     return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 

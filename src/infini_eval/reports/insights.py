@@ -69,6 +69,7 @@ def _trend_json(trend: Trend, name: str) -> dict[str, Any]:
         "ci_low": number(trend.low),
         "ci_high": number(trend.high),
         "reason": trend.reason,
+        "haystacks": trend.clusters,
         "curve": [
             dict(zip(("x", "accuracy", "ci_low", "ci_high"), (number(back(x), 3), *shares), strict=True))
             for x, *fractions in trend.curve
@@ -116,17 +117,18 @@ def _effective(found: EffectiveLength, failed: Mapping[int, int]) -> dict[str, A
 def advice(block: Mapping[str, Any], memory: str | None) -> list[str]:
     """Lines of the guide's troubleshooting, each only where this block's evidence fits it."""
     segments, phases, errors = block["segment_analysis"], block["phase_analysis"], block["errors"]
+    here = " (on this haystack only)" if block["summary_stats"]["haystacks"] == 1 else ""
     lines = []
     if memory in (None, "on") and _clearly_below(segments["cross_segment_ci"], segments["within_segment_ci"]):
         lines.append(
-            "needles in earlier segments are found less often than those in the question's own: the memory is the weak "
-            "part; look at the gates, and compare with --memory ablate; in training, balance_factor_lr is the first "
+            f"needles in earlier segments are found less often than those in the question's own{here}: the memory is the "
+            "weak part; look at the gates, and compare with --memory ablate; in training, balance_factor_lr is the first "
             "setting to vary (0.001, 0.1)"
         )
     if phases and _clearly_below(*(_ci(phases[key]) for key in ("answer_crosses_border", "answer_inside_segment"))):
         lines.append(
-            "answers that run over a segment border are worse: a limit of this model class, not of its memory; measure "
-            "with jittered phase before judging"
+            f"answers that run over a segment border are worse{here}: a limit of this model class, not of its memory; "
+            "measure with jittered phase before judging"
         )
     wrong = max(1, errors["looked_at"])
     silent = errors["kinds"].get("empty", 0) + errors["kinds"].get("no_number", 0)

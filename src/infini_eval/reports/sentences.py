@@ -47,7 +47,8 @@ def trends(found: Mapping[str, Any], axes: tuple[str, ...]) -> list[str]:
             continue
         odds = f"odds x {trend['odds_ratio']:.3g} [{trend['ci_low']:.3g}, {trend['ci_high']:.3g}] per {trend['per']}"
         word = trend["direction"] if trend["direction"] == "no clear trend" else f"accuracy {trend['direction']}"
-        lines.append(f"{_AXES[axis]}: {word} ({odds})")
+        where = "; on this haystack only" if trend["haystacks"] == 1 else ""
+        lines.append(f"{_AXES[axis]}: {word} ({odds}{where})")
     return lines
 
 

@@ -95,6 +95,12 @@ class RunLock:
         if self._is_ours(self._read()):
             self.path.unlink(missing_ok=True)
 
+    def confirm(self) -> None:
+        """RunFolderError where this process does not hold the lock: then nothing in the folder is its to write."""
+        found = self._read()
+        if not self._held or not self._is_ours(found):
+            raise RunFolderError(self._loss(found), next_step="choose another --save_path, or wait for the other run")
+
     def _create(self) -> bool:
         """Make the lock file complete in one step: a hard link of a finished file fails where a lock exists."""
         draft = self.path.with_name(f".{LOCK}.{self.owner.token}")
@@ -170,8 +176,11 @@ class RunLock:
 
     def _lose(self, found: _Found | None) -> None:
         if not self._released.is_set() and self._on_lost is not None:
-            thief = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
-            self._on_lost(f"this run has lost the lock {str(self.path)!r}: {thief}")
+            self._on_lost(self._loss(found))
+
+    def _loss(self, found: _Found | None) -> str:
+        thief = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
+        return f"this run has lost the lock {str(self.path)!r}: {thief}"
 
     def _in_use(self, holder: Owner, age: float) -> RunFolderError:
         return RunFolderError(

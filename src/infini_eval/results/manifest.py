@@ -16,14 +16,19 @@ from infini_eval.results.resume import ResumeState, heal_samples, read_progress
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
 ANOTHER_FOLDER = "choose another --save_path, or --overwrite to discard what is there"
+EXPLAINED = {
+    "sampling.drawn_by": "at a temperature above 0 this version draws tokens in another way than the one that began this"
+    " run: answers of both would not belong together",
+}
 OURS = (MANIFEST, "samples.parquet", "summary.json", "report.txt", "report.html")
 OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
 
 def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False) -> ResumeState:
-    """Start a run in an empty folder, or continue it where the identity is the same; writes manifest.json either way.
+    """Start a run in an empty folder, or continue it where the identity is the same; either writes manifest.json.
 
-    Only one process calls this, holding the folder's lock. Raises RunFolderError naming each setting that differs from
+    A finished run keeps its manifest as it is: nothing will be measured anew. Only one process calls this, holding the
+    folder's lock. Raises RunFolderError naming each setting that differs from
     the run already there (old and new value), or where the folder cannot be used. `overwrite` discards the old run.
     """
     folder = Path(folder)
@@ -40,7 +45,8 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
         notes += heal_samples(folder)
     finished, failed, unreadable = read_progress(folder)
     notes += unreadable
-    write_manifest(folder, _next_attempt(manifest, previous))
+    if previous is None or len(finished) < manifest.samples_planned:
+        write_manifest(folder, _next_attempt(manifest, previous))
     return ResumeState(frozenset(finished), frozenset(failed), previous, tuple(notes))
 
 
@@ -100,8 +106,9 @@ def _refuse_differences(folder: Path, previous: RunManifest, manifest: RunManife
     changed = differences(previous.identity, manifest.identity)
     if changed:
         listed = "\n".join(f"    {line}" for line in changed)
+        why = "".join(f"\n  {text}" for key, text in EXPLAINED.items() if any(x.startswith(f"{key}:") for x in changed))
         raise RunFolderError(
-            f"{str(folder)!r} holds a run with other settings (there -> asked):\n{listed}",
+            f"{str(folder)!r} holds a run with other settings (there -> asked):\n{listed}{why}",
             valid="the settings of the run that is there, which would continue it",
             next_step=ANOTHER_FOLDER,
         )

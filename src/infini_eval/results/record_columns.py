@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 NUMBERS = (
     "depth_percent", "context_length", "num_digits", "correct", "prompt_tokens", "generation_tokens",
     "needle_token_start", "needle_token_end", "needle_segment", "question_segment", "compressions", "phase", "seconds",
-    "reused_tokens", "real_depth",
+    "reused_tokens", "real_depth", "haystack_start", "haystack_end",
 )  # fmt: skip
 FLAGS = ("needle_straddles_border", "answer_crosses_border")
 TEXTS = (
     "sample_key", "id", "answer", "generation_text", "status", "finish_reason", "error", "extracted",
-    "haystack_id", "haystack_hash", "excerpt", "prompt_sha256", "number_from",
+    "haystack_id", "haystack_hash", "haystack_pool", "haystack", "excerpt", "prompt_sha256", "number_from",
 )  # fmt: skip
 
 

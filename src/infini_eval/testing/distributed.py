@@ -15,6 +15,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from infini_eval.testing.limits import PROCESS_S
+
 # torch._inductor.config is what torch.use_deterministic_algorithms imports on its first call, for seconds.
 PRELOADED = ["torch", "torch.distributed", "torch._inductor.config", "pytest", "hypothesis", __name__]
 
@@ -25,7 +27,7 @@ def run_distributed_test(
     backend: str | None = "gloo",
     args: Sequence[Any] = (),
     *,
-    timeout_s: float = 60.0,
+    timeout_s: float = PROCESS_S,
     poison: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> list[Any]:
@@ -130,7 +132,7 @@ def _process_group(backend: str | None) -> Iterator[None]:
     if backend is None:
         yield
         return
-    dist.init_process_group(backend, timeout=timedelta(seconds=60))
+    dist.init_process_group(backend, timeout=timedelta(seconds=PROCESS_S))
     yield
     dist.barrier()  # no rank closes its connections while another still reads
     dist.destroy_process_group()

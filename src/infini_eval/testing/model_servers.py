@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-STARTS_WITHIN_S = 180.0
+from infini_eval.testing.limits import PROCESS_S
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def _serving(command: Sequence[str], variables: dict[str, str], log: Path) -> It
 
 
 def _wait(process: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_S
+    deadline = time.monotonic() + PROCESS_S
     while not _answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')[-4000:]}")

@@ -41,6 +41,29 @@ def test_shared_haystacks_flip_the_signs_of_whole_haystacks():
     assert mcnemar(0, 25) < 1e-6  # what ignoring the haystacks would have claimed
 
 
+def test_one_haystack_gives_no_p_value():
+    found = paired_difference(np.zeros(50, int), np.zeros(50), np.ones(50), np.zeros(50, int))
+    assert found.p is None and found.clusters == 1
+    assert "one haystack" in found.test
+    assert 0 < found.low < found.difference == found.high == 1
+    assert paired_difference(np.zeros(1, int), np.zeros(1), np.ones(1), np.zeros(1, int)).p is None
+
+
+def test_a_difference_that_hangs_on_haystacks_is_no_surer_than_they_are():
+    """B is better by half in 5 of 10 haystacks and as good in the others, at 20 samples each."""
+    cluster = np.repeat(np.arange(10), 20)
+    b = ((cluster % 2 == 0) & (np.arange(200) % 2 == 0)).astype(float)
+    found = paired_difference(np.zeros(200, int), np.zeros(200), b, cluster)
+    alone = paired_difference(np.zeros(200, int), np.zeros(200), b, None)
+    assert found.high - found.low > 1.6 * (alone.high - alone.low)
+
+
+def test_haystacks_without_any_difference_are_no_more_than_their_number():
+    scores = np.ones(210)
+    found = paired_difference(np.zeros(210, int), scores, scores, np.repeat(np.arange(10), 21))
+    assert found.high - found.low > 0.25
+
+
 def test_the_same_scores_do_not_differ():
     scores = (np.arange(60) % 3 > 0).astype(float)
     found = paired_difference(np.zeros(60, int), scores, scores, np.repeat(np.arange(10), 6))
@@ -69,3 +92,4 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.02, None, 0.03]) == [pytest.approx(0.04), None, pytest.approx(0.04)]

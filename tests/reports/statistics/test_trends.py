@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from infini_eval.reports.statistics.trends import logistic_trend
 
@@ -38,13 +39,35 @@ def test_the_sandwich_equals_statsmodels():
     x = rng.normal(size=30)[cluster]  # constant within a haystack, so that luck and x cannot be told apart inside it
     luck = rng.normal(0, 1, 30)[cluster]
     correct = (rng.random(300) < 1 / (1 + np.exp(-x - luck))).astype(float)
-    model = api.GLM(correct, api.add_constant(x), family=api.families.Binomial())
-    fit = model.fit(cov_type="cluster", cov_kwds={"groups": cluster, "use_correction": False})
+    model = api.GEE(correct, api.add_constant(x), cluster, family=api.families.Binomial())
+    fit = model.fit(cov_type="bias_reduced")
     found = logistic_trend(x, correct, cluster)
     width = np.diff(np.log([found.low, found.high]))[0]
-    expected = np.diff(fit.conf_int()[1])[0] * (30 / 29) ** 0.5
-    assert width == pytest.approx(expected, rel=1e-4)
+    assert width == pytest.approx(2 * student.ppf(0.975, 29) * fit.bse[1], rel=1e-4)
+    assert found.clusters == 30
     assert found.high / found.low > logistic_trend(x, correct, None).high / logistic_trend(x, correct, None).low
+
+
+def test_few_haystacks_take_the_quantile_of_student():
+    """Where haystacks add no spread of their own the covariance is the model's, the quantile that of their number."""
+    x, correct, _ = data(0.3)
+    widths = [np.log(t.high / t.low) for t in (logistic_trend(x, correct, c) for c in (None, np.arange(len(x)) % 4))]
+    assert widths[1] / widths[0] == pytest.approx(student.ppf(0.975, 3) / 1.96, rel=1e-3)
+
+
+def test_one_haystack_has_no_spread_of_its_own():
+    x, correct, _ = data(0.3)
+    found = logistic_trend(x, correct, np.zeros(len(x), int))
+    assert found.clusters == 1
+    assert (found.low, found.high) == (logistic_trend(x, correct, None).low, logistic_trend(x, correct, None).high)
+
+
+def test_a_trend_that_rests_on_one_haystack_is_none():
+    """Two lengths, one haystack each: whether length or luck made the difference nobody can say."""
+    cluster = np.repeat([0, 1], 50)
+    correct = np.r_[np.arange(50) < 45, np.arange(50) < 30].astype(float)
+    found = logistic_trend(cluster.astype(float), correct, cluster)
+    assert found.direction is None and "haystacks" in found.reason
 
 
 def test_directions():

@@ -17,6 +17,7 @@ from infini_eval.tasks.aa_lcr import TASK, load, select
 from infini_eval.tasks.aa_lcr import judge as aa_lcr_judge
 from infini_eval.tasks.aa_lcr.answers import read_generations, write_generations
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS
+from infini_eval.testing.limits import PROCESS_S
 from infini_eval.testing.tiny_aa_lcr import ROWS, write_tiny_aa_lcr
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -171,7 +172,7 @@ def test_example_scripts_as_the_document_types_them(data: Path, tmp_path: Path) 
 
     def run(script: str, *flags: str) -> str:
         command = [sys.executable, str(EXAMPLES / script), "--backend", "fake", "--quiet", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=PROCESS_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -24,6 +24,7 @@ from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
+from infini_eval.engine.sampling import sampling_identity
 from infini_eval.errors import ConfigError, DataError, OutOfMemory
 from infini_eval.records import Response, Sample
 
@@ -89,7 +90,7 @@ class TransformersBackend(Backend):
             "checkpoint": self._weights_identity(),
             "model": {"dtype": self._dtype, "quantization": self._loading.quantization},
             **self._prompts.identity,
-            "sampling": asdict(self._config.sampling),
+            "sampling": sampling_identity(self._config.sampling),
         }
 
     def environment(self) -> Mapping[str, Any]:
@@ -175,19 +176,19 @@ class TransformersBackend(Backend):
         assert self._generator is not None, "load() comes first"
         self._generator.early_stop = early_stop
         for batch, prepared in work:
-            rows, seeds = [prepared[row] for row in batch.rows], list(batch.rows)
+            rows = [prepared[row] for row in batch.rows]
             if self.mesh.shape.tp == 1:
-                yield batch, answer_or_halve(rows, seeds, self._generator.answer)
+                yield batch, answer_or_halve(rows, self._generator.answer)
             else:
-                yield batch, self._answer_together(rows, seeds)
+                yield batch, self._answer_together(rows)
             if on_tokens is not None:
                 on_tokens(sum(row.tokens for row in rows))
 
-    def _answer_together(self, rows: list[WorkItem], seeds: list[int]) -> list[Response]:
+    def _answer_together(self, rows: list[WorkItem]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""
         assert self._generator is not None
         try:
-            return self._generator.answer(rows, seeds)
+            return self._generator.answer(rows)
         except torch.OutOfMemoryError as error:
             problem = OutOfMemory(
                 f"out of memory with {len(rows)} samples of {rows[0].tokens:,} tokens at once: {str(error).partition('. ')[0]}",

@@ -68,11 +68,11 @@ class Generator:
         self.early_stop: EarlyStop | None = None
         model.generation_config = GenerationConfig()  # published ones carry penalties and temperatures
 
-    def answer(self, rows: list[WorkItem], seeds: list[int]) -> list[Response]:
-        """One response a row; `seeds` tell the rows' draws apart."""
+    def answer(self, rows: list[WorkItem]) -> list[Response]:
+        """One response a row."""
         began = time.perf_counter()
         ids_BT = torch.tensor([row.ids.tolist() for row in rows], device=self._model.device)
-        draw = Draw(self._sampler(seeds), len(rows))
+        draw = Draw(self._sampler([row.sample.key for row in rows]), len(rows))
         ending = Ending(lambda row, ids: self._is_settled(rows[row], ids), ids_BT.shape[1])
         new_BT = self._generate(ids_BT, draw, ending)
         seconds = (time.perf_counter() - began) / len(rows)
@@ -112,9 +112,9 @@ class Generator:
             ) from None
         return output_BT[:, length:]
 
-    def _sampler(self, seeds: list[int]) -> Sampler:
+    def _sampler(self, keys: list[str]) -> Sampler:
         vocabulary = self._model.config.get_text_config().vocab_size
-        return Sampler(self._config.sampling, TensorParallel(), vocabulary, self._tokenizer.vocab_size, seeds)
+        return Sampler(self._config.sampling, TensorParallel(), vocabulary, self._tokenizer.vocab_size, keys)
 
     def _response(self, row: WorkItem, ids: list[int], bad: bool, settled: int | None, seconds: float) -> Response:
         end = next((place for place, token in enumerate(ids) if token in self._stops), None)

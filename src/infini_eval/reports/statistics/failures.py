@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from infini_eval.reports.statistics.intervals import Average, Proportion, average_over
+from infini_eval.reports.statistics.intervals import Average, Proportion, average_over, proportions
 from infini_eval.reports.statistics.scored import Scored, depth_groups
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def cells(counted: Counted) -> tuple[list[Cell], bool]:
     import numpy as np
 
     depths, group, rounded = depth_groups(counted.everything)
-    total = np.bincount(group, minlength=len(depths))
-    correct = np.bincount(group, counted.everything.correct, len(depths))
-    failed = np.bincount(group[counted.is_failed()], minlength=len(depths))
-    columns = zip(depths.tolist(), correct.tolist(), (total - failed).tolist(), failed.tolist(), strict=True)
-    return [Cell(depth, Proportion(right, n), missing) for depth, right, n, missing in columns], rounded
+    failed = counted.is_failed()
+    answered = proportions(group[~failed], counted.scored.correct, counted.scored.cluster, len(depths))
+    missing = np.bincount(group[failed], minlength=len(depths))
+    columns = zip(depths.tolist(), answered, missing.tolist(), strict=True)
+    return [Cell(*column) for column in columns], rounded

@@ -37,7 +37,7 @@ def pass_at_1(answers: Sequence[Answer]) -> Average | None:
     """The mean over questions of each question's share of right repeats, with its 95 % interval; None without answers.
 
     Repeats of a question count once in the interval (Wilson over questions), and questions on the same documents are
-    drawn together (bootstrap over document sets), for neither vary independently.
+    one cluster (see `average_over`), for neither vary independently.
     """
     import numpy as np
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infini_eval.reports.statistics.intervals import MAX_CLUSTERS, Z, bootstrap_spread
+from infini_eval.reports.statistics.intervals import Worth, even_weights, mean_over, worth_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,8 @@ _FLIPS = 9999
 class PairedDifference:
     """`difference` is B - A as a fraction, averaged over groups (depths); `p` is two-sided, `test` says which test.
 
+    `p` is None where all samples stand in one haystack: of others nothing is known, and the interval is for this one.
+
     `only_a` and `only_b` count the samples that only one of them got right (scores above 0.5 count as right),
     `clusters` the haystacks (None where unknown).
     """
@@ -27,7 +30,7 @@ class PairedDifference:
     difference: float
     low: float
     high: float
-    p: float
+    p: float | None
     test: str
     only_a: int
     only_b: int
@@ -43,19 +46,22 @@ def paired_difference(group: np.ndarray, a: np.ndarray, b: np.ndarray, cluster: 
     import numpy as np
 
     difference = b - a
-    mean_a, mean_b = (float(np.mean(_by_group(group, values))) for values in (a, b))
     clusters = None if cluster is None else int(cluster.max()) + 1
-    shared = clusters is not None and 1 < clusters < len(a)
-    low, high = _interval(group, difference, cluster if shared else None)
+    value, low, high = difference_interval(group, difference, cluster)
     right_a, right_b = a > 0.5, b > 0.5
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    if shared and cluster is not None:
-        p, test = _flip(np.bincount(cluster, difference)), f"sign-flip over {clusters} haystacks"
+    p: float | None
+    if clusters == 1:
+        p, test = None, "no test: one haystack only"
+    elif cluster is not None and clusters is not None and clusters < len(a):
+        p, test = _flip(np.bincount(cluster, even_weights(group) * difference)), f"sign-flip over {clusters} haystacks"
     elif np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
         p, test = mcnemar(only_a, only_b), "McNemar, exact" + ("" if cluster is not None else "; clusters unknown")
     else:
         p, test = _flip(difference), "sign-flip over samples"
-    return PairedDifference(len(a), mean_a, mean_b, mean_b - mean_a, low, high, p, test, only_a, only_b, clusters)
+    return PairedDifference(
+        len(a), mean_over(group, a), mean_over(group, b), value, low, high, p, test, only_a, only_b, clusters
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -66,37 +72,37 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Holm's adjustment for several comparisons, in the given order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjustment for several comparisons, in the given order; where there is no p-value there stays none."""
+    known = {index: p for index, p in enumerate(p_values) if p is not None}
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(known, key=lambda i: known[i])):
+        highest = max(highest, min(1.0, (len(known) - rank) * known[index]))
         adjusted[index] = highest
     return adjusted
 
 
-def _by_group(group: np.ndarray, values: np.ndarray) -> np.ndarray:
-    import numpy as np
+def difference_interval(
+    group: np.ndarray, difference: np.ndarray, cluster: np.ndarray | None
+) -> tuple[float, float, float]:
+    """The mean over groups of paired differences, float64 [samples] in -1..1, with the ends of its interval.
 
-    n = np.bincount(group)
-    return np.bincount(group, values)[n > 0] / n[n > 0]
+    It counts what the pairs are worth (see `worth_of`); the evidence are the pairs that differ.
+    """
+    value, squares = mean_over(group, difference), mean_over(group, difference**2)
+    evidence = float(abs(difference).sum())
+    worth = worth_of(even_weights(group), difference - value, squares - value**2, evidence, cluster)
+    return value, *_interval(value, squares, worth)
 
 
-def _interval(group: np.ndarray, difference: np.ndarray, cluster: np.ndarray | None) -> tuple[float, float]:
-    """Bootstrap over haystacks (or samples), never narrower than Agresti and Min's adjusted Wald interval."""
-    import numpy as np
-
-    n, value = len(difference), float(_by_group(group, difference).mean())
-    centre = float(difference.sum()) / (n + 2)
-    squares = (float((difference**2).sum()) + 1) / (n + 2)  # half a pair added to each of the four kinds of pairs
-    half = Z * (max(0.0, squares - centre**2) / (n + 2)) ** 0.5
-    low, high = min(value, centre - half), max(value, centre + half)
-    units = np.arange(n) if cluster is None else cluster
-    if n > 1 and (cluster is not None or n <= MAX_CLUSTERS):
-        below, above = bootstrap_spread(group, difference, units)
-        low, high = min(low, value + below), max(high, value + above)
-    return max(-1.0, low), min(1.0, high)
+def _interval(value: float, squares: float, worth: Worth) -> tuple[float, float]:
+    """The adjusted Wald interval of Agresti and Min (2005) for so many pairs; `squares` is the mean squared difference."""
+    n = worth.samples
+    centre = n * value / (n + 2)
+    around = (n * squares + 1) / (n + 2) - centre**2  # half a pair added to each of the four kinds of pairs
+    half = worth.quantile * (max(0.0, around) / (n + 2)) ** 0.5
+    return max(-1.0, min(value, centre - half)), min(1.0, max(value, centre + half))
 
 
 def _flip(sums: np.ndarray) -> float:

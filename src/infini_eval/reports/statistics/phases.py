@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infini_eval.reports.statistics.intervals import Proportion
 from infini_eval.reports.statistics.scored import Scored, depth_groups
-from infini_eval.reports.statistics.segments import proportion
+from infini_eval.reports.statistics.segments import accuracy
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def phase_groups(scored: Scored) -> PhaseGroups | None:
     cell_phases = _phases_of_cells(known)
     distinct = np.unique(known.phase)
     return PhaseGroups(
-        inside=proportion(known.correct[known.answer_crosses == 0]),
-        crossing=proportion(known.correct[known.answer_crosses == 1]),
+        inside=accuracy(known, known.answer_crosses == 0),
+        crossing=accuracy(known, known.answer_crosses == 1),
         phases=len(distinct),
         cells=len(cell_phases),
         fixed_cells=sum(count == 1 for count in cell_phases),

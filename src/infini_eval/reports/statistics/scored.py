@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from infini_eval.clusters import REPEATING_SOURCES, overlap_clusters
 from infini_eval.reports.statistics.depth_labels import depths_to_group_by
 from infini_eval.results.reader import RunRecords
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_DEPTHS = 101
+_PLACE = ("haystack_start", "haystack_end")
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,33 @@ def scored_samples(records: RunRecords) -> Scored:
 
 
 def _clusters(records: RunRecords, row: np.ndarray) -> np.ndarray | None:
-    """Which haystack each sample stands in, int64 from 0 upwards; None unless every sample says so."""
+    """Which haystack each sample stands in, int64 from 0 upwards; None unless every sample says so.
+
+    By the name that the data give it (`haystack_id`), else by place: haystacks that overlap in their pool are one. Data
+    sets of before the place was written know the start only; of sources that repeat one text that is one haystack.
+    """
     import numpy as np
 
-    for name in ("haystack_id", "haystack_hash"):
-        found = records.codes(name)[0][row]
-        if len(found) and (found >= 0).all():
-            return np.unique(found, return_inverse=True)[1]
-    return None
+    named = _known(records, "haystack_id", row)
+    if named is not None:
+        return named
+    pool, start, end = _known(records, "haystack_pool", row), *(records.number(name)[row] for name in _PLACE)
+    if pool is not None and not np.isnan(start + end).any():
+        return overlap_clusters(pool, start.astype(np.int64), end.astype(np.int64))
+    hashes = _known(records, "haystack_hash", row)
+    if hashes is None:
+        return None
+    source, names = records.codes("haystack")
+    repeating = np.isin(source[row], [code for code, name in enumerate(names) if name in REPEATING_SOURCES])
+    return np.unique(np.where(repeating, -1 - source[row], hashes), return_inverse=True)[1]
+
+
+def _known(records: RunRecords, name: str, row: np.ndarray) -> np.ndarray | None:
+    """A text column's numbers from 0 upwards, int64 [samples]; None unless every sample has one."""
+    import numpy as np
+
+    found = records.codes(name)[0][row]
+    return np.unique(found, return_inverse=True)[1] if len(found) and (found >= 0).all() else None
 
 
 def depth_groups(scored: Scored) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infini_eval.reports.statistics.intervals import Proportion
+from infini_eval.reports.statistics.intervals import Proportion, proportion
 from infini_eval.reports.statistics.scored import Scored
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def segment_groups(scored: Scored) -> SegmentGroups:
     known = ~np.isnan(scored.compressions)
     straddles = known & (scored.straddles == 1)
     return SegmentGroups(
-        within=proportion(scored.correct[known & (scored.compressions == 0) & ~straddles]),
-        cross=proportion(scored.correct[known & (scored.compressions >= 1)]),
-        straddling=proportion(scored.correct[straddles]),
-        unknown=proportion(scored.correct[~known]),
+        within=accuracy(scored, known & (scored.compressions == 0) & ~straddles),
+        cross=accuracy(scored, known & (scored.compressions >= 1)),
+        straddling=accuracy(scored, straddles),
+        unknown=accuracy(scored, ~known),
     )
 
 
@@ -48,19 +48,18 @@ def by_compressions(scored: Scored) -> list[tuple[int, int, Proportion]]:
     """(first, last, accuracy) for each number of compressions; in powers of two where there are more than twelve."""
     import numpy as np
 
-    known = ~np.isnan(scored.compressions)
-    values = scored.compressions[known].astype(np.int64)
+    known = scored.where(~np.isnan(scored.compressions))
+    values = known.compressions.astype(np.int64)
     exact = np.unique(values)
     if len(exact) <= MAX_EXACT:
         edges = [(int(value), int(value)) for value in exact]
     else:
         tops = [2**i for i in range(int(values.max()).bit_length() + 1)]
         edges = [(0, 0), (1, 1), *((low + 1, high) for low, high in itertools.pairwise(tops))]
-    correct = scored.correct[known]
-    found = [(low, high, proportion(correct[(values >= low) & (values <= high)])) for low, high in edges]
+    found = [(low, high, accuracy(known, (values >= low) & (values <= high))) for low, high in edges]
     return [group for group in found if group[2].n]
 
 
-def proportion(correct: np.ndarray) -> Proportion:
-    """Right answers among these scores [samples]."""
-    return Proportion(float(correct.sum()), len(correct))
+def accuracy(scored: Scored, mask: np.ndarray) -> Proportion:
+    """Right answers among the samples where `mask` (bool [samples]) holds, with the interval over their haystacks."""
+    return proportion(scored.correct[mask], None if scored.cluster is None else scored.cluster[mask])

@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infini_eval.reports.statistics.intervals import Z
+from infini_eval.reports.statistics.intervals import Z, t_quantile
 
 if TYPE_CHECKING:
     import numpy as np
 
 CURVE_POINTS = 25
 _MAX_ODDS = 1e4
+_LEAST_LEFT = 1e-6
 
 
 @dataclass(frozen=True)
 class Trend:
     """`odds_ratio` is what one unit of x does to the odds; `curve` is [(x, accuracy, low, high)] as fractions.
 
-    `reason` says why there is no fit (then the numbers are None): one value of x only, or all answers alike.
+    `reason` says why there is no fit (then the numbers are None): one value of x only, or all answers alike. `clusters`
+    counts the haystacks, None where unknown; with a single one the interval speaks of that haystack only.
     """
 
     odds_ratio: float | None = None
@@ -26,6 +28,7 @@ class Trend:
     high: float | None = None
     curve: tuple[tuple[float, float, float, float], ...] = ()
     reason: str | None = None
+    clusters: int | None = None
 
     @property
     def direction(self) -> str | None:
@@ -39,25 +42,26 @@ def logistic_trend(x: np.ndarray, correct: np.ndarray, cluster: np.ndarray | Non
     """Fit log odds = a + b x by Newton's method; float64 [samples] each, `correct` in 0..1, x without NaN.
 
     With haystacks known (`cluster` int64 [samples]) the covariance is the sandwich over haystacks, never below the
-    model's own. Equals statsmodels' binomial GLM (tested); written out because importing statsmodels takes longer than
-    the whole report.
+    model's own, and the interval takes Student's t with one degree of freedom less than haystacks. Equals statsmodels'
+    binomial GLM and its bias-reduced GEE (tested); written out because importing statsmodels takes longer than the
+    whole report.
     """
-    import numpy as np
 
+    clusters = None if cluster is None or not len(x) else int(cluster.max()) + 1
     if not len(x) or x.min() == x.max():
-        return Trend(reason="only one value was measured")
+        return Trend(reason="only one value was measured", clusters=clusters)
     if correct.min() == correct.max():
-        return Trend(reason="all answers are alike")
+        return Trend(reason="all answers are alike", clusters=clusters)
     design, right, n, group = _grouped(x, correct, cluster)
     beta, bread = _newton(design, right, n)
-    covariance = bread
-    if group is not None and group.max() > 0:
-        residual = design * (right - n * _sigmoid(design @ beta))[:, None]
-        sums = np.stack([np.bincount(group, residual[:, column]) for column in range(2)], axis=1)
-        clusters = len(sums)
-        robust = bread @ (sums.T @ sums) @ bread * clusters / (clusters - 1)
+    covariance, quantile = bread, Z
+    if group is not None and clusters is not None and clusters > 1:
+        robust = _sandwich(design, right, n, beta, bread, group)
+        if robust is None:
+            return Trend(reason="too few haystacks to tell a trend from their luck", clusters=clusters)
         covariance = robust if robust[1, 1] > bread[1, 1] else bread
-    return _trend(x, beta, covariance)
+        quantile = t_quantile(clusters - 1)
+    return _trend(x, beta, covariance, quantile, clusters)
 
 
 def _grouped(
@@ -100,20 +104,41 @@ def _newton(design: np.ndarray, right: np.ndarray, n: np.ndarray) -> tuple[np.nd
     return beta, bread
 
 
-def _trend(x: np.ndarray, beta: np.ndarray, covariance: np.ndarray) -> Trend:
+def _sandwich(
+    design: np.ndarray, right: np.ndarray, n: np.ndarray, beta: np.ndarray, bread: np.ndarray, group: np.ndarray
+) -> np.ndarray | None:
+    """The covariance of the coefficients [2, 2] from the spread of haystacks, without what few of them take off it.
+
+    A haystack pulls the fit towards itself; its score is divided by what the pull leaves, (I - A_c B)^-1 (Mancl and
+    DeRouen 2001, in the size of the coefficients). None where the slope rests on one haystack's pull alone.
+    """
+    import numpy as np
+
+    p = _sigmoid(design @ beta)
+    residual, weight = right - n * p, n * p * (1 - p)
+    own = np.stack([np.bincount(group, residual * design[:, i]) for i in range(2)], axis=1)
+    pairs = [[np.bincount(group, weight * design[:, i] * design[:, j]) for j in range(2)] for i in range(2)]
+    left = np.eye(2) - np.moveaxis(np.array(pairs), 2, 0) @ bread
+    if np.abs(np.linalg.det(left)).min() < _LEAST_LEFT:
+        return None
+    own = np.linalg.solve(left, own[:, :, None])[:, :, 0]
+    return bread @ (own.T @ own) @ bread
+
+
+def _trend(x: np.ndarray, beta: np.ndarray, covariance: np.ndarray, quantile: float, clusters: int | None) -> Trend:
     import numpy as np
 
     scale = float(x.std())
-    half = Z * float(covariance[1, 1]) ** 0.5
+    half = quantile * float(covariance[1, 1]) ** 0.5
     with np.errstate(over="ignore"):
         ratio, low, high = (float(np.exp(b / scale)) for b in (beta[1], beta[1] - half, beta[1] + half))
     spread = float(np.exp(min(50.0, 2 * half)))  # of the odds over one standard deviation of x
     if not np.isfinite([ratio, low, high]).all() or spread > _MAX_ODDS:
-        return Trend(reason="right and wrong answers are separated: a threshold, not a slope")
+        return Trend(reason="right and wrong answers are separated: a threshold, not a slope", clusters=clusters)
     at = np.linspace(x.min(), x.max(), CURVE_POINTS)
     design = np.stack([np.ones(len(at)), _scaled(at, x)], axis=1)
     eta = design @ beta
-    band = Z * np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design))
+    band = quantile * np.sqrt(np.einsum("ij,jk,ik->i", design, covariance, design))
     columns = (at, _sigmoid(eta), _sigmoid(eta - band), _sigmoid(eta + band))
     curve = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in zip(*columns, strict=True))
-    return Trend(ratio, low, high, curve)
+    return Trend(ratio, low, high, curve, clusters=clusters)
