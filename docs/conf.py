@@ -16,6 +16,7 @@ nb_execution_mode = "off"  # notebooks are run by the tests and shown as they we
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
+smartquotes_action = "qe"  # quotes and ellipses; "--flag" keeps its dashes
 html_theme = "furo"
 html_title = "infini_eval"
 html_static_path = ["images"]
@@ -39,7 +40,7 @@ def _as_file(match: re.Match[str]) -> str:
         return f"{{doc}}`{label} </notebooks/{Path(target).stem}>`"
     if (ROOT / "docs" / target).exists():
         return match[0]
-    return label if label.strip("`") == target else f"{label} (`{target}`)"
+    return f"`{target}`" if target.endswith(label.strip("`")) else f"{label} (`{target}`)"
 
 
 def setup(app: object) -> None:

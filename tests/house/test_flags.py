@@ -61,6 +61,11 @@ def test_flags_are_frozen():
     assert not difference, f"{difference}\nmeant so? python tests/house/test_flags.py --write"
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_states_real_defaults(command: str):
+    assert "default: None" not in " ".join(parser_of(command).format_help().split())
+
+
 @pytest.mark.parametrize("swap", [("", ""), ("_", "-"), ("-", "_")], ids=["as written", "dashes", "underscores"])
 def test_the_guides_spellings_parse(swap: tuple[str, str]):
     arguments = [

@@ -62,7 +62,9 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     for settings, backends in readers_of_settings().items():
         group = parser.add_argument_group(_title(settings), f"backends: {', '.join(backends)}")
         flags.add_options(group, settings, choices={"attn_implementation": tuple(kernels)})
-    parser.set_defaults(scorer=None, max_new_tokens=None)
+    for action in parser._actions:
+        if action.dest in ("scorer", "max_new_tokens"):
+            action.default, action.help = None, (action.help or "").replace("%(default)s", "the task's own")
 
 
 def run_config(args: argparse.Namespace) -> EvalConfig:
