@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks._harness import DEMO, ROOT, WrongAnswer, children_cpu, gate, temporary_folder
 from infini_eval.options import positive_int, token_count
-from infini_eval.reports.plot_style import short_tokens
+from infini_eval.reports.plots import short_tokens
 
 LENGTHS = (1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15)
 DEPTHS = "0:100:10"

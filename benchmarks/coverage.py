@@ -10,10 +10,10 @@ from statistics import NormalDist
 import numpy as np
 
 from benchmarks._harness import Metric
-from infini_eval.reports.statistics.effective_length import effective_length
 from infini_eval.reports.statistics.intervals import Average, average_over, proportion
 from infini_eval.reports.statistics.paired import difference_interval
 from infini_eval.reports.statistics.trends import logistic_trend
+from infini_eval.reports.statistics.verdicts import effective_length
 
 USES_TORCH = False
 LEAST = 93.0  # percent; wider than 98 is allowed

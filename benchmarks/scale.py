@@ -146,15 +146,15 @@ def lines_of(points: Sequence[Point]) -> dict[str, Any]:
 
 def draw_plot(points: Sequence[Point], lines: dict[str, Any], path: Path) -> None:
     """Prefill seconds with the line, growth of memory, milliseconds a new token: one above the other."""
-    from infini_eval.reports import plot_style
+    from infini_eval.reports import plots
 
     def draw() -> bytes:
-        figure, (top, middle, bottom) = plot_style.stacked(3, height=2.2)
+        figure, (top, middle, bottom) = plots.stacked(3, height=2.2)
         tokens = [point.tokens for point in points]
         line = [lines["prefill_intercept_s"] + lines["prefill_us_a_token"] * 1e-6 * x for x in tokens]
-        blue, orange, green = plot_style.COLOURS[:3]
+        blue, orange, green = plots.COLOURS[:3]
         label = f"{lines['prefill_us_a_token']:.1f} µs a token, R² = {lines['prefill_r2']:.5f}"
-        top.plot(tokens, line, color=plot_style.GREY, linewidth=1.2, label=label)
+        top.plot(tokens, line, color=plots.GREY, linewidth=1.2, label=label)
         top.plot(tokens, [point.prefill_seconds for point in points], "o", color=blue)
         top.set(yscale="log", ylabel="prefill, CPU s", title="One CPU thread, the shipped checkpoint, streamed")
         top.legend()
@@ -163,11 +163,11 @@ def draw_plot(points: Sequence[Point], lines: dict[str, Any], path: Path) -> Non
         bottom.plot(tokens, [point.decode_milliseconds for point in points], "o-", color=green)
         bottom.set(ylabel="ms a new token", ylim=(0, 1.5 * max(point.decode_milliseconds for point in points)))
         bottom.set_xscale("log", base=2)
-        bottom.set_xticks(tokens, [plot_style.short_tokens(x) for x in tokens])
+        bottom.set_xticks(tokens, [plots.short_tokens(x) for x in tokens])
         bottom.set_xlabel("tokens of context")
-        return plot_style.png(figure)
+        return plots.png(figure)
 
-    data = plot_style.styled(draw)()
+    data = plots.styled(draw)()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
 

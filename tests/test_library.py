@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import infini_eval
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO, LLAMA = ROOT / "checkpoints/infini-demo", ROOT / "checkpoints/llama-demo"
@@ -28,11 +30,33 @@ def by_path(tmp_path_factory: pytest.TempPathFactory) -> infini_eval.EvalResult:
 
 def test_a_checkpoint_by_its_path(by_path: infini_eval.EvalResult) -> None:
     assert len(texts(by_path)) == 4
-    assert by_path.summary["total_samples"] == 4
-    assert by_path.accuracy == by_path.summary["summary_stats"]["average_accuracy"]
+    assert by_path.summary.total_samples == 4
+    assert by_path.accuracy == by_path.summary.summary_stats.average_accuracy
+    assert by_path.to_json() == json.loads(json.dumps(by_path.to_json()))
     assert "depth" in by_path.report().lower()
-    assert "<script" not in by_path._repr_html_() and "100" in by_path._repr_html_()
     assert texts(infini_eval.analyze(by_path.folder)) == texts(by_path)
+
+
+def test_a_notebook_shows_a_card(by_path: infini_eval.EvalResult) -> None:
+    """Accuracy with its interval, the verdict and the tables of the page; nothing is fetched, nothing runs."""
+    shown, stats = by_path._repr_html_(), by_path.summary.summary_stats
+    assert f"{stats.average_accuracy:.1f} %" in shown
+    assert f"{stats.average_ci_low:.1f} to {stats.average_ci_high:.1f} %" in shown
+    assert by_path.summary.headline.words in shown
+    assert shown.count("<table>") == 2 and "By depth at 1k tokens" in shown
+    assert not any(word in shown for word in ("<script", "http://", "https://", " src=", "<html"))
+
+
+def test_a_card_escapes_foreign_text(tmp_path: Path) -> None:
+    name = "M<script>alert(1)</script>"
+    shown = infini_eval.analyze(write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=3, name=name)))._repr_html_()
+    assert "<script" not in shown and "&lt;script&gt;" in shown
+
+
+def test_a_length_without_any_answer_has_a_card_too(tmp_path: Path) -> None:
+    run = FakeRun(lengths=(1024, 2048), depths=(0, 50), per_cell=3, fails=lambda length, depth, number: length == 2048)
+    shown = infini_eval.analyze(write_fake_run(tmp_path, run))._repr_html_()
+    assert "no sample was answered" in shown and "the worst length" in shown
 
 
 def test_the_same_call_again_continues(by_path: infini_eval.EvalResult) -> None:
@@ -88,7 +112,7 @@ def test_a_function_on_data_in_memory(data: Any, tmp_path: Path) -> None:
 
     result = infini_eval.evaluate(echo, data=data(), save_path=tmp_path / "run")
     assert result.accuracy == 100
-    assert result.summary["run"]["model"]["kind"] == "function"
+    assert result.summary.run.model["kind"] == "function"
 
 
 @pytest.mark.parametrize(

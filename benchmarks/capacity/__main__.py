@@ -38,7 +38,7 @@ from infini_eval.errors import InfiniEvalError
 from infini_eval.options import positive_int, token_count
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import Device, parse_gpus
-from infini_eval.reports.plot_style import short_tokens
+from infini_eval.reports.plots import short_tokens
 
 
 def duration(seconds: float) -> str:

@@ -47,6 +47,21 @@ class InfiniEvalError(Exception):
         return (_rebuild, (type(self), self.problem, self.valid, self.next_step))
 
 
+def in_one_line(error: object, most: int | None = 500) -> str:
+    """Another library's message without its line breaks, `most` characters of it (None: all)."""
+    return " ".join(str(error).split())[:most]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message; its class where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of a message that goes on with figures and advice."""
+    return first_line(error).partition(". ")[0]
+
+
 def _rebuild(kind: type[InfiniEvalError], problem: str, valid: str | None, next_step: str | None) -> InfiniEvalError:
     return kind(problem, valid=valid, next_step=next_step)
 

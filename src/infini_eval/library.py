@@ -3,7 +3,7 @@
 import infini_eval
 
 result = infini_eval.evaluate("checkpoints/infini-demo", data="data/16k", num_samples=10)
-result.summary["verdict"], result.to_pandas()
+result.summary.verdict, result.to_pandas()
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.reports.judged import analyze_any
-
-if TYPE_CHECKING:
-    from infini_eval.reports.analyze import AnalysedRun
-    from infini_eval.reports.judged import AnalysedQuestions
+from infini_eval.reports.analyze import analyze_any
+from infini_eval.reports.model import AnalysedRun, QuestionSummary, Summary
 
 _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
 
@@ -30,19 +27,30 @@ _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", 
 class EvalResult:
     """A finished run: where it lies, its summary, its samples, and how it looks."""
 
-    def __init__(self, run: AnalysedRun | AnalysedQuestions) -> None:
+    def __init__(self, run: AnalysedRun) -> None:
         self._run = run
         self.folder = Path(run.folder)
 
     @property
-    def summary(self) -> Mapping[str, Any]:
-        """summary.json of the run, whose keys docs/summary.schema.json describes."""
+    def summary(self) -> Summary | QuestionSummary:
+        """Everything the report says, typed: a QuestionSummary for answers that a judge reads, a Summary for others."""
         return self._run.summary
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of summary.json, whose keys docs/summary.schema.json describes."""
+        return self._run.summary.to_json()
 
     @property
     def accuracy(self) -> float:
-        """The average accuracy in percent, over depths and lengths."""
-        return float(self.summary["summary_stats"]["average_accuracy"])
+        """The average accuracy in percent, over depths and lengths.
+
+        Raises:
+            DataError: there is no such average: a judge's run has an accuracy for each judge (`.summary.judges`).
+        """
+        average = self.summary.summary_stats.average_accuracy if isinstance(self.summary, Summary) else None
+        if average is None:
+            raise DataError(f"{self.folder} has no average accuracy", valid="an answered run that a scorer has read")
+        return float(average)
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame of one row a sample, with every column that was recorded."""
@@ -59,12 +67,16 @@ class EvalResult:
         return self._run.write_page(None if folder is None else Path(folder))
 
     def __repr__(self) -> str:
-        return f"<EvalResult {self.folder}: {self._run.summary.get('total_samples')} samples>"
+        summary = self.summary
+        count = f"{summary.total_samples} samples" if isinstance(summary, Summary) else f"{summary.answers} answers"
+        return f"<EvalResult {self.folder}: {count}>"
 
     def _repr_html_(self) -> str:
-        import html
+        """A card for notebooks: accuracy with its interval, verdict, and tables by length and depth."""
+        from infini_eval.reports.page import card, escaped
 
-        return f"<pre>{html.escape(self.report())}</pre>"
+        summary = self.summary
+        return card(summary) if isinstance(summary, Summary) else f"<pre>{escaped(self.report(), 20_000)}</pre>"
 
 
 def evaluate(

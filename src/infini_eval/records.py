@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,44 +107,98 @@ class SampleRecord:
     replica: int = 0
     number_from: str | None = None
 
+    @property
+    def failed(self) -> bool:
+        return self.response.finish_reason == "error"
+
+    @property
+    def score(self) -> Score:
+        """The score that counts; an empty one for a failed sample."""
+        return Score(None) if self.failed else self.scores[self.scorer]
+
     def to_json(self) -> dict[str, Any]:
-        """Flat columns: the data set's own first, then ours (ours win where a name is the same)."""
-        failed = self.response.finish_reason == "error"
-        ours: dict[str, Any] = {
-            "sample_key": self.sample.key,
-            "id": self.sample.id,
-            "answer": self.sample.answer,
-            "context_length": self.sample.context_length,
-            "depth_percent": self.sample.depth_percent,
-            "num_shots": self.sample.num_shots,
-            "num_digits": self.sample.num_digits,
-            "generation_text": self.response.text,
-            "generation_tokens": len(self.response.token_ids) or self.response.details.get("completion_tokens", 0),
-            "finish_reason": self.response.finish_reason,
-            "status": "failed" if failed else "ok",
-            "error": self.response.error,
-            "correct": None if failed else self.scores[self.scorer].value,
-            "extracted": None if failed else self.scores[self.scorer].extracted,
-        }
-        for name, score in self.scores.items():
-            ours[name] = None if failed else score.value
-        ours |= {
-            "prompt_tokens": self.response.prompt_tokens,
-            "needle_token_start": self.position.token_start,
-            "needle_token_end": self.position.token_end,
-            "needle_segment": self.position.needle_segment,
-            "question_segment": self.position.question_segment,
-            "compressions": self.position.compressions,
-            "needle_straddles_border": self.position.straddles_border,
-            "phase": self.position.phase,
-            "answer_crosses_border": self.position.answer_crosses_border,
-            "prompt_sha256": self.sample.prompt_sha256,
-            "excerpt": self.excerpt,
-            "number_from": self.number_from,
-            "seconds": round(self.response.seconds, 6),
-            "replica": self.replica,
-        }
+        """Flat columns: the data set's own, the backend's, then those of COLUMNS and each scorer's (ours win)."""
+        scores = {name: None if self.failed else score.value for name, score in self.scores.items()}
+        ours = _filled(_ANSWER_COLUMNS, self) | scores | _filled(_PLACE_COLUMNS, self)
         return {**self.sample.columns, **self.response.details, **ours}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the records, in samples/*.jsonl, samples.parquet and the tables that reports read.
+
+    kind: its type; "integer" and "number" are both float64 for reports. about: what it holds, with its unit. filled_by: who
+    brings it: a record of ours, by `fill`; the backend, in Response.details; the data set, as one of its own columns.
+    reported: whether reports read it.
+    """
+
+    name: str
+    kind: Literal["text", "integer", "number", "flag"]
+    about: str
+    fill: Callable[[SampleRecord], Any] | None = None
+    filled_by: Literal["record", "backend", "data"] = "record"
+    reported: bool = True
+
+
+def _generation_tokens(record: SampleRecord) -> Any:
+    return len(record.response.token_ids) or record.response.details.get("completion_tokens", 0)
+
+
+_ANSWER_COLUMNS = (
+    Column("sample_key", "text", "identity of the sample by its content", lambda r: r.sample.key),
+    Column("id", "text", "the data set's name of the sample", lambda r: r.sample.id),
+    Column("answer", "text", "the expected answer", lambda r: r.sample.answer),
+    Column("context_length", "integer", "the data set's label, tokens", lambda r: r.sample.context_length),
+    Column("depth_percent", "number", "where the needle stands, 0 to 100", lambda r: r.sample.depth_percent),
+    Column("num_shots", "integer", "worked examples in the prompt", lambda r: r.sample.num_shots, reported=False),
+    Column("num_digits", "integer", "digits of the key", lambda r: r.sample.num_digits),
+    Column("generation_text", "text", "what the model wrote", lambda r: r.response.text),
+    Column("generation_tokens", "integer", "tokens that the model wrote", _generation_tokens),
+    Column("finish_reason", "text", "stop, length, settled or error", lambda r: r.response.finish_reason),
+    Column("status", "text", "ok or failed", lambda r: "failed" if r.failed else "ok"),
+    Column("error", "text", "why it failed", lambda r: r.response.error),
+    Column("correct", "number", "the score that counts, 0 to 1", lambda r: r.score.value),
+    Column("extracted", "text", "what the scorer read as the answer", lambda r: r.score.extracted),
+)
+_PLACE_COLUMNS = (
+    Column("prompt_tokens", "integer", "tokens that the model read", lambda r: r.response.prompt_tokens),
+    Column("needle_token_start", "integer", "the needle's first token", lambda r: r.position.token_start),
+    Column("needle_token_end", "integer", "the token after the needle", lambda r: r.position.token_end),
+    Column("needle_segment", "integer", "the segment where the needle ends", lambda r: r.position.needle_segment),
+    Column("question_segment", "integer", "the segment of the question", lambda r: r.position.question_segment),
+    Column("compressions", "integer", "segment borders from needle to question", lambda r: r.position.compressions),
+    Column("needle_straddles_border", "flag", "the needle lies in two segments", lambda r: r.position.straddles_border),
+    Column("phase", "integer", "offset of the answer in its segment, tokens", lambda r: r.position.phase),
+    Column(
+        "answer_crosses_border",
+        "flag",
+        "the answer ends in another segment",
+        lambda r: r.position.answer_crosses_border,
+    ),
+    Column("prompt_sha256", "text", "stands for the prompt, which is not kept", lambda r: r.sample.prompt_sha256),
+    Column("excerpt", "text", "the prompt around the needle", lambda r: r.excerpt),
+    Column("number_from", "text", "where a wrong number comes from", lambda r: r.number_from),
+    Column("seconds", "number", "the sample's share of its batch's time", lambda r: round(r.response.seconds, 6)),
+    Column("replica", "integer", "which replica answered", lambda r: r.replica, reported=False),
+)
+# The one schema: `to_json` writes it, the merge has its types, reports read what is `reported`. Other columns of a data set
+# or a backend are recorded too, with the type that their values have.
+COLUMNS = (
+    *_ANSWER_COLUMNS,
+    *_PLACE_COLUMNS,
+    Column("reused_tokens", "integer", "prompt tokens computed for another sample", filled_by="backend"),
+    Column("real_depth", "number", "the needle's measured depth, 0 to 100", filled_by="data"),
+    Column("haystack", "text", "the haystack's name", filled_by="data"),
+    Column("haystack_id", "text", "the haystack's number or name", filled_by="data"),
+    Column("haystack_hash", "text", "stands for the haystack's text", filled_by="data"),
+    Column("haystack_pool", "text", "the text that the haystack was cut from", filled_by="data"),
+    Column("haystack_start", "integer", "its first character in the pool", filled_by="data"),
+    Column("haystack_end", "integer", "the character after it in the pool", filled_by="data"),
+)
+
+
+def _filled(columns: Sequence[Column], record: SampleRecord) -> dict[str, Any]:
+    return {column.name: column.fill(record) for column in columns if column.fill is not None}
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import pytest
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, FakeSettings, ModelSettings
-from infini_eval.planning.check import check
+from infini_eval.evaluation.guard import plan_memory
 from infini_eval.records import Response
-from infini_eval.results.files import plain_json
+from infini_eval.results.files import to_jsonable
 from infini_eval.testing.fake_vllm import fake_vllm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_facts_identity_and_environment_are_json_without_a_key(config: EvalConfi
         assert {"ckpt_path", "topology"} <= set(it.backend.environment())
         for said in (it.backend.model_facts(), it.backend.identity(), it.backend.environment()):
             text = json.dumps(said)
-            assert SECRET not in text and json.loads(text) == plain_json(said)
+            assert SECRET not in text and json.loads(text) == to_jsonable(said)
 
 
 def test_the_identity_has_what_changes_an_answer_and_nothing_else(
@@ -64,7 +64,7 @@ def test_the_identity_has_what_changes_an_answer_and_nothing_else(
 ) -> None:
     def identity(changed: EvalConfig) -> Any:
         with opened(changed, 1) as it:
-            return plain_json(it.backend.identity())
+            return to_jsonable(it.backend.identity())
 
     own = identity(config)
     assert own == identity(replace(config, save_path=config.save_path + "2", batch_size=2, quiet=True))
@@ -97,7 +97,7 @@ def test_what_computes_here_says_what_it_needs(config: EvalConfig, opened: Calla
         footprint = it.backend.footprint(it.plan)
         assert (footprint is not None) == (config.backend in ("nanotron", "transformers"))
         if footprint is not None:
-            plan = check(footprint, [(1, it.prepared[0].tokens + config.max_new_tokens)])
+            plan = plan_memory(footprint, [(1, it.prepared[0].tokens + config.max_new_tokens)])
             parameters, dtype_bytes = it.backend.model_facts()["parameters"], 4
             assert plan.fits and plan.weights == pytest.approx(parameters * dtype_bytes, rel=0.01)
 

@@ -13,8 +13,8 @@ from infini_eval.api import registry
 from infini_eval.api.backend import EarlyStop
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.datasets.tokenizer import load_tokenizer
-from infini_eval.evaluation.early_stop import early_stop_of
-from infini_eval.evaluation.manifest import describe_run
+from infini_eval.evaluation.answer import Scoring
+from infini_eval.evaluation.run_folder import describe_run
 from infini_eval.records import Sample
 from infini_eval.tasks.passkey import TASK
 
@@ -70,18 +70,18 @@ def test_the_manifest_tells_runs_apart_that_record_other_texts(config: EvalConfi
 
     with opened(config, 2) as it:
         data = load_samples(DATA, depths=(0,))
-        rule = early_stop_of(config, TASK, it.backend)
-        early = describe_run(config, data, it.backend, it.prepared, rule).identity
-        whole = describe_run(config, data, it.backend, it.prepared).identity
+        rule = Scoring.of(TASK, config.scorer).early_stop(it.backend)
+        early = describe_run(config, data, it.backend, 2, rule).identity
+        whole = describe_run(config, data, it.backend, 2).identity
     assert early["early_stop"] is True
     assert {key: value for key, value in early.items() if key != "early_stop"} == whole
 
 
 def test_a_scorer_that_wants_the_whole_text_forbids_it(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(config, 1) as it:
-        assert early_stop_of(replace(config, scorer="rouge_l"), TASK, it.backend) is None
-        assert early_stop_of(replace(config, early_stop=False), TASK, it.backend) is None
-        settled = early_stop_of(config, TASK, it.backend)
+        assert Scoring.of(TASK, "rouge_l").early_stop(it.backend) is None
+        assert Scoring.of(TASK, config.scorer).early_stop(it.backend, allowed=False) is None
+        settled = Scoring.of(TASK, config.scorer).early_stop(it.backend)
     assert settled is not None
     sample = Sample("1", "", "48", 0.0)
     assert settled("it is 48.", sample)
@@ -92,4 +92,4 @@ def test_a_scorer_that_wants_the_whole_text_forbids_it(config: EvalConfig, opene
 
 def test_backends_that_get_whole_texts_never_stop_early(config: EvalConfig, opened: Callable[..., Any]) -> None:
     with opened(replace(config, backend="fake"), 1) as it:
-        assert early_stop_of(config, TASK, it.backend) is None
+        assert Scoring.of(TASK, config.scorer).early_stop(it.backend) is None

@@ -16,10 +16,8 @@ from infini_eval.datasets.generate import generate
 from infini_eval.datasets.plan import GenerateConfig
 from infini_eval.datasets.tokenizer import load_tokenizer
 from infini_eval.distributed.launch import launch
-from infini_eval.evaluation.batches import unfinished
-from infini_eval.planning.check import check
+from infini_eval.evaluation.guard import plan_memory, unfinished
 from infini_eval.records import Sample
-from infini_eval.results.resume import ResumeState
 from infini_eval.tasks.passkey import TASK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +94,8 @@ def test_resumed_batches_keep_their_plan(tmp_path, samples) -> None:
     backend, prepared = opened(tmp_path, samples, 1, batch_size=3)
     plan = backend.plan(prepared)
     saving = next(batch for batch in plan.batches if batch.snapshot_points)
-    state = ResumeState(finished_keys=frozenset([prepared[saving.rows[0]].sample.key]))
-    left = unfinished(plan, prepared, state).batches
+    done = {prepared[saving.rows[0]].sample.key}
+    left = unfinished(plan, prepared, done).batches
     assert sum(len(batch.rows) for batch in left) == len(samples) - 1
     resumed = next(batch for batch in left if set(batch.rows) < set(saving.rows))
     assert (resumed.snapshot_points, resumed.priority) == (saving.snapshot_points, saving.priority)
@@ -111,9 +109,9 @@ def test_the_memory_plan_counts_kept_prefixes_and_larger_batches(tmp_path, sampl
     assert footprint.kept_prefixes == len({point for batch in plan.batches for point in batch.snapshot_points}) > 0
     backend.load(plan)
     one = backend._model.new_prefix_cache().kind.counted_bytes
-    assert check(footprint, [(2, 1040)]).prefix_cache == footprint.kept_prefixes * one
-    assert check(replace(footprint, kept_bytes=one), [(2, 1040)]).prefix_cache == one
-    alone = check(replace(footprint, kept_prefixes=None), [(3, 1040)])
+    assert plan_memory(footprint, [(2, 1040)]).prefix_cache == footprint.kept_prefixes * one
+    assert plan_memory(replace(footprint, kept_bytes=one), [(2, 1040)]).prefix_cache == one
+    alone = plan_memory(replace(footprint, kept_prefixes=None), [(3, 1040)])
     assert alone.prefix_cache == 0
     # three rows are read in steps of 2 segments, one row in steps of 8: the larger of the two counts
-    assert check(footprint, [(3, 1040)]).activations > alone.activations
+    assert plan_memory(footprint, [(3, 1040)]).activations > alone.activations

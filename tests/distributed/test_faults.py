@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE
-from infini_eval.results.resume import iter_samples
+from infini_eval.results.samples import iter_samples
 from infini_eval.testing import fake_evaluation
 from infini_eval.testing.limits import PROCESS_S
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import launch
 from infini_eval.errors import OutOfMemory, RunFolderError
 from infini_eval.evaluation.run_folder import RunFolder
@@ -27,16 +26,14 @@ def environment(folder: Path) -> dict:
 
 
 def test_notes_go_into_the_environment(tmp_path: Path) -> None:
-    config = EvalConfig("m", str(tmp_path / "run"), "d")
-    with launch("cpu") as world, RunFolder(config, MANIFEST, world) as folder:
+    with launch("cpu") as world, RunFolder(str(tmp_path / "run"), MANIFEST, world) as folder:
         assert not folder.state.finished_keys
         folder.note(seconds={"answering": 1.5})
     assert environment(tmp_path / "run") == {"started": "now", "seconds": {"answering": 1.5}}
 
 
 def test_a_run_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
-    config = EvalConfig("m", str(tmp_path), "d")
-    with launch("cpu") as world, RunFolder(config, MANIFEST, world) as folder:
+    with launch("cpu") as world, RunFolder(str(tmp_path), MANIFEST, world) as folder:
         lock = json.loads((tmp_path / LOCK).read_text())
         (tmp_path / LOCK).write_text(json.dumps(lock | {"token": "another run's"}))
         with pytest.raises(RunFolderError, match="has lost the lock"):
@@ -57,7 +54,7 @@ def runs_out_of_memory(path: str, rank: int) -> None:
     manifest.write_manifest = writing
     with (
         launch("cpu") as world,
-        RunFolder(EvalConfig("m", f"{path}/run", "d"), MANIFEST, world) as folder,
+        RunFolder(f"{path}/run", MANIFEST, world) as folder,
     ):
         if world.rank > 0:  # the one who started the ranks ends them all as soon as one has left
             world.on_exit(lambda: until_gone(Path(path, "run", LOCK)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.config import EvalConfig, Topology
-from infini_eval.evaluation import preparing
+from infini_eval.evaluation import prepare
 from infini_eval.evaluation.run import evaluate
 from infini_eval.testing.distributed import run_distributed_test
 
@@ -18,7 +18,7 @@ TIMES = ("seconds", "replica")
 
 
 def answered(folder: str, kept_bytes: int, sizes: Topology) -> None:
-    preparing.KEPT_BYTES = kept_bytes
+    prepare.KEPT_BYTES = kept_bytes
     config = EvalConfig(
         *(str(ROOT / "checkpoints/infini-demo"), folder, str(DATA)),
         num_samples=2, depths=(0, 50, 100), max_new_tokens=6, batch_size=2, topology=sizes, quiet=True,
@@ -36,8 +36,8 @@ def records(folder: Path) -> dict[str, dict]:
 @pytest.mark.distributed
 @pytest.mark.parametrize("sizes", [Topology(dp=2), Topology(pp=2), Topology(dp=2, tp=2)], ids=["dp2", "pp2", "dp2tp2"])
 def test_records_do_not_depend_on_which_ids_are_kept(tmp_path, monkeypatch, sizes):
-    monkeypatch.setattr(preparing, "KEPT_BYTES", preparing.KEPT_BYTES)  # put back after the test
-    answered(str(tmp_path / "alone"), preparing.KEPT_BYTES, Topology())
+    monkeypatch.setattr(prepare, "KEPT_BYTES", prepare.KEPT_BYTES)  # put back after the test
+    answered(str(tmp_path / "alone"), prepare.KEPT_BYTES, Topology())
     processes = (sizes.dp or 1) * (sizes.tp or 1) * (sizes.pp or 1)
     run_distributed_test(answered, processes, None, args=(str(tmp_path / "many"), 0, sizes))
     assert records(tmp_path / "many") == records(tmp_path / "alone")

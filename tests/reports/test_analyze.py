@@ -10,9 +10,9 @@ import pytest
 
 from infini_eval.errors import DataError
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.ascii_bars import render_quiet
-from infini_eval.reports.html import page
-from infini_eval.reports.summary import to_text
+from infini_eval.reports.model import to_text
+from infini_eval.reports.page import page
+from infini_eval.reports.text import render_quiet
 from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,12 +41,12 @@ def test_golden_files(tmp_path, name, run):
 def test_write_puts_summary_and_report_into_the_folder(tmp_path):
     found = analyze_run(write_fake_run(tmp_path, ONE))
     assert [path.name for path in found.write()] == ["summary.json", "report.txt"]
-    assert json.loads((tmp_path / "summary.json").read_text()) == found.summary
+    assert json.loads((tmp_path / "summary.json").read_text()) == found.summary.to_json()
     assert (tmp_path / "report.txt").read_text() == found.text + "\n"
 
 
 def test_the_keys_in_use_today_keep_their_meaning(tmp_path):
-    summary = analyze_run(write_fake_run(tmp_path, ONE)).summary
+    summary = analyze_run(write_fake_run(tmp_path, ONE)).summary.to_json()
     expected: dict[float, list[float]] = {}
     for record in fake_records(ONE):
         expected.setdefault(record.sample.depth_percent, []).append(record.to_json()["correct"])
@@ -70,7 +70,7 @@ def test_the_keys_in_use_today_keep_their_meaning(tmp_path):
 
 
 def test_several_lengths_give_blocks_and_an_aggregate(tmp_path):
-    summary = analyze_run(write_fake_run(tmp_path, SEVERAL)).summary
+    summary = analyze_run(write_fake_run(tmp_path, SEVERAL)).summary.to_json()
     assert [block["context_length"] for block in summary["by_context_length"]] == [1024, 4096, 32768]
     assert summary["context_length"] is None
     assert summary["total_samples"] == sum(block["total_samples"] for block in summary["by_context_length"]) == 54
@@ -96,7 +96,11 @@ def test_an_interrupted_run_reports_what_is_there(tmp_path):
     found = analyze_run(write_fake_run(tmp_path, ONE, keep=15))
     assert "INCOMPLETE: 15 of 40 planned samples" in found.text
     assert "INCOMPLETE: 15 of 40" in render_quiet(found.summary)
-    assert (found.summary["complete"], found.summary["samples_planned"], found.summary["total_samples"]) == (
+    assert (
+        found.summary.to_json()["complete"],
+        found.summary.to_json()["samples_planned"],
+        found.summary.to_json()["total_samples"],
+    ) == (
         False,
         40,
         15,
@@ -105,11 +109,11 @@ def test_an_interrupted_run_reports_what_is_there(tmp_path):
 
 def test_failed_samples_are_neither_right_nor_wrong(tmp_path):
     found = analyze_run(write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=5, accuracy=1.0, failed=2)))
-    assert found.summary["summary_stats"]["average_accuracy"] == 100
-    assert (found.summary["total_samples"], found.summary["failed_samples"]) == (8, 2)
-    assert found.summary["failures"] == [{"error": "out of memory", "count": 2}]
+    assert found.summary.to_json()["summary_stats"]["average_accuracy"] == 100
+    assert (found.summary.to_json()["total_samples"], found.summary.to_json()["failed_samples"]) == (8, 2)
+    assert found.summary.to_json()["failures"] == [{"error": "out of memory", "count": 2}]
     assert "Failed Samples: 2 (2 x out of memory)" in found.text
-    assert found.summary["complete"] is True
+    assert found.summary.to_json()["complete"] is True
 
 
 def test_only_failed_samples_is_an_error_with_the_reason(tmp_path):
@@ -122,11 +126,14 @@ def test_foreign_records_are_judged_by_their_first_number(tmp_path):
     records = [{"depth_percent": d, "answer": a, "generation_text": g} for d, a, g in rows]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     found = analyze_run(tmp_path)
-    assert [(cell["correct"], cell["num_samples"]) for cell in found.summary["results_by_depth"]] == [(1, 2), (1, 1)]
-    assert found.summary["failed_samples"] == 1
+    assert [(cell["correct"], cell["num_samples"]) for cell in found.summary.to_json()["results_by_depth"]] == [
+        (1, 2),
+        (1, 1),
+    ]
+    assert found.summary.to_json()["failed_samples"] == 1
     assert "judged by exact_digits" in found.text
-    assert "unknown model" in found.summary["model"]
-    assert found.summary["segment_analysis"]["within_segment_avg"] is None
+    assert "unknown model" in found.summary.to_json()["model"]
+    assert found.summary.to_json()["segment_analysis"]["within_segment_avg"] is None
 
 
 @pytest.mark.parametrize(
@@ -135,11 +142,13 @@ def test_foreign_records_are_judged_by_their_first_number(tmp_path):
 def test_a_manifest_may_lack_everything(tmp_path, manifest):
     write_fake_run(tmp_path, ONE)
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert analyze_run(tmp_path).summary["total_samples"] == 40
+    assert analyze_run(tmp_path).summary.to_json()["total_samples"] == 40
 
 
 def test_a_model_without_segments_is_one_segment(tmp_path):
-    summary = analyze_run(write_fake_run(tmp_path, FakeRun(segment_length=None, depths=(0,), name="Llama"))).summary
+    summary = analyze_run(
+        write_fake_run(tmp_path, FakeRun(segment_length=None, depths=(0,), name="Llama"))
+    ).summary.to_json()
     assert summary["expected_segments"] == 1
     assert summary["segment_analysis"]["unknown_count"] == 10
     assert summary["phase_analysis"] is None
@@ -148,7 +157,7 @@ def test_a_model_without_segments_is_one_segment(tmp_path):
 def test_freely_drawn_depths_are_rounded_and_said(tmp_path):
     depths = tuple(i / 3 for i in range(301))
     found = analyze_run(write_fake_run(tmp_path, FakeRun(depths=depths, per_cell=1)))
-    assert len(found.summary["results_by_depth"]) == 21
+    assert len(found.summary.to_json()["results_by_depth"]) == 21
     assert "rounded to 5 %" in found.text
 
 
@@ -177,8 +186,8 @@ def test_failed_samples_count_as_wrong_only_where_asked(tmp_path: Path) -> None:
         for n, value in enumerate([1.0, 1.0, None, None])
     ]
     (folder / "replica-00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert analyze_run(tmp_path).summary["summary_stats"]["average_accuracy"] == 100
-    counted = analyze_run(tmp_path, failed_as_wrong=True).summary
+    assert analyze_run(tmp_path).summary.to_json()["summary_stats"]["average_accuracy"] == 100
+    counted = analyze_run(tmp_path, failed_as_wrong=True).summary.to_json()
     assert counted["summary_stats"]["average_accuracy"] == 50
     assert counted["total_samples"] == 4 and "--failed-as-wrong" in counted["notes"][-1]
 
@@ -188,8 +197,10 @@ def test_scorers_that_disagree_are_counted_in_the_report(tmp_path: Path) -> None
     rows = [{"depth_percent": 0, "answer": "1234", "generation_text": reply} for reply in replies]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = analyze_run(tmp_path)
-    assert found.summary["scorer_disagreements"] == {"chat_digits": {"compared": 6, "only_main": 0, "only_other": 3}}
-    assert found.summary["results_by_depth"][0]["correct"] == 2
+    assert found.summary.to_json()["scorer_disagreements"] == {
+        "chat_digits": {"compared": 6, "only_main": 0, "only_other": 3}
+    }
+    assert found.summary.to_json()["results_by_depth"][0]["correct"] == 2
     words = "exact_digits and chat_digits disagree on 3 of 6 answers: 3 pass chat_digits only, 0 pass exact_digits only"
     assert words in found.text
     assert "chat_digits" in page(found)

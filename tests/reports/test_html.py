@@ -11,8 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.html import page
-from infini_eval.reports.html_page.escape import marked, text
+from infini_eval.reports.page import escaped, marked, page
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 from infini_eval.testing.limits import PROCESS_S
 
@@ -72,8 +71,8 @@ def test_the_page_is_self_contained_and_well_formed(tmp_path):
 def test_it_says_what_the_summary_says(tmp_path):
     run = analyze_run(write_fake_run(tmp_path, RUN))
     html = page(run)
-    assert f"{run.summary['summary_stats']['average_accuracy']:.1f} %" in html
-    assert run.summary["verdict"]["category"] in html
+    assert f"{run.summary.to_json()['summary_stats']['average_accuracy']:.1f} %" in html
+    assert run.summary.to_json()["verdict"]["category"] in html
     assert "The pass key is <mark>" in html
     assert "identity.seed" in html
 
@@ -106,11 +105,11 @@ def test_write_page_writes_each_plot_with_its_numbers(tmp_path):
     lines = (tmp_path / "plots/heatmap.csv").read_text().splitlines()
     assert lines[0].startswith("context_length,depth_percent,accuracy")
     assert len(lines) == 7
-    assert analyze_run(tmp_path).summary["total_samples"] == 30  # what we wrote is not taken for records
+    assert analyze_run(tmp_path).summary.to_json()["total_samples"] == 30  # what we wrote is not taken for records
 
 
 def test_text_and_marked():
-    assert text("a" * 5, limit=3) == "aaa … (2 more characters)"
+    assert escaped("a" * 5, limit=3) == "aaa … (2 more characters)"
     assert marked("one <b> 42 and 42", "42") == "one &lt;b&gt; <mark>42</mark> and <mark>42</mark>"
     assert marked("nothing", "42") == "nothing"
     assert marked(None, None) == ""

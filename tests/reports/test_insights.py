@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.insights import advice as advice_of
+from infini_eval.reports.model import Errors, LengthSummary, Share
+from infini_eval.reports.summary import advice as advice_of
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 
 def advice(tmp_path, run: FakeRun) -> str:
-    return " ".join(analyze_run(write_fake_run(tmp_path, run)).summary["by_context_length"][-1]["advice"])
+    return " ".join(analyze_run(write_fake_run(tmp_path, run)).summary.to_json()["by_context_length"][-1]["advice"])
 
 
 def weak_memory(length: int, depth: float, compressions: int) -> float:
@@ -39,37 +42,44 @@ def test_a_good_run_gets_no_advice(tmp_path):
     assert advice(tmp_path, FakeRun(accuracy=0.97)) == ""
 
 
-def block(inside: tuple, crossing: tuple, **errors) -> dict:
-    return {
-        "summary_stats": {"haystacks": 10},
-        "segment_analysis": {"cross_segment_ci": [None, None], "within_segment_ci": [None, None]},
-        "phase_analysis": {
-            "answer_inside_segment": {"ci_low": inside[0], "ci_high": inside[1]},
-            "answer_crosses_border": {"ci_low": crossing[0], "ci_high": crossing[1]},
-        },
-        "errors": {"looked_at": 20, "kinds": {}, "cut_short_by_max_new_tokens": 0, **errors},
-    }  # fmt: skip
+def block(tmp_path, inside: tuple, crossing: tuple, **errors) -> LengthSummary:
+    """The summary of a run whose answers inside and across segments, and kinds of errors, are these."""
+    run = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.9, jitter=True))).summary
+    unknown = Share(None, 0, 0, None, None)
+    phases = replace(
+        run.phase_analysis,
+        answer_inside_segment=Share(None, 9, 0, *inside),
+        answer_crosses_border=Share(None, 9, 0, *crossing),
+    )
+    return replace(
+        run.by_context_length[0],
+        segment_analysis=replace(run.segment_analysis, cross_segment=unknown, within_segment=unknown),
+        phase_analysis=phases,
+        errors=Errors(
+            20, 20, **{"kinds": {}, "first_wrong_digit": {}, "cut_short_by_max_new_tokens": 0, **errors}, by_depth=()
+        ),
+    )
 
 
-def test_a_border_is_named_only_where_the_intervals_part():
-    assert "over a segment border" in advice_of(block((95, 99), (60, 80)), "on")[0]
-    assert advice_of(block((75, 99), (60, 80)), "on") == []
+def test_a_border_is_named_only_where_the_intervals_part(tmp_path):
+    assert "over a segment border" in advice_of(block(tmp_path, (95, 99), (60, 80)), "on")[0]
+    assert advice_of(block(tmp_path, (75, 99), (60, 80)), "on") == []
 
 
-def test_silence_and_the_token_limit_are_named():
-    assert "tokenizer" in advice_of(block((0, 9), (0, 9), kinds={"empty": 9, "no_number": 5}), "on")[0]
-    assert "--max-new-tokens" in advice_of(block((0, 9), (0, 9), cut_short_by_max_new_tokens=5), "on")[0]
+def test_silence_and_the_token_limit_are_named(tmp_path):
+    assert "tokenizer" in advice_of(block(tmp_path, (0, 9), (0, 9), kinds={"empty": 9, "no_number": 5}), "on")[0]
+    assert "--max-new-tokens" in advice_of(block(tmp_path, (0, 9), (0, 9), cut_short_by_max_new_tokens=5), "on")[0]
 
 
 def test_answers_over_a_border_are_not_named_where_they_are_alike(tmp_path):
-    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.9, jitter=True, per_cell=20))).summary
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.9, jitter=True, per_cell=20))).summary.to_json()
     assert found["phase_analysis"]["answer_inside_segment"]["num_samples"] > 0
     assert not any("over a segment border" in line for line in found["advice"])
 
 
 def test_wrong_answers_are_counted_by_depth(tmp_path):
     run = FakeRun(depths=(0, 50, 100), per_cell=12, accuracy=lambda length, depth, compressions: depth / 100)
-    summary = analyze_run(write_fake_run(tmp_path, run)).summary
+    summary = analyze_run(write_fake_run(tmp_path, run)).summary.to_json()
     by_depth = {cell["depth_percent"]: sum(cell["kinds"].values()) for cell in summary["errors"]["by_depth"]}
     cells = summary["results_by_depth"]
     expected = {c["depth_percent"]: c["num_samples"] - c["correct"] for c in cells if c["correct"] < c["num_samples"]}
@@ -79,6 +89,6 @@ def test_wrong_answers_are_counted_by_depth(tmp_path):
 
 
 def test_one_length_has_no_relative_bar(tmp_path):
-    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.1))).summary["effective_context_length"]
+    found = analyze_run(write_fake_run(tmp_path, FakeRun(accuracy=0.1))).summary.to_json()["effective_context_length"]
     assert found["relative"] is None
     assert found["fixed"]["below"] == 1024

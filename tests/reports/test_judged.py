@@ -12,14 +12,8 @@ import pytest
 from infini_eval.cli.main import main
 from infini_eval.errors import DataError
 from infini_eval.records import RunManifest
-from infini_eval.reports.judged import (
-    analyze_any,
-    analyze_questions,
-    compare_questions,
-    comparison_text,
-    one_protocol,
-    summarise,
-)
+from infini_eval.reports.analyze import analyze_any
+from infini_eval.reports.judged import analyze_questions, compare_questions, comparison_text, one_protocol, summarise
 from infini_eval.reports.statistics.intervals import wilson
 from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, pass_at_1
 from infini_eval.results.manifest import write_manifest
@@ -95,7 +89,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_pass_at_1_is_the_mean_over_questions_of_their_repeats(source: Path) -> None:
-    judge = analyze_questions(source).summary["judges"][0]
+    judge = analyze_questions(source).summary.judges[0]
     assert judge["counts"] | {"pending": 0} == {
         "right": 4, "wrong": 2, "empty": 1, "unparsed": 1, "judge failed": 0, "pending": 0, "failed": 0
     }  # fmt: skip
@@ -125,7 +119,7 @@ def random_judge(seed: int) -> tuple[Generations, Judge]:
 @pytest.mark.parametrize("seed", range(40))
 def test_accuracy_lies_inside_its_bounds_and_its_interval(seed: int) -> None:
     generations, one = random_judge(seed)
-    judge = summarise(generations, [one])["judges"][0]
+    judge = summarise(generations, [one]).judges[0]
     rows = [judge, *judge["per_repeat"], *judge["by_category"], *judge["by_length"]]
     assert all(row["ci_low"] <= row["accuracy"] <= row["ci_high"] for row in rows if row["accuracy"] is not None)
     if judge["bounds"] and judge["accuracy"] is not None:
@@ -138,7 +132,7 @@ def test_bounds_are_means_over_questions_as_the_accuracy_is(tmp_path: Path) -> N
     verdicts |= {("2", 1): False, ("2", 2): "perhaps"}
     path = answers_file(tmp_path / "a.json", {key: f"answer {key}" for key in verdicts})
     add_judge(path, "strict", verdicts)
-    judge = analyze_questions(path).summary["judges"][0]
+    judge = analyze_questions(path).summary.judges[0]
     assert (judge["accuracy"], judge["bounds"]) == (50, {"open": 1, "low": 50, "high": 75})
 
 
@@ -152,7 +146,7 @@ def test_the_last_line_says_what_is_not_counted(source: Path) -> None:
     run = analyze_questions(source)
     assert run.line.startswith("Accuracy: 50.0%  n=7 answers to 4 questions, 95% interval ")
     assert "; not counted: 1 unparsed, 1 pending, 2 failed (judge" in run.line_of("strict")
-    assert run.summary["judges"][0]["not_counted"] == {"unparsed": 1, "pending": 1, "failed": 2}
+    assert run.summary.judges[0]["not_counted"] == {"unparsed": 1, "pending": 1, "failed": 2}
     assert "not counted: 1 unparsed, 1 pending (judge" in analyze_questions(source, failed_as_wrong=True).line
 
 
@@ -160,7 +154,7 @@ def test_before_any_verdict_empty_answers_are_no_accuracy(tmp_path: Path) -> Non
     path = answers_file(tmp_path / "a.json", {("1", 1): "x", ("2", 1): " "})
     add_judge(path, "strict", {})
     run = analyze_questions(path)
-    assert run.summary["judges"][0]["accuracy"] is None
+    assert run.summary.judges[0]["accuracy"] is None
     assert run.line.startswith("Accuracy: no verdict yet; not counted: 1 pending (judge")
     assert "0.0%" not in run.line + run.text.split("with those")[0]
     with pytest.raises(DataError, match="has given no verdict"):
@@ -171,7 +165,7 @@ def test_where_every_answer_failed_nothing_is_accurate(tmp_path: Path) -> None:
     path = answers_file(tmp_path / "a.json", {("1", 1): ""})
     path.write_text(path.read_text().replace('"text": ""', '"text": "", "status": "failed"'))
     run = analyze_questions(path)
-    assert run.summary["judges"] == []
+    assert run.summary.judges == []
     assert run.line == "not judged yet; 1 of 1 answers failed"
 
 
@@ -181,10 +175,10 @@ def test_our_own_grading_notes_are_a_deviation_wherever_their_accuracy_stands(
 ) -> None:
     add_judge(source, "new", dict.fromkeys([("1", 1), ("2", 1)], True), protocol="v1.1", notes=notes)
     run = analyze_questions(source)
-    judges = {judge["name"]: judge for judge in run.summary["judges"]}
+    judges = {judge["name"]: judge for judge in run.summary.judges}
     ours = [] if notes else ["grading notes in our wording"]
     assert (judges["new"]["deviations"], judges["strict"]["deviations"]) == (ours, [])
-    assert run.summary["deviation"] is bool(ours)
+    assert run.summary.deviation is bool(ours)
     page = run.write_page(tmp_path)[0].read_text()
     for shown in (run.line_of("new"), run.text, page):
         assert ("DEVIATION: grading notes in our wording" in shown) is bool(ours)
@@ -226,9 +220,9 @@ def test_a_row_that_stands_twice_counts_once_and_does_not_wait_for_ever(tmp_path
     path.write_text(json.dumps([*rows, {"id": 2, "question": "Q2?", "answer": "a", "response": "a"}]))
     assert main(["judge", str(path), "--backend", "fake", "--model", "j", "--quiet"]) == 0
     run = analyze_questions(path)
-    judge = run.summary["judges"][0]
+    judge = run.summary.judges[0]
     assert (judge["n"], judge["accuracy"], judge["not_counted"]) == (2, 50, {})
-    assert run.summary["duplicates"] == 1
+    assert run.summary.duplicates == 1
     assert "1 row(s) that repeat another exactly are counted once" in run.text
 
 
@@ -237,7 +231,7 @@ def test_a_verdict_found_under_another_key_of_the_same_answer_counts(source: Pat
     for row in whole["generations"]:
         row["key"] += " of another listing"
     source.write_text(json.dumps(whole))
-    assert analyze_questions(source).summary["judges"][0]["counts"]["pending"] == 0
+    assert analyze_questions(source).summary.judges[0]["counts"]["pending"] == 0
 
 
 def test_every_repeat_of_a_question_counts() -> None:
@@ -269,7 +263,7 @@ def test_nothing_judged_has_no_accuracy() -> None:
 
 
 def test_by_category_and_by_length_band(source: Path) -> None:
-    judge = analyze_questions(source).summary["judges"][0]
+    judge = analyze_questions(source).summary.judges[0]
     assert [(row["name"], row["accuracy"], row["n"]) for row in judge["by_category"]] == [
         ("Academia", 50, 3), ("Legal", 50, 4)
     ]  # fmt: skip
@@ -301,9 +295,9 @@ def test_agreement_counts_what_both_judged() -> None:
 def test_two_judges_side_by_side(source: Path) -> None:
     add_judge(source, "mild", {key: True for key in TEXTS if key != ("4", 2)})
     run = analyze_questions(source)
-    found = run.summary["agreement"][0]
+    found = run.summary.agreement[0]
     assert (found["a"], found["b"], found["n"], found["same"], found["only_a"]) == ("mild", "strict", 6, 4, 2)
-    row = next(row for row in run.summary["wrong"] if row["question_id"] == "4" and row["repeat"] == 1)
+    row = next(row for row in run.summary.wrong if row["question_id"] == "4" and row["repeat"] == 1)
     assert [(one["judge"], one["state"], one["raw"]) for one in row["verdicts"]] == [
         ("mild", "right", "CORRECT"), ("strict", "wrong", "INCORRECT")
     ]  # fmt: skip
@@ -322,13 +316,13 @@ def test_verdicts_on_other_words_do_not_count(source: Path) -> None:
     for row in whole["generations"]:
         row["text"] = row["text"] and "changed"
     source.write_text(json.dumps(whole))
-    assert analyze_questions(source).summary["judges"][0]["counts"]["pending"] == 8
+    assert analyze_questions(source).summary.judges[0]["counts"]["pending"] == 8
 
 
 def test_protocols_never_stand_in_one_table(source: Path, tmp_path: Path) -> None:
     add_judge(source, "new", dict.fromkeys([("1", 1), ("2", 1)], True), protocol="v1.1")
     run = analyze_questions(source)
-    assert run.summary["agreement"] == [], "judges of two protocols are not compared"
+    assert run.summary.agreement == [], "judges of two protocols are not compared"
     assert "not comparable" in run.text
     with pytest.raises(DataError, match="cannot stand in one table"):
         one_protocol(run.judges)
@@ -378,7 +372,7 @@ def test_failed_answers_count_only_when_asked(tmp_path: Path) -> None:
     whole["generations"][1] |= {"status": "failed", "error": "too long"}
     path.write_text(json.dumps(whole))
     add_judge(path, "strict", {("1", 1): True})
-    usual, counted = (analyze_questions(path, failed_as_wrong=value).summary["judges"][0] for value in (False, True))
+    usual, counted = (analyze_questions(path, failed_as_wrong=value).summary.judges[0] for value in (False, True))
     assert (usual["accuracy"], usual["n"]) == (100, 1)
     assert (counted["accuracy"], counted["n"]) == (50, 2)
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from infini_eval.reports.model import Provenance
 from infini_eval.reports.model_facts import memory_words
+
+
+def provenance(environment: object) -> Provenance:
+    return Provenance("run", (), identity=None, model=None, environment=environment)
 
 
 @pytest.mark.parametrize(
@@ -20,5 +25,5 @@ from infini_eval.reports.model_facts import memory_words
     ],
 )
 def test_words(memory: Any, words: str | None):
-    assert memory_words({"run": {"environment": {"memory": memory}}}) == words
-    assert memory_words({"run": {"environment": None}}) is None
+    assert memory_words(provenance({"memory": memory})) == words
+    assert memory_words(provenance(None)) is None

@@ -37,42 +37,42 @@ def test_the_mean_over_tasks_by_length(tmp_path):
     falls = lambda length, depth, compressions: 1.0 if length == 4096 else 0.0  # noqa: E731
     runs = analysed(tmp_path, *(task_run(task) for task in TASKS[:2]), task_run(TASKS[2], accuracy=falls))
     (found,) = over_tasks(runs)
-    assert found["tasks"] == sorted(TASKS)
-    values = [block["summary_stats"]["average_accuracy"] for block in found["by_context_length"]]
+    assert found.tasks == tuple(sorted(TASKS))
+    values = [block.summary_stats.average_accuracy for block in found.by_context_length]
     assert values == pytest.approx([100, 200 / 3])
-    effective = found["effective_context_length"]
-    assert effective["name"] == "effective context length of the average over 3 tasks (RULER-like)"
-    assert (effective["fixed"]["at_least"], effective["fixed"]["below"]) == (4096, 8192)
+    effective = found.effective_context_length
+    assert effective.name == "effective context length of the average over 3 tasks (RULER-like)"
+    assert (effective.fixed.at_least, effective.fixed.below) == (4096, 8192)
     assert "RULER-like" in render(found) and "(RULER averages its 13 tasks; these are 3)" in render(found)
 
 
 def test_tasks_on_their_own_haystacks_add_up_in_squares(tmp_path):
     folders = [write_fake_run(tmp_path / task, task_run(task, accuracy=0.8, seed=n)) for n, task in enumerate(TASKS)]
-    shared = over_tasks([analyze_run(folder) for folder in folders])[0]["by_context_length"][0]
-    own = over_tasks([with_own_haystacks(folder, folder.name) for folder in folders])[0]["by_context_length"][0]
-    parts = [analyze_run(folder).summary["by_context_length"][0]["summary_stats"] for folder in folders]
-    down = [part["average_accuracy"] - part["average_ci_low"] for part in parts]
-    mean = sum(part["average_accuracy"] for part in parts) / 3
-    assert own["summary_stats"]["bound_low"] == pytest.approx(mean - sum(d * d for d in down) ** 0.5 / 3, abs=1e-4)
-    assert shared["summary_stats"]["bound_low"] == pytest.approx(mean - sum(down) / 3, abs=1e-4)
-    assert "independent" in own["summary_stats"]["ci_method"] and "shared" in shared["summary_stats"]["ci_method"]
+    shared = over_tasks([analyze_run(folder) for folder in folders])[0].by_context_length[0]
+    own = over_tasks([with_own_haystacks(folder, folder.name) for folder in folders])[0].by_context_length[0]
+    parts = [analyze_run(folder).summary.by_context_length[0].summary_stats for folder in folders]
+    down = [part.average_accuracy - part.average_ci_low for part in parts]
+    mean = sum(part.average_accuracy for part in parts) / 3
+    assert own.summary_stats.bound_low == pytest.approx(mean - sum(d * d for d in down) ** 0.5 / 3, abs=1e-4)
+    assert shared.summary_stats.bound_low == pytest.approx(mean - sum(down) / 3, abs=1e-4)
+    assert "independent" in own.summary_stats.ci_method and "shared" in shared.summary_stats.ci_method
 
 
 def test_failed_samples_widen_the_average_too(tmp_path):
     fails = {"fails": lambda length, depth, number: length == 8192}
     (found,) = over_tasks(analysed(tmp_path, task_run(TASKS[0]), task_run(TASKS[1], **fails)))
-    stats = found["by_context_length"][1]["summary_stats"]
-    assert stats["average_accuracy"] is None
-    assert (stats["average_failed_as_wrong"], stats["average_failed_as_right"]) == (50, 100)
-    assert found["effective_context_length"]["fixed"]["at_least"] == 4096
-    assert found["effective_context_length"]["fixed"]["undecided"][0]["failed"] == 100
+    stats = found.by_context_length[1].summary_stats
+    assert stats.average_accuracy is None
+    assert (stats.average_failed_as_wrong, stats.average_failed_as_right) == (50, 100)
+    assert found.effective_context_length.fixed.at_least == 4096
+    assert found.effective_context_length.fixed.undecided[0].failed == 100
     assert "100 failed: 50.00% with them wrong" in render(found)
 
 
 def test_lengths_that_a_task_lacks_are_left_out_and_named(tmp_path):
     (found,) = over_tasks(analysed(tmp_path, task_run(TASKS[0]), task_run(TASKS[1], lengths=(4096,))))
-    assert [block["context_length"] for block in found["by_context_length"]] == [4096]
-    assert found["left_out"] == ["8192 tokens: measured for 1 of 2 tasks (ruler_niah_single_1)"]
+    assert [block.context_length for block in found.by_context_length] == [4096]
+    assert found.left_out == ("8192 tokens: measured for 1 of 2 tasks (ruler_niah_single_1)",)
 
 
 def test_one_task_or_several_models_give_no_average(tmp_path):
@@ -84,8 +84,8 @@ def test_one_task_or_several_models_give_no_average(tmp_path):
 
 def test_which_of_two_runs_counts_is_not_chosen(tmp_path):
     (found,) = over_tasks(analysed(tmp_path, task_run(TASKS[0]), task_run(TASKS[0], seed=5), task_run(TASKS[1])))
-    assert (found["by_context_length"], found["effective_context_length"]) == ([], None)
-    assert "is in 2 runs" in found["left_out"][0]
+    assert (found.by_context_length, found.effective_context_length) == ((), None)
+    assert "is in 2 runs" in found.left_out[0]
 
 
 def test_the_command_prints_it(tmp_path, capsys):

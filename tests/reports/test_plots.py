@@ -6,10 +6,17 @@ import csv
 
 import pytest
 
-from infini_eval.reports import accuracy_by_compressions, accuracy_by_depth, accuracy_by_length, heatmap
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.gate_heatmap import write_gates
-from infini_eval.reports.plot_style import ramp, short_tokens, svg
+from infini_eval.reports.plots import (
+    draw_by_compressions,
+    draw_by_depth,
+    draw_by_length,
+    draw_heatmap,
+    ramp,
+    short_tokens,
+    svg,
+    write_gates,
+)
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 
@@ -19,20 +26,20 @@ def summary(tmp_path, run: FakeRun):
 
 def test_one_length_has_no_heat_map_and_no_curve_over_length(tmp_path):
     found = summary(tmp_path, FakeRun(depths=(0, 50), per_cell=2))
-    assert heatmap.draw(found) is None
-    assert accuracy_by_length.draw(found) is None
-    assert accuracy_by_depth.draw(found) is not None
+    assert draw_heatmap(found) is None
+    assert draw_by_length(found) is None
+    assert draw_by_depth(found) is not None
 
 
 def test_a_model_without_segments_has_no_compressions(tmp_path):
-    assert accuracy_by_compressions.draw(summary(tmp_path, FakeRun(segment_length=None, depths=(0,)))) is None
+    assert draw_by_compressions(summary(tmp_path, FakeRun(segment_length=None, depths=(0,)))) is None
 
 
 def test_the_heat_map_shows_every_cell(tmp_path):
     found = summary(tmp_path, FakeRun(lengths=(1024, 2048), depths=(0, 50, 100), per_cell=3, accuracy=0.5))
-    axes = heatmap.draw(found).axes[0]
+    axes = draw_heatmap(found).axes[0]
     shown = [text.get_text() for text in axes.texts]
-    expected = [f"{c['accuracy']:.0f}" for b in found["by_context_length"] for c in b["results_by_depth"]]
+    expected = [f"{c.accuracy:.0f}" for b in found.by_context_length for c in b.results_by_depth]
     assert shown == expected
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1k", "2k"]
 
@@ -40,13 +47,13 @@ def test_the_heat_map_shows_every_cell(tmp_path):
 def test_many_depths_and_lengths_are_drawn_too(tmp_path):
     run = FakeRun(lengths=(512, 1024, 2048, 4096, 8192), depths=tuple(range(0, 101, 2)), per_cell=1)
     found = summary(tmp_path, run)
-    assert not heatmap.draw(found).axes[0].texts
-    assert len(accuracy_by_depth.draw(found).axes[0].lines) == 5
+    assert not draw_heatmap(found).axes[0].texts
+    assert len(draw_by_depth(found).axes[0].lines) == 5
 
 
 def test_the_same_data_give_the_same_picture(tmp_path):
     found = summary(tmp_path, FakeRun(depths=(0, 50), per_cell=2))
-    assert svg(accuracy_by_depth.draw(found)) == svg(accuracy_by_depth.draw(found))
+    assert svg(draw_by_depth(found)) == svg(draw_by_depth(found))
 
 
 def test_gates_are_written_with_their_numbers(tmp_path):

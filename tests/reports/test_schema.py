@@ -36,15 +36,15 @@ def validator():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_of_every_kind_are_valid(tmp_path, name):
-    summary = analyze_run(write_fake_run(tmp_path, RUNS[name])).summary
+    summary = analyze_run(write_fake_run(tmp_path, RUNS[name])).summary.to_json()
     validator().validate(json.loads(json.dumps(summary, allow_nan=False)))
 
 
 def test_foreign_and_interrupted_runs_are_valid(tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "a.csv").write_text("depth_percent,answer,generation_text\n0,12,12\n50,13,14\n")
-    validator().validate(analyze_run(tmp_path / "foreign").summary)
-    validator().validate(analyze_run(write_fake_run(tmp_path / "run", RUNS["one length"], keep=3)).summary)
+    validator().validate(analyze_run(tmp_path / "foreign").summary.to_json())
+    validator().validate(analyze_run(write_fake_run(tmp_path / "run", RUNS["one length"], keep=3)).summary.to_json())
 
 
 def judged_run(folder: Path, *flags: str) -> dict:
@@ -80,10 +80,10 @@ def test_two_judges_and_another_tools_answers_are_valid(tmp_path):
     assert len(json.loads((run / "summary.json").read_text())["agreement"]) == 1
     validator().validate(json.loads((run / "summary.json").read_text()))
     (tmp_path / "theirs.json").write_text('[{"question": "Q", "answer": "a", "response": "b"}]')
-    validator().validate(analyze_questions(tmp_path / "theirs.json").summary)
+    validator().validate(analyze_questions(tmp_path / "theirs.json").summary.to_json())
 
 
 def test_the_schema_is_closed(tmp_path):
-    summary = analyze_run(write_fake_run(tmp_path, RUNS["one length"])).summary
+    summary = analyze_run(write_fake_run(tmp_path, RUNS["one length"])).summary.to_json()
     assert list(validator().iter_errors({**summary, "surprise": 1}))
     assert list(validator().iter_errors({key: value for key, value in summary.items() if key != "verdict"}))

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from infini_eval.reports.statistics.intervals import Average, wilson
-from infini_eval.reports.suite import Cell, average_of_tasks, render
+from infini_eval.reports.suite import Cell, Percent, SuiteLength, SuiteTable, average_of_tasks, render
 
 
 def wilson_score(right: int, n: int) -> Average:
@@ -44,13 +44,10 @@ def test_failed_samples_lower_what_is_counted_as_wrong() -> None:
 
 
 def test_the_table_marks_what_failed_and_what_is_missing() -> None:
-    cells = {"one": Cell(Average(0.8, 0.5, 0.9, ""), 10, 10).to_json(), "two": Cell(None, 0, 4).to_json()}
-    average = {"score": 80.0, "ci_low": 50.0, "ci_high": 90.0}
-    block = {
-        "context_length": 4096, "tasks": cells, "average": average, "average_failed_as_wrong": 20.0,
-        "averaged_tasks": 1, "complete": False, "failed": 14,
-    }  # fmt: skip
-    text = render({"suite": "x", "tasks": ["one", "two", "three"], "missing": ["three"], "lengths": [block]})
+    cells = {"one": Cell(Average(0.8, 0.5, 0.9, ""), 10, 10), "two": Cell(None, 0, 4)}
+    average = Percent(80.0, 50.0, 90.0, "")
+    length = SuiteLength(4096, cells, average, 20.0, averaged_tasks=1, complete=False, failed=14)
+    text = render(SuiteTable("x", ("one", "two", "three"), ("three",), False, (length,)))
     lines = {line.split()[0]: line.split()[-1] for line in text.splitlines()}
     assert (lines["one"], lines["two"], lines["three"]) == ("80.0*", "-*", "-")
     assert "14 sample(s) failed (*); counted as wrong, the average is 20.0" in text and "No run of: three" in text

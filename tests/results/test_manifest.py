@@ -10,9 +10,8 @@ import pytest
 from infini_eval.errors import RunFolderError
 from infini_eval.records import RunManifest
 from infini_eval.results.files import write_atomically
-from infini_eval.results.manifest import differences, open_run, read_manifest, update_environment
-from infini_eval.results.resume import ResumeState
-from infini_eval.results.writer import SampleWriter
+from infini_eval.results.manifest import ResumeState, differences, open_run, read_manifest, update_environment
+from infini_eval.results.samples import SampleWriter
 
 
 def manifest(seed=42, world_size=1, **identity):

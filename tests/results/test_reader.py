@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infini_eval.errors import DataError, RunFolderError
-from infini_eval.results import jsonl_files
-from infini_eval.results.folders import find_runs
-from infini_eval.results.reader import read_run
+from infini_eval.results import record_files
+from infini_eval.results.reader import find_runs, read_run
 from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
 
 SMALL = FakeRun(depths=(0, 50, 100), per_cell=4)
@@ -206,7 +205,9 @@ def test_infinity_is_unknown(tmp_path):
     assert np.isnan(records.number("prompt_tokens")).all()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 200))
 def test_damage_anywhere_gives_records_or_a_clear_error(tmp_path, place, garbage, cut):
     path = write_fake_run(tmp_path, SMALL) / "samples" / "replica0.jsonl"
@@ -225,7 +226,7 @@ def test_a_large_file_is_read_piece_by_piece(tmp_path, monkeypatch, size):
     path = next((folder / "samples").glob("*.jsonl"))
     path.write_bytes(path.read_bytes() + b'{"torn')
     whole = read_run(folder)
-    monkeypatch.setattr(jsonl_files, "_PIECE_BYTES", size)
+    monkeypatch.setattr(record_files, "_PIECE_BYTES", size)
     found = read_run(folder)
     assert found.table.equals(whole.table) and len(found) == 10
     assert found.notes == whole.notes and "torn" in found.notes[0]

@@ -1,7 +1,7 @@
 """Report: what is shown of a finished run. A function that writes files from a run's records and summary::
 
     @report("failures-csv")
-    def failures(run: AnalysedRun, folder: Path) -> list[Path]:
+    def failures(run: DepthRun, folder: Path) -> list[Path]:
         '''failures-csv: the failed samples as a table.'''
         …
 

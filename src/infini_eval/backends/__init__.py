@@ -1,5 +1,8 @@
-"""Who answers: a module for each backend. What command lines need to know of each stands here, so that
-nothing heavy is imported for a `--help`; a module that is not listed is found all the same, and imported for it."""
+"""Who answers: a module for each backend.
+
+What command lines need to know of each stands here, so that nothing heavy is imported for a `--help`; a module that is
+not listed is found all the same, and imported for it.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from infini_eval.api.backend import WorkItem
+from infini_eval.errors import first_sentence
 from infini_eval.records import Response
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def answer_or_halve(
     try:
         return answer(rows)
     except torch.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
+        reason = first_sentence(error)
     freed = free()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

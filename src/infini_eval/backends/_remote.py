@@ -124,9 +124,9 @@ class Remote(Backend):
                 if on_tokens is not None:
                     on_tokens(sum(response.prompt_tokens for response in outcome[1]))
 
-    def _work(self, batch: Batch, prepared: Sequence[WorkItem], finished: queue.SimpleQueue) -> None:
+    def _work(self, batch: Batch, rows: Rows, finished: queue.SimpleQueue[Answered | BaseException]) -> None:
         try:
-            finished.put((batch, [self._answer_row(prepared[row], row) for row in batch.rows]))
+            finished.put((batch, [self._answer_row(rows[row], row) for row in batch.rows]))
         except BaseException as error:  # it is raised again in the main thread
             finished.put(error)
 

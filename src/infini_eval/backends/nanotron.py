@@ -29,8 +29,9 @@ from infini_eval.engine.native_model import NativeModel, load_replica, mesh_shap
 from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import sampling_identity
-from infini_eval.errors import DataError, OutOfMemory
+from infini_eval.errors import DataError, OutOfMemory, first_sentence
 from infini_eval.models.load import gates, resolve
+from infini_eval.planning.text import gigabytes
 from infini_eval.records import NeedlePosition, Response, Sample
 
 
@@ -188,9 +189,9 @@ class NanotronBackend(Backend):
         self._prefix_cache = self._model.new_prefix_cache()
         shape = self.mesh.shape
         logger.info(
-            "mesh dp=%d tp=%d pp=%d; this rank: layers %d-%d of %d, %.1f MB of weights in %s on %s",
+            "mesh dp=%d tp=%d pp=%d; this rank: layers %d-%d of %d, %s of weights in %s on %s",
             *(shape.dp, shape.tp, shape.pp, layers.start, layers.stop - 1, self.checkpoint.config.num_hidden_layers),
-            self._model.llama.nbytes() / 1e6,
+            gigabytes(self._model.llama.nbytes()),
             str(self._resolved.dtype).removeprefix("torch."),
             self._world.device,
         )
@@ -258,7 +259,7 @@ class NanotronBackend(Backend):
         done = None if early_stop is None else settled
         for batch, completions in self._model.run(started(), limits, sampling, vocabulary, on_tokens, done):
             rows = in_flight.pop(batch)
-            seconds = shares(time.perf_counter() - began.pop(batch), rows, completions)
+            seconds = split_batch_time(time.perf_counter() - began.pop(batch), rows, completions)
             yield batch, [self._response(*each) for each in zip(rows, completions, seconds, strict=True)]
 
     def _prefixes(self, batch: Batch, rows: list[WorkItem]) -> Prefixes | None:
@@ -270,7 +271,7 @@ class NanotronBackend(Backend):
         longest = max(row.tokens for batch in in_flight for row in batch)
         problem = OutOfMemory(
             f"out of memory on {self._world.device} with {rows} samples of up to {longest:,} tokens at once: "
-            + str(error).partition(". ")[0],
+            f"{first_sentence(error)}",
             next_step="run the same command again: it continues with smaller batches"
             if rows > 1
             else "use more --tp or --pp, --dtype bfloat16 or a smaller --chunk-segments",
@@ -304,8 +305,8 @@ class NanotronBackend(Backend):
             )
 
 
-def shares(seconds: float, rows: Sequence[WorkItem], completions: Sequence[Completion]) -> list[float]:
-    """A batch's time dealt to its rows by what was computed for each: a row pays for what other rows reuse."""
+def split_batch_time(seconds: float, rows: Sequence[WorkItem], completions: Sequence[Completion]) -> list[float]:
+    """Split a batch's time over its rows by what was computed for each: a row pays for what other rows reuse."""
     pairs = zip(rows, completions, strict=True)
     computed = [row.tokens - done.reused_tokens + len(done.token_ids) for row, done in pairs]
     return [seconds * tokens / sum(computed) for tokens in computed]

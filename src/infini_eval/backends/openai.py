@@ -14,7 +14,7 @@ from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
-from infini_eval.errors import BackendError, ConfigError
+from infini_eval.errors import BackendError, ConfigError, in_one_line
 
 logger = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
@@ -171,7 +171,7 @@ def _of_status(error: Any, model: str, hint: str) -> Exception:
 def _message(error: Any) -> str:
     body = error.body if isinstance(error.body, Mapping) else {}
     text = body.get("message") or body.get("detail") or error.message
-    return " ".join(str(text).split())[:500]
+    return in_one_line(text)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

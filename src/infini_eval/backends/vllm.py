@@ -21,7 +21,7 @@ from infini_eval.config import EvalConfig, LoadSettings, PromptSettings, VllmSet
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
-from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
+from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line
 from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def config_of(path: str) -> dict[str, Any]:
         found, _ = transformers.PreTrainedConfig.get_config_dict(path)
         reason = "it has no config.json"
     except OSError as error:
-        found, reason = {}, " ".join(str(error).split())[:300]
+        found, reason = {}, in_one_line(error, 300)
     if not found:
         raise CheckpointError(
             f"{path!r} is no model: {reason}",
@@ -91,7 +91,7 @@ def start(vllm: Any, config: EvalConfig, *, dtype: str, longest: int, extra: Map
     try:
         llm = vllm.LLM(**{**arguments, **extra})
     except (ValueError, RuntimeError, OSError, TypeError) as error:  # TypeError: an argument that LLM does not have
-        raise _refused(config.model_path, " ".join(str(error).split())) from None
+        raise _refused(config.model_path, in_one_line(error, None)) from None
     model = llm.llm_engine.vllm_config.model_config
     logger.info(
         "vLLM %s computes in %s, at most %d tokens a sample", vllm.__version__, model.dtype, model.max_model_len
@@ -205,7 +205,7 @@ class VllmBackend(Backend):
             if not type(error).__module__.startswith("vllm."):
                 raise  # a mistake of ours, not the engine's end
             raise BackendError(
-                f"vLLM stopped: {' '.join(str(error).split())[:500]}",
+                f"vLLM stopped: {in_one_line(error)}",
                 next_step="mend this and run the same command again: it continues where it stopped",
             ) from None
         seconds = (time.perf_counter() - began) / len(rows)

@@ -11,20 +11,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from infini_eval.api import registry
 from infini_eval.api.report import Report
 from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
-from infini_eval.reports import summary
+from infini_eval.reports.model import AnalysedRun, to_text
 from infini_eval.reports.over_tasks import over_tasks, render
-from infini_eval.reports.terminal import terminal_shows_bars
-from infini_eval.results.folders import find_runs
-
-if TYPE_CHECKING:
-    from infini_eval.reports.analyze import AnalysedRun
-    from infini_eval.reports.judged import AnalysedQuestions
+from infini_eval.reports.text import terminal_shows_bars
+from infini_eval.results.reader import find_runs
 
 SAVED = {".json": "Detailed summary", ".html": "Page"}
 JSON_HELP = 'print JSON only: one summary, or {"runs": [...]}, with "over_tasks" where a model was asked several tasks'
@@ -54,23 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse every run at or below the folders; status 2 where a run given by name cannot be reported on."""
-    from infini_eval.reports.analyze import AnalysedRun
-    from infini_eval.reports.judged import quiet_line
-
     extra = [registry.load("reports", name) for name in args.report]  # a wrong name is said first
     plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
-    averages = over_tasks([run for run in runs if isinstance(run, AnalysedRun)])
+    averages = over_tasks(runs)
     if args.json_only:
-        found: dict[str, object] = {"runs": [{"folder": str(run.folder), **run.summary} for run in runs]}
-        found |= {"over_tasks": averages} if averages else {}
-        print(summary.to_text(found if several else runs[0].summary), end="")
+        all_runs: dict[str, object] = {"runs": [{"folder": str(run.folder), **run.summary.to_json()} for run in runs]}
+        all_runs |= {"over_tasks": averages} if averages else {}
+        print(to_text(all_runs if several else runs[0].summary), end="")
         _write_all(runs, args.html, extra)
         return status
     for number, run in enumerate(runs):
         if args.quiet:
-            print(f"{run.folder}: " * several + quiet_line(run, ascii_only=plain).replace("\n", "\n  "))
+            print(f"{run.folder}: " * several + run.line.replace("\n", "\n  "))
         else:
             print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
     for average in averages:
@@ -83,13 +75,11 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _analysed(
-    folders: list[Path], plain: bool, failed_as_wrong: bool
-) -> tuple[list[AnalysedRun | AnalysedQuestions], int]:
+def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[list[AnalysedRun], int]:
     """Every run that can be reported on; a message on stderr for each that cannot."""
-    from infini_eval.reports.judged import analyze_any
+    from infini_eval.reports.analyze import analyze_any
 
-    runs: list[AnalysedRun | AnalysedQuestions] = []
+    runs: list[AnalysedRun] = []
     status = EXIT_OK
     only = len(folders) == 1
     for folder in folders:
@@ -107,13 +97,13 @@ def _analysed(
     return runs, status
 
 
-def _write_all(runs: list[AnalysedRun | AnalysedQuestions], html: bool, extra: Sequence[Report] = ()) -> list[Path]:
+def _write_all(runs: list[AnalysedRun], html: bool, extra: Sequence[Report] = ()) -> list[Path]:
     """Write each run's files; a folder that cannot be written costs a message, not the report."""
     written = []
     for run in runs:
         try:
             written.append(run.write()[0])
-            written += run.write_page()[:1] if html else []
+            written += [path for path in run.write_page() if path.suffix == ".html"] if html else []
             written += [path for report in extra for path in report(run, Path(run.folder))]
         except RunFolderError as error:
             print(f"warning: {error.problem}", file=sys.stderr)

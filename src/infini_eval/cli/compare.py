@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_OK
-from infini_eval.reports import compare, summary
+from infini_eval.reports import compare
+from infini_eval.reports.model import to_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; write it where asked."""
     from infini_eval.reports import judged
+    from infini_eval.reports.analyze import report_kind
 
-    by_questions = any(path.is_file() or judged.report_kind(path) == "questions" for path in args.folders)
-    found = judged.compare_questions(args.folders) if by_questions else compare.compare_runs(args.folders)
+    by_questions = any(path.is_file() or report_kind(path) == "questions" for path in args.folders)
+    made: Any = judged.compare_questions(args.folders) if by_questions else compare.compare_runs(args.folders)
     text, write = (judged.comparison_text, judged.write_comparison) if by_questions else (compare.render, compare.write)
-    print(summary.to_text(found).rstrip() if args.json_only else text(found))
+    print(to_text(made).rstrip() if args.json_only else text(made))
     if args.output:
-        paths = write(found, args.output)
+        paths = write(made, args.output)
         if not args.json_only:
             print("\nsaved to: " + ", ".join(str(path) for path in paths))
     return EXIT_OK

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         if not found.gates:
             raise ConfigError(f"{found.folder} has no gates to draw")
-        from infini_eval.reports.gate_heatmap import write_gates
+        from infini_eval.reports.plots import write_gates
 
         for path in write_gates(found.gates, Path(args.output)):
             print(f"written: {path}")

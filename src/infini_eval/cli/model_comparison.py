@@ -103,7 +103,7 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
     print(f"results: {args.results_dir}/")
     entries = [entry for report in reports for entry in report["models"]]
     if len(reports) > 1 and not args.test_mode:
-        from infini_eval.reports.sweep_plot import write_sweep_plot
+        from infini_eval.reports.plots import write_sweep_plot
 
         print(f"plot: {write_sweep_plot(entries, args.results_dir / 'sweep.png')}")
     return EXIT_CHECK_FAILED if any(entry["status"] == "failed" for entry in entries) else EXIT_OK

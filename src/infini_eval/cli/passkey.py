@@ -55,7 +55,7 @@ def evaluate_and_report(
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
     if outcome.is_main and report:
-        from infini_eval.reports.judged import analyze_any
+        from infini_eval.reports.analyze import analyze_any
 
         run_report = analyze_any(outcome.folder, failed_as_wrong=config.failed_as_wrong)
         written = run_report.write(outcome.folder)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_OK
-from infini_eval.reports import summary, track
+from infini_eval.reports import track
+from infini_eval.reports.model import to_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; write it where asked."""
-    found = track.track_runs(args.root)
-    print(summary.to_text(found).rstrip() if args.json_only else track.render(found))
+    tracked = track.track_runs(args.root)
+    print(to_text(tracked).rstrip() if args.json_only else track.render(tracked))
     if args.output:
-        paths = track.write(found, args.output)
+        paths = track.write(tracked, args.output)
         if not args.json_only:
             print("\nsaved to: " + ", ".join(str(path) for path in paths))
     return EXIT_OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,11 @@ def spaced(number: int, kind: Literal["linear", "sigmoid"] | str) -> tuple[float
     return (0.0, *(round(depth, 3) for depth in curved[1:-1]), 100.0)
 
 
-def is_off(label: float, real: float) -> bool:
+@overload
+def is_off(label: float, real: float) -> bool: ...
+@overload
+def is_off(label: NDArray[np.float64], real: NDArray[np.float64]) -> NDArray[np.bool_]: ...
+def is_off(label: Any, real: Any) -> Any:
     """Whether a depth's label lies more than OFF_POINTS from the real depth; never where one of them is NaN."""
     return abs(label - real) > OFF_POINTS
 

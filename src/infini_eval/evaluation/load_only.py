@@ -10,7 +10,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.datasets.parquet import load_data
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
-from infini_eval.planning.check import as_json, check
+from infini_eval.evaluation.guard import plan_as_json, plan_memory
 
 
 def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
         batch_plan = backend.plan(prepared)
         batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in batch_plan.batches]
         footprint = backend.footprint(batch_plan)
-        plan = None if footprint is None else check(footprint, batches, refuse=config.plan)
+        plan = None if footprint is None else plan_memory(footprint, batches, refuse=config.plan)
         before = used_bytes(world.device)
         backend.load(batch_plan)
         loaded = time.perf_counter()
@@ -40,7 +40,7 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
             "prompt_tokens": max(item.tokens for item in prepared),
             "tokenise_seconds": tokenised - began,
             "load_seconds": loaded - tokenised,
-            "planned": None if plan is None else as_json(plan),
+            "planned": None if plan is None else plan_as_json(plan),
             "loaded_bytes": max(0, used_bytes(world.device) - before),
             "peak_bytes": peak_bytes(world.device),
         }

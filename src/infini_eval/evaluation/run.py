@@ -11,16 +11,12 @@ from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
-from infini_eval.evaluation.answering import answer_batches
-from infini_eval.evaluation.batches import batch_sizes, batches_left
-from infini_eval.evaluation.early_stop import early_stop_of, recorded_scorers
-from infini_eval.evaluation.manifest import describe_run
-from infini_eval.evaluation.preparing import prepare_samples
-from infini_eval.evaluation.run_folder import RunFolder, merge_results
-from infini_eval.evaluation.samples import choose_samples
-from infini_eval.evaluation.telling import say, say_lengths, say_window
-from infini_eval.evaluation.timing import Timing
-from infini_eval.planning.watch import MemoryWatch
+from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches
+from infini_eval.evaluation.guard import MemoryWatch, batch_sizes, batches_left
+from infini_eval.evaluation.messages import check_context_window, log_notes, log_prompt_lengths
+from infini_eval.evaluation.prepare import choose_samples, prepare_items
+from infini_eval.evaluation.run_folder import RunFolder, Timing, describe_run
+from infini_eval.results.results_file import ResultsFile
 
 OpenBackend = Callable[[EvalConfig, World], Backend]
 
@@ -32,7 +28,6 @@ class Outcome:
     folder: Path
     is_main: bool
     planned: int
-    already_finished: int
 
 
 def evaluate(
@@ -60,31 +55,30 @@ def evaluate(
         timing.begin("opening the model")
         backend = (open_backend or registry.load("backends", config.backend))(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
-        say(world, backend.notes)
+        log_notes(world, backend.notes)
         timing.begin("tokenising")
-        prepared = prepare_samples(task, backend, samples, world)
-        say_lengths(world, prepared)
-        say_window(config, world, backend.model_facts(), prepared)
+        items = prepare_items(task, backend, samples, world)
+        log_prompt_lengths(world, items)
+        check_context_window(config, world, backend.model_facts(), items)
         timing.begin("planning")
-        early_stop = early_stop_of(config, task, backend)
-        manifest = describe_run(config, data, backend, prepared, early_stop)
-        with RunFolder(config, manifest, world) as folder:
-            plan = batches_left(config, backend, world, prepared, folder)
+        scoring = Scoring.of(task, config.scorer)
+        early_stop = scoring.early_stop(backend, allowed=config.early_stop)
+        manifest = describe_run(config, data, backend, len(items), early_stop)
+        results_file = ResultsFile(config.results_file, config.failed_as_wrong) if config.results_file else None
+        with RunFolder(config.save_path, manifest, world, config.overwrite, results_file) as folder:
+            plan = batches_left(config, backend, world, items, folder)
             if plan.batches:
-                sizes = batch_sizes(config, plan, prepared)
-                footprint = backend.footprint(plan)
-                memory = MemoryWatch(config, footprint, world, sizes, folder.note, watches=backend.computes_here)
+                sizes, footprint = batch_sizes(plan, items, config.max_new_tokens), backend.footprint(plan)
+                watched = backend.computes_here
+                memory = MemoryWatch(footprint, sizes, world, folder.note, refuse=config.plan, watches=watched)
                 timing.begin("loading the model")
                 backend.load(plan)
                 timing.begin("answering")
-                scorers = recorded_scorers(config, task)
-                answer_batches(config, scorers, early_stop, backend, world, plan.batches, prepared, folder)
-                memory.conclude()
+                log = None if config.quiet else SampleLog(whole_prompts=config.log_prompts)
+                answer_batches(plan, items, backend, world, folder, scoring, early_stop, log)
+                memory.log_peak()
             timing.begin("merging")
-            world.raise_if_stopped()
-            world.barrier("answered")
-            if world.is_main:
-                merge_results(config)
+            folder.merge()
             if plan.batches:  # a finished run keeps the seconds of the one that answered
-                timing.write(folder)
-        return Outcome(Path(config.save_path), world.is_main, len(prepared), len(folder.state.finished_keys))
+                folder.note(seconds=timing.end())
+        return Outcome(Path(config.save_path), world.is_main, len(items))

@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from infini_eval.api import registry
-from infini_eval.errors import DataError
-from infini_eval.reports import ascii_bars, summary
-from infini_eval.reports.model_facts import one_line
-from infini_eval.reports.scoring import with_failures_as_wrong, with_scores
-from infini_eval.reports.statistics.scored import Scored, scored_samples
-from infini_eval.reports.terminal import terminal_shows_bars
+from infini_eval.errors import ConfigError, DataError
+from infini_eval.reports import text
+from infini_eval.reports.judged import analyze_questions
+from infini_eval.reports.model import AnalysedRun, DepthRun
+from infini_eval.reports.model_facts import model_facts, one_line
+from infini_eval.reports.statistics.samples import scored_samples
+from infini_eval.reports.summary import summarise, with_failures_as_wrong, with_scores
+from infini_eval.results.manifest import MANIFEST, read_manifest
 from infini_eval.results.reader import RunRecords, read_run
 
 KEPT_EXCERPTS = 200  # of right answers in each file; those of wrong ones are all kept
 
 
-@dataclass(frozen=True)
-class AnalysedRun:
-    """A run as reports see it: its records, the scored samples, the summary (JSON-ready) and the text report."""
-
-    folder: Path
-    records: RunRecords
-    scored: Scored
-    summary: dict[str, Any]
-    text: str
-
-    def write(self, folder: Path | None = None) -> list[Path]:
-        """Write summary.json and report.txt, each whole or not at all; into the run's own folder by default."""
-        folder = self.folder if folder is None else folder
-        return [path for report in registry.reports("always") for path in report(self, folder)]
-
-    def write_page(self, folder: Path | None = None) -> list[Path]:
-        """Write report.html, and plots/*.png with a CSV beside each; takes some seconds."""
-        folder = self.folder if folder is None else folder
-        return [path for report in registry.reports("page") for path in report(self, folder)]
+def analyze_any(source: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> AnalysedRun:
+    """The report of a run folder, or of a JSON file of answers; nothing is written."""
+    source = Path(source)
+    kind = "questions" if source.is_file() else report_kind(source)
+    if kind == "none":
+        raise DataError(
+            f"{source} holds a judge's verdicts",
+            next_step=f"infini-eval analyze {source.parent.parent}, the run judged",
+        )
+    if kind == "questions":
+        return analyze_questions(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
+    return analyze_run(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
 
 
-def analyze_run(folder: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> AnalysedRun:
+def report_kind(folder: Path) -> str:
+    """ "depths", "questions" or "none", as the run's task says; "depths" where nobody says."""
+    if not (folder / MANIFEST).is_file():
+        return "depths"
+    task = model_facts(read_manifest(folder).to_json()).task
+    try:
+        return str(registry.load("tasks", task).report)
+    except ConfigError:  # a task of another installation: its records are read as any
+        return "depths"
+
+
+def analyze_run(folder: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> DepthRun:
     """Read and judge one run folder; nothing is written. DataError or RunFolderError where nothing can be reported.
 
     `ascii_only` None means plain ASCII where standard output cannot show the bars. Failed samples count as neither
     right nor wrong unless `failed_as_wrong`.
     """
     if ascii_only is None:
-        ascii_only = not terminal_shows_bars()
-    found = read_run(
+        ascii_only = not text.terminal_shows_bars()
+    stored = read_run(
         Path(folder), scorers=registry.names("scorers"), excerpts=KEPT_EXCERPTS, without=("prompt_sha256", "id")
     )
-    records = with_scores(found)
+    records = with_scores(stored)
     if failed_as_wrong:
         records = with_failures_as_wrong(records)
     scored = scored_samples(records)
     if not len(scored):
         raise _nothing_scored(records)
-    made = summary.summarise(_noting_depths(records), scored)
-    return AnalysedRun(Path(folder), records, scored, made, ascii_bars.render(made, ascii_only=ascii_only))
+    summary = summarise(_noting_depths(records), scored)
+    return DepthRun(
+        folder=Path(folder),
+        summary=summary,
+        text=text.render(summary, ascii_only=ascii_only),
+        line=text.render_quiet(summary, ascii_only=ascii_only),
+        records=records,
+        scored=scored,
+    )
 
 
 def _noting_depths(records: RunRecords) -> RunRecords:

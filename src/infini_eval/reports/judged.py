@@ -1,4 +1,4 @@
-"""Judged runs (AA-LCR): questions instead of depths, judges beside each other, runs compared; and one call for any run."""
+"""Judged runs (AA-LCR): questions instead of depths, judges beside each other, and runs compared."""
 
 from __future__ import annotations
 
@@ -8,49 +8,35 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import judged_text
-from infini_eval.reports.analyze import AnalysedRun, analyze_run
-from infini_eval.reports.ascii_bars import render_quiet
-from infini_eval.reports.model_facts import model_facts, one_line
-from infini_eval.reports.numbers import number
+from infini_eval.reports.model import SCHEMA_VERSION, AnalysedRun, QuestionSummary, number, to_text
+from infini_eval.reports.model_facts import one_line
 from infini_eval.reports.statistics.intervals import wilson
 from infini_eval.reports.statistics.judged import Answer, agreement, band, band_width, bounds, pass_at_1, question_means
 from infini_eval.reports.statistics.paired import holm, paired_difference
-from infini_eval.reports.summary import to_text
-from infini_eval.reports.terminal import terminal_shows_bars
+from infini_eval.reports.text import terminal_shows_bars
 from infini_eval.results.files import write_atomically
-from infini_eval.results.manifest import MANIFEST, read_manifest
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
 from infini_eval.tasks.aa_lcr.verdicts import Judge, read_judges
 
 SUMMARY, REPORT, PAGE = "summary.json", "report.txt", "report.html"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PERCENT = ("a", "b", "difference", "low", "high")
-SCHEMA_VERSION = 1
 Pairs = Sequence[tuple[Generation, float | None]]
 
 
 @dataclass(frozen=True)
-class AnalysedQuestions:
-    """A judged run as its report sees it: answers, judges, the summary (JSON-ready), the text."""
+class QuestionRun(AnalysedRun):
+    """A judged run: its answers and its judges."""
 
-    folder: Path
+    summary: QuestionSummary
     generations: Generations
     judges: tuple[Judge, ...]
-    summary: dict[str, Any]
-    text: str
-
-    @property
-    def line(self) -> str:
-        """One line a judge."""
-        lines = [judged_text.one_line_of(judge) for judge in self.summary["judges"]]
-        return "\n".join(lines) or judged_text.not_judged(self.summary)
 
     def line_of(self, judge: str) -> str:
         """The line of one judge by name."""
-        found = [judged_text.one_line_of(one) for one in self.summary["judges"] if one["name"] == judge]
+        found = [judged_text.one_line_of(one) for one in self.summary.judges if one["name"] == judge]
         return found[0] if found else self.line
 
     def write(self, folder: Path | None = None) -> list[Path]:
@@ -72,48 +58,20 @@ class AnalysedQuestions:
         return self.folder if self.folder.is_dir() else self.generations.judges_folder
 
 
-def analyze_any(
-    source: str | Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False
-) -> AnalysedRun | AnalysedQuestions:
-    """The report of a run folder, or of a JSON file of answers; nothing is written."""
-    source = Path(source)
-    kind = "questions" if source.is_file() else report_kind(source)
-    if kind == "none":
-        raise DataError(
-            f"{source} holds a judge's verdicts",
-            next_step=f"infini-eval analyze {source.parent.parent}, the run judged",
-        )
-    if kind == "questions":
-        return analyze_questions(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
-    return analyze_run(source, ascii_only=ascii_only, failed_as_wrong=failed_as_wrong)
-
-
-def quiet_line(run: AnalysedRun | AnalysedQuestions, *, ascii_only: bool) -> str:
-    """One line a run (and context length)."""
-    return render_quiet(run.summary, ascii_only=ascii_only) if isinstance(run, AnalysedRun) else run.line
-
-
-def report_kind(folder: Path) -> str:
-    """ "depths", "questions" or "none", as the run's task says; "depths" where nobody says."""
-    if not (folder / MANIFEST).is_file():
-        return "depths"
-    task = model_facts(read_manifest(folder).to_json()).task
-    try:
-        return str(registry.load("tasks", task).report)
-    except ConfigError:  # a task of another installation: its records are read as any
-        return "depths"
-
-
-def analyze_questions(
-    source: Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False
-) -> AnalysedQuestions:
+def analyze_questions(source: Path, *, ascii_only: bool | None = None, failed_as_wrong: bool = False) -> QuestionRun:
     """Read answers and verdicts; nothing is written. DataError where there are no answers."""
     generations = read_generations(source)
     judges = read_judges(generations, failed_as_wrong=failed_as_wrong)
-    made = summarise(generations, judges, failed_as_wrong=failed_as_wrong)
-    made["wrong"] = _wrong(generations, judges)
+    summary = summarise(generations, judges, failed_as_wrong=failed_as_wrong)
     plain = not terminal_shows_bars() if ascii_only is None else ascii_only
-    return AnalysedQuestions(source, generations, tuple(judges), made, judged_text.render(made, ascii_only=plain))
+    return QuestionRun(
+        folder=source,
+        summary=summary,
+        text=judged_text.render(summary, ascii_only=plain),
+        line="\n".join(map(judged_text.one_line_of, summary.judges)) or judged_text.not_judged(summary),
+        generations=generations,
+        judges=tuple(judges),
+    )
 
 
 def one_protocol(judges: Sequence[Judge]) -> str | None:
@@ -128,35 +86,36 @@ def one_protocol(judges: Sequence[Judge]) -> str | None:
     return names[0] if names else None
 
 
-def summarise(generations: Generations, judges: Sequence[Judge], *, failed_as_wrong: bool = False) -> dict[str, Any]:
+def summarise(generations: Generations, judges: Sequence[Judge], *, failed_as_wrong: bool = False) -> QuestionSummary:
     """Everything the report says, as numbers; accuracies and intervals in percent."""
     items = generations.items
     deviations = _deviations(generations)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "task": "aa_lcr",
-        "model": one_line(generations.model),
-        "prompt": generations.settings.get("prompt"),
-        "deviation": bool(deviations or any(judge.deviations for judge in judges)),
-        "deviations": deviations,
-        "data_revision": generations.settings.get("revision"),
-        "left_out": generations.settings.get("left_out") or [],
-        "questions": len({one.question_key for one in items}),
-        "repeats": max(one.repeat for one in items),
-        "answers": len(items),
-        "duplicates": generations.duplicates,
-        "planned": generations.planned,
-        "complete": None if generations.planned is None else len(items) >= generations.planned,
-        "failed_as_wrong": failed_as_wrong,
-        "failed": sum(one.status != "ok" for one in items),
-        "failures": sorted({one_line(one.error or "no reason stored") for one in items if one.status != "ok"})[:10],
-        "empty": sum(one.status == "ok" and not one.text.strip() for one in items),
-        "cut_off": sum(one.finish_reason == "length" for one in items),
-        "identical_repeats": _identical_repeats(items),
-        "judges": [_judge(judge, items, deviations) for judge in judges],
-        "agreement": [_agreement(a, b) for a, b in combinations(judges, 2) if a.protocol == b.protocol],
-        "settings": dict(generations.settings),
-    }
+    return QuestionSummary(
+        schema_version=SCHEMA_VERSION,
+        task="aa_lcr",
+        model=one_line(generations.model),
+        prompt=generations.settings.get("prompt"),
+        deviation=bool(deviations or any(judge.deviations for judge in judges)),
+        deviations=deviations,
+        data_revision=generations.settings.get("revision"),
+        left_out=generations.settings.get("left_out") or [],
+        questions=len({one.question_key for one in items}),
+        repeats=max(one.repeat for one in items),
+        answers=len(items),
+        duplicates=generations.duplicates,
+        planned=generations.planned,
+        complete=None if generations.planned is None else len(items) >= generations.planned,
+        failed_as_wrong=failed_as_wrong,
+        failed=sum(one.status != "ok" for one in items),
+        failures=sorted({one_line(one.error or "no reason stored") for one in items if one.status != "ok"})[:10],
+        empty=sum(one.status == "ok" and not one.text.strip() for one in items),
+        cut_off=sum(one.finish_reason == "length" for one in items),
+        identical_repeats=_identical_repeats(items),
+        judges=[_judge(judge, items, deviations) for judge in judges],
+        agreement=[_agreement(a, b) for a, b in combinations(judges, 2) if a.protocol == b.protocol],
+        settings=dict(generations.settings),
+        wrong=_wrong(generations, judges),
+    )
 
 
 def _deviations(generations: Generations) -> list[str]:

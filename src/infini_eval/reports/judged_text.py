@@ -5,32 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infini_eval.reports.html_page.escape import text as safe
-from infini_eval.reports.html_page.style import CSS
-from infini_eval.reports.html_page.tables import bar, interval, percent, table
+from infini_eval.reports.model import QuestionSummary
 from infini_eval.reports.model_facts import one_line
+from infini_eval.reports.page import bar, interval, percent, skeleton, table
+from infini_eval.reports.page import escaped as safe
 
 WIDTH = 70
 BAR = 20
 SHOWN = 10
 PAGE_SHOWN = 200
 LONGEST = 4000
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))
 Part = Mapping[str, Any]
 
 
-def render(summary: Part, *, ascii_only: bool) -> str:
+def render(summary: QuestionSummary, *, ascii_only: bool) -> str:
     """Head, what must be known before the numbers, one block a judge, agreement, wrong answers."""
-    lines = ["=" * WIDTH, f"AA-LCR: {summary['model']}", "=" * WIDTH, _data_line(summary), *warnings(summary)]
-    for judge in summary["judges"]:
+    lines = ["=" * WIDTH, f"AA-LCR: {summary.model}", "=" * WIDTH, _data_line(summary), *warnings(summary)]
+    for judge in summary.judges:
         lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
-    if not summary["judges"]:
+    if not summary.judges:
         lines += ["", f"{not_judged(summary).capitalize()}: infini-eval judge RUN --backend BACKEND --model JUDGE"]
-    if summary["agreement"]:
-        lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary["agreement"])]
-    if summary["judges"] and summary["wrong"]:
-        lines += ["", *_wrong_lines(summary["wrong"])]
+    if summary.agreement:
+        lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary.agreement)]
+    if summary.judges and summary.wrong:
+        lines += ["", *_wrong_lines(summary.wrong)]
     return "\n".join(lines)
 
 
@@ -48,33 +47,33 @@ def one_line_of(judge: Part) -> str:
     )
 
 
-def not_judged(summary: Part) -> str:
+def not_judged(summary: QuestionSummary) -> str:
     """The line of a run without a judge."""
-    failed = f"; {summary['failed']} of {summary['answers']} answers failed" if summary["failed"] else ""
+    failed = f"; {summary.failed} of {summary.answers} answers failed" if summary.failed else ""
     return f"not judged yet{failed}"
 
 
-def warnings(summary: Part) -> list[str]:
+def warnings(summary: QuestionSummary) -> list[str]:
     """What must be known beside any accuracy."""
     found = []
-    if summary["complete"] is False:
-        found.append(f"INCOMPLETE: {summary['answers']} of {summary['planned']} planned answers")
-    if summary["failed"]:
-        counted = "count as wrong" if summary["failed_as_wrong"] else "are not counted"
-        found.append(f"{summary['failed']} answer(s) failed and {counted}: {'; '.join(summary['failures'])}")
-    if summary["duplicates"]:
-        found.append(f"{summary['duplicates']} row(s) that repeat another exactly are counted once")
-    if summary["left_out"]:
-        listed = ", ".join(summary["left_out"])
-        found.append(f"{len(summary['left_out'])} question(s) were left out for missing documents: {listed}")
-    if summary["cut_off"]:
-        found.append(f"{summary['cut_off']} answer(s) were cut off by --max-new-tokens, perhaps before their end")
-    if summary["deviation"]:
-        kinds = [*summary["deviations"], *(kind for judge in summary["judges"] for kind in judge["deviations"])]
+    if summary.complete is False:
+        found.append(f"INCOMPLETE: {summary.answers} of {summary.planned} planned answers")
+    if summary.failed:
+        counted = "count as wrong" if summary.failed_as_wrong else "are not counted"
+        found.append(f"{summary.failed} answer(s) failed and {counted}: {'; '.join(summary.failures)}")
+    if summary.duplicates:
+        found.append(f"{summary.duplicates} row(s) that repeat another exactly are counted once")
+    if summary.left_out:
+        listed = ", ".join(summary.left_out)
+        found.append(f"{len(summary.left_out)} question(s) were left out for missing documents: {listed}")
+    if summary.cut_off:
+        found.append(f"{summary.cut_off} answer(s) were cut off by --max-new-tokens, perhaps before their end")
+    if summary.deviation:
+        kinds = [*summary.deviations, *(kind for judge in summary.judges for kind in judge["deviations"])]
         found.append(f"DEVIATION: {', '.join(dict.fromkeys(kinds))}; do not compare with published scores")
-    if summary["repeats"] > 1 and summary["identical_repeats"]:
-        found.append(f"{summary['identical_repeats']} question(s) got the same words in every repeat")
-    if len({judge["protocol"] for judge in summary["judges"]}) > 1:
+    if summary.repeats > 1 and summary.identical_repeats:
+        found.append(f"{summary.identical_repeats} question(s) got the same words in every repeat")
+    if len({judge["protocol"] for judge in summary.judges}) > 1:
         found.append("judged by several protocols: their accuracies are not comparable")
     return [f"! {line}" for line in found]
 
@@ -91,10 +90,10 @@ def agreement_line(found: Part) -> str:
     )
 
 
-def _data_line(summary: Part) -> str:
-    prompt, revision = summary["prompt"] or "unknown", summary["data_revision"] or "unknown"
+def _data_line(summary: QuestionSummary) -> str:
+    prompt, revision = summary.prompt or "unknown", summary.data_revision or "unknown"
     return (
-        f"{summary['questions']} questions, {summary['repeats']} repeat(s), {summary['answers']} answers; "
+        f"{summary.questions} questions, {summary.repeats} repeat(s), {summary.answers} answers; "
         f"prompt {prompt}, data {revision}"
     )
 
@@ -165,25 +164,19 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}%"
 
 
-def page(summary: Part) -> str:
+def page(summary: QuestionSummary) -> str:
     """report.html: one self-contained page; foreign text escaped."""
-    title = f"{safe(summary['model'])}: AA-LCR"
-    about = f"{summary['questions']} questions · {summary['answers']} answers · prompt {summary['prompt'] or 'unknown'}"
-    about += f" · data {summary['data_revision'] or 'unknown'}"
-    sections = [_hero(summary), *map(_judge_section, summary["judges"]), _agreement_section(summary["agreement"])]
-    sections += [_wrong_section(summary["wrong"]), _settings_section(summary["settings"])]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{CSS}</style></head><body><main>"
-        f"<header><h1>{title}</h1><p>{safe(about)}</p></header>{''.join(sections)}</main></body></html>\n"
-    )
+    title = f"{safe(summary.model)}: AA-LCR"
+    about = f"{summary.questions} questions · {summary.answers} answers · prompt {summary.prompt or 'unknown'}"
+    about += f" · data {summary.data_revision or 'unknown'}"
+    sections = [_hero(summary), *map(_judge_section, summary.judges), _agreement_section(summary.agreement)]
+    sections += [_wrong_section(summary.wrong), _settings_section(summary.settings)]
+    return skeleton(title, safe(about), sections)
 
 
-def _hero(summary: Part) -> str:
+def _hero(summary: QuestionSummary) -> str:
     cards = ""
-    for judge in summary["judges"]:
+    for judge in summary.judges:
         big = "no verdict yet" if judge["accuracy"] is None else f"{judge['accuracy']:.1f} %"
         cards += f"<div><strong>{safe(big)}</strong><small>{safe(one_line_of(judge))}; {safe(judge['ci_method'])}</small></div>"
     said = "".join(f"<li>{safe(line[2:])}</li>" for line in warnings(summary))

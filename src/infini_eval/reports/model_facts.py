@@ -1,12 +1,19 @@
-"""What a run's manifest says about its model and settings, with every field possibly missing."""
+"""What a run's manifest says about its model, with every field possibly missing; and how long its samples took."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from infini_eval.reports.model import Provenance, Summary, Timing, TokenSpeed, number, rounded
+from infini_eval.results.reader import RunRecords
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNKNOWN = "unknown model"
+DEFAULT_SCORER = "exact_digits"  # of records that come without scores
 PASSKEY = "passkey"  # also the task of records that do not say theirs
 
 
@@ -46,19 +53,24 @@ def model_facts(manifest: Mapping[str, Any] | None) -> ModelFacts:
     )
 
 
-def task_of(summary: Mapping[str, Any]) -> str:
+def facts_of(summary: Summary) -> ModelFacts:
+    """The facts that a summary's manifest says."""
+    return model_facts(vars(summary.run))
+
+
+def task_of(summary: Summary) -> str:
     """The task that a summary is about."""
-    return model_facts(summary["run"]).task
+    return facts_of(summary).task
 
 
-def has_segments(summary: Mapping[str, Any]) -> bool:
+def has_segments(summary: Summary) -> bool:
     """False for a model that has no segments; True also where nobody says."""
-    return model_facts(summary["run"]).has_segments is not False
+    return facts_of(summary).has_segments is not False
 
 
-def memory_words(summary: Mapping[str, Any]) -> str | None:
+def memory_words(run: Provenance) -> str | None:
     """Planned beside measured memory of one rank, where the run's manifest has them."""
-    memory = _mapping(_mapping(summary.get("run"), "environment"), "memory")
+    memory = _mapping(_mapping(vars(run), "environment"), "memory")
     planned, measured = memory.get("planned_bytes"), memory.get("measured_bytes")
     if not isinstance(measured, int):
         return None
@@ -75,3 +87,42 @@ def one_line(text: str, limit: int = 200) -> str:
 def _mapping(manifest: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
     value = (manifest or {}).get(name)
     return value if isinstance(value, Mapping) else {}
+
+
+def timing(records: RunRecords) -> Timing | None:
+    """Sums over the cold and the warm samples; None where records do not say what was reused."""
+    import numpy as np
+
+    seconds, tokens, reused = (records.number(name) for name in ("seconds", "prompt_tokens", "reused_tokens"))
+    known = ~np.isnan(seconds) & ~np.isnan(tokens) & ~np.isnan(reused)
+    if not known.any():
+        return None
+    return Timing(
+        cold=_sums(known & (reused == 0), seconds, tokens, reused),
+        warm=_sums(known & (reused > 0), seconds, tokens, reused),
+    )
+
+
+def timing_line(measured: Timing | None) -> str | None:
+    """The two speeds in words where something was reused, else None."""
+    if measured is None or measured.warm is None:
+        return None
+    warm, cold = measured.warm, measured.cold
+    words = f"{warm.samples} samples reused {warm.reused_tokens:,} of {warm.prompt_tokens:,} prompt tokens"
+    speeds = f"computed tokens/s: {_speed(warm)} in these" + (
+        f", {_speed(cold)} in {cold.samples} others" if cold else ""
+    )
+    return f"shared prefixes: {words}; {speeds}"
+
+
+def _sums(chosen: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, reused: np.ndarray) -> TokenSpeed | None:
+    if not chosen.any():
+        return None
+    took, read, shared = (float(values[chosen].sum()) for values in (seconds, tokens, reused))
+    speed = number((read - shared) / took) if took > 0 else None
+    return TokenSpeed(int(chosen.sum()), int(read), int(shared), rounded(took), speed)
+
+
+def _speed(sums: TokenSpeed) -> str:
+    speed = sums.computed_tokens_per_second
+    return "unknown" if speed is None else f"{speed:,.0f}"

@@ -9,12 +9,13 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from infini_eval.errors import RunFolderError
 
 SAMPLES = "samples"
 TEMPORARY = ".tmp"
+BLOCK_BYTES = 1 << 16
 REMEDIES = {
     errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
     errno.EDQUOT: "raise the quota or free some space and run the same command again: what was finished is kept",
@@ -27,7 +28,7 @@ REMEDIES = {
 }
 
 
-def refusal(path: Path, error: OSError, doing: str = "write") -> RunFolderError:
+def os_error(path: Path, error: OSError, doing: str = "write") -> RunFolderError:
     """The system's refusal as an error that names the path, the reason and the way out."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = REMEDIES.get(error.errno or 0, "mend this and run the same command again: what was finished is kept")
@@ -39,7 +40,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise refusal(path, error, "make the folder") from error
+        raise os_error(path, error, "make the folder") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -55,7 +56,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise refusal(path, error) from error
+        raise os_error(path, error) from error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -64,25 +65,38 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def size_of_whole_lines(file: BinaryIO) -> int:
+    """Bytes up to the last newline, which included; what follows it is torn, or lacks only its end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write readable JSON atomically; values that JSON lacks are written as `plain_json` does."""
-    write_atomically(path, (json.dumps(plain_json(data), indent=2, allow_nan=False) + "\n").encode())
+    """Write readable JSON atomically; values that JSON lacks are written as `to_jsonable` does."""
+    write_atomically(path, (json.dumps(to_jsonable(data), indent=2, allow_nan=False) + "\n").encode())
 
 
-def plain_json(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """The value as JSON has it: tuples are lists, NaN and infinity null, dates ISO text, numpy values numbers."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
+        return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
+        return [to_jsonable(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain_json(item) for item in value), key=str)
+        return sorted((to_jsonable(item) for item in value), key=str)
     if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
-        return plain_json(value.tolist())
+        return to_jsonable(value.tolist())
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value)

@@ -5,16 +5,84 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from infini_eval.errors import RunFolderError
-from infini_eval.results.files import make_folder, refusal
-from infini_eval.results.owner import Owner, started
+from infini_eval.results.files import make_folder, os_error
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock: process, host, and the launch it belongs to, so that a restart knows its own predecessor.
+
+    `started` is the process's start in clock ticks since boot (pids are used again), `boot` tells one boot of a host
+    from the next and one container from another.
+    """
+
+    token: str
+    host: str
+    boot: str
+    pid: int
+    started: int
+    since: str
+    launch: str | None
+    attempt: int
+
+    @classmethod
+    def of_this_process(cls) -> Owner:
+        pid = os.getpid()
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        launch, attempt = _launch()
+        return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), pid, started(pid) or 0, since, launch, attempt)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+def _launch() -> tuple[str | None, int]:
+    """The launch that this process belongs to and its attempt: a restarted job may take its own lock over at once."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    job = os.environ.get("SLURM_JOB_ID")
+    if run_id == "none" and job is None:
+        return None, 0
+    restarts = [int(os.environ.get(name, 0)) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
+    return f"{job}/{run_id}", restarts[0] * 10_000 + restarts[1]
+
+
+def _boot() -> str:
+    """Identity of this host's boot and of its process numbering; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is no such process (a zombie is none)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc").is_dir() else _exists(pid)
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _exists(pid: int) -> int | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
 
 LOCK = "run.lock"
 BEAT_S = 10.0
@@ -110,7 +178,7 @@ class RunLock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise refusal(self.path, error) from error
+            raise os_error(self.path, error) from error
         finally:
             draft.unlink(missing_ok=True)
         return True
@@ -123,7 +191,7 @@ class RunLock:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise refusal(self.path, error, "read") from error
+            raise os_error(self.path, error, "read") from error
         try:
             return _Found(text, Owner(**json.loads(text)), age_s)
         except (ValueError, TypeError):
@@ -139,7 +207,7 @@ class RunLock:
             probe.touch()
             return probe.stat().st_mtime
         except OSError as error:
-            raise refusal(probe, error) from error
+            raise os_error(probe, error) from error
         finally:
             probe.unlink(missing_ok=True)
 
@@ -158,7 +226,7 @@ class RunLock:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise refusal(self.path, error, "take over") from error
+            raise os_error(self.path, error, "take over") from error
         if aside.read_text() == stale.text:
             self.taken_from = stale.owner
         else:
@@ -179,8 +247,8 @@ class RunLock:
             self._on_lost(self._loss(found))
 
     def _loss(self, found: _Found | None) -> str:
-        thief = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
-        return f"this run has lost the lock {str(self.path)!r}: {thief}"
+        new_owner = "it is gone" if found is None else f"it is held by {found.owner or 'an unknown run'}"
+        return f"this run has lost the lock {str(self.path)!r}: {new_owner}"
 
     def _in_use(self, holder: Owner, age: float) -> RunFolderError:
         return RunFolderError(

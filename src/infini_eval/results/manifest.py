@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import RunFolderError
 from infini_eval.records import SCHEMA_VERSION, RunManifest
-from infini_eval.results.files import SAMPLES, make_folder, plain_json, refusal, remove_temporaries, write_json
-from infini_eval.results.resume import ResumeState, heal_samples, read_progress
+from infini_eval.results.files import SAMPLES, make_folder, os_error, remove_temporaries, to_jsonable, write_json
+from infini_eval.results.samples import iter_samples, truncate_torn_lines
 
 MANIFEST = "manifest.json"
 CARRIED_OVER = ("batch_sizes",)  # what a run has learnt and its next attempt uses again
@@ -42,7 +42,7 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
         _refuse_orphans(folder)
     else:
         _refuse_differences(folder, previous, manifest)
-        notes += heal_samples(folder)
+        notes += truncate_torn_lines(folder)
     finished, failed, unreadable = read_progress(folder)
     notes += unreadable
     if previous is None or len(finished) < manifest.samples_planned:
@@ -57,7 +57,7 @@ def read_manifest(folder: str | Path) -> RunManifest:
         data = json.loads(path.read_bytes())
         manifest = RunManifest.from_json(data)
     except OSError as error:
-        raise refusal(path, error, "read") from error
+        raise os_error(path, error, "read") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{str(path)!r} is not a manifest: {error}", next_step=ANOTHER_FOLDER) from error
     if manifest.schema_version > SCHEMA_VERSION:
@@ -77,14 +77,14 @@ def write_manifest(folder: str | Path, manifest: RunManifest) -> None:
 def update_environment(folder: str | Path, **changes: Any) -> RunManifest:
     """Change entries of the manifest's environment, such as `batch_sizes` found by probing; the identity stays."""
     manifest = read_manifest(folder)
-    manifest = replace(manifest, environment={**manifest.environment, **plain_json(changes)})
+    manifest = replace(manifest, environment={**manifest.environment, **to_jsonable(changes)})
     write_manifest(folder, manifest)
     return manifest
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line a setting that differs, as "sampling.seed: 1 -> 2"; nested mappings are compared key by key."""
-    before, after = dict(_flat(plain_json(old))), dict(_flat(plain_json(new)))
+    before, after = dict(_flat(to_jsonable(old))), dict(_flat(to_jsonable(new)))
     keys = [*before, *(key for key in after if key not in before)]
     absent = "(absent)"
     return [
@@ -134,11 +134,55 @@ def _next_attempt(manifest: RunManifest, previous: RunManifest | None) -> RunMan
 
 def _discard(folder: Path) -> list[str]:
     """Delete the files that a run writes, and nothing else."""
-    doomed = [folder / name for name in OURS if (folder / name).is_file()]
-    doomed += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
-    for path in doomed:
+    to_delete = [folder / name for name in OURS if (folder / name).is_file()]
+    to_delete += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
+    for path in to_delete:
         try:
             path.unlink()
         except OSError as error:
-            raise refusal(path, error, "delete") from error
-    return [f"--overwrite: {len(doomed)} files of the run before are deleted"] if doomed else []
+            raise os_error(path, error, "delete") from error
+    return [f"--overwrite: {len(to_delete)} files of the run before are deleted"] if to_delete else []
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """Where a run stands: keys of finished samples, keys of samples that failed (tried again), notes to log.
+
+    `previous` is the manifest of the attempt before, None for a new run.
+    """
+
+    finished_keys: frozenset[str] = frozenset()
+    failed_keys: frozenset[str] = frozenset()
+    previous: RunManifest | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the trip from rank 0 to the others."""
+        return {
+            "finished_keys": sorted(self.finished_keys),
+            "failed_keys": sorted(self.failed_keys),
+            "previous": self.previous.to_json() if self.previous else None,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ResumeState:
+        return cls(
+            finished_keys=frozenset(data["finished_keys"]),
+            failed_keys=frozenset(data["failed_keys"]),
+            previous=RunManifest.from_json(data["previous"]) if data["previous"] else None,
+            notes=tuple(data["notes"]),
+        )
+
+
+def read_progress(folder: str | Path) -> tuple[set[str], set[str], list[str]]:
+    """Keys of finished samples, keys of samples that only failed, and a note for each line that cannot be read."""
+    finished: set[str] = set()
+    failed: set[str] = set()
+    notes = []
+    for path, number, record in iter_samples(folder):
+        if record is None:
+            notes.append(f"{SAMPLES}/{path.name}, line {number} is not a record; its sample is computed again")
+        else:
+            (failed if record.get("status") == "failed" else finished).add(record["sample_key"])
+    return finished, failed - finished, notes

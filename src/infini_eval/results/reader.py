@@ -3,28 +3,91 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.errors import DataError, RunFolderError
-from infini_eval.results.columns import codes, floats, rows, without_texts
-from infini_eval.results.folders import (
-    HOW_TO_EVALUATE,
-    MANIFEST,
-    MERGED,
-    SAMPLES,
-    natural_key,
-    nothing_found,
-    record_files,
-)  # fmt: skip
-from infini_eval.results.record_columns import FLAGS, NUMBERS, TEXTS
-from infini_eval.results.record_files import RecordFile, read_record_file
+from infini_eval.results.arrays import codes, floats, rows, without_texts
+from infini_eval.results.files import SAMPLES
+from infini_eval.results.manifest import MANIFEST
+from infini_eval.results.record_files import REPORTED, SUFFIXES, RecordFile, read_record_file
+from infini_eval.results.samples import PARQUET, rows_that_count
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+
+HOW_TO_EVALUATE = "run_passkey_eval.py --ckpt-path CKPT --save_path DIR --eval_dataset_path DATA"
+_MAX_DEPTH = 6
+_OWN_PLOTS = "plots"
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether an evaluation of ours wrote here."""
+    return (folder / MANIFEST).is_file() or (folder / PARQUET).is_file() or any((folder / SAMPLES).glob("*.jsonl"))
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders at or below `folder`, in natural order; a folder of foreign record files counts as a run.
+
+    RunFolderError where the folder does not exist, DataError where it holds nothing to report on.
+    """
+    if not folder.exists():
+        raise RunFolderError(f"no such folder: {folder}", next_step="give the folder that --save_path named")
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file", valid="a run folder, or a folder of run folders")
+    runs = [found for found in _walk(folder) if is_run_folder(found) or record_files(found)]
+    if not runs:
+        raise nothing_found(folder)
+    return sorted(runs, key=natural_key)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts run_2 before run_10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _walk(folder: Path) -> list[Path]:
+    """`folder` and what lies below it, without descending into a run of ours or into hidden folders."""
+    found = []
+    base = len(folder.parts)
+    for at, children, _ in os.walk(folder):
+        path = Path(at)
+        found.append(path)
+        if is_run_folder(path) or len(path.parts) - base >= _MAX_DEPTH:
+            children.clear()
+        children[:] = [child for child in children if not child.startswith(".") and child != _OWN_PLOTS]
+    return found
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The files right in `folder` that may hold records, in natural order."""
+    return sorted((p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file()), key=natural_key)
+
+
+def nothing_found(folder: Path) -> DataError:
+    """The error for a folder without results: empty, other files, or an older tool's pickles (which are never read)."""
+    files = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    pickles = [name for name in files if name.endswith((".pkl", ".pickle"))]
+    if pickles:
+        found = f"{len(pickles)} pickled result(s) of an older tool ({pickles[0]})"
+        problem = f"{folder} holds {found}; pickles are never read"
+    elif not files:
+        problem = f"{folder} is empty"
+    else:
+        shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+        problem = f"{folder} holds no results ({shown})"
+    return DataError(
+        problem,
+        valid="a run folder (manifest.json, samples/*.jsonl), or jsonl, parquet or csv files of records",
+        next_step=f"evaluate {'again ' if pickles else ''}with {HOW_TO_EVALUATE}",
+    )
 
 
 @dataclass(frozen=True)
@@ -46,7 +109,7 @@ class RunRecords:
     scorers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def number(self, name: str) -> np.ndarray:
         """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
@@ -64,7 +127,8 @@ class RunRecords:
 
     def texts(self, name: str, numbers: np.ndarray) -> list[str | None]:
         """The texts of the rows with these numbers, None where unknown."""
-        return self.table.column(name).take(rows(numbers)).to_pylist()
+        texts: list[str | None] = self.table.column(name).take(rows(numbers)).to_pylist()
+        return texts
 
     def replace(self, **columns: pa.Array) -> RunRecords:
         """The same records with some columns set anew."""
@@ -86,7 +150,7 @@ def read_run(
     planned = (manifest or {}).get("samples_planned")
     planned = planned if isinstance(planned, int) else None
     lines = sorted((folder / SAMPLES).glob("*.jsonl"), key=natural_key)
-    merged = folder / MERGED
+    merged = folder / PARQUET
     if lines:
         files = lines
     elif merged.is_file():
@@ -175,26 +239,23 @@ def _joined(
 
 
 def _once_each(table: pa.Table) -> tuple[pa.Table, int]:
-    """One row a sample_key, chosen as results.merge does: the first finished one, else the last failed one."""
+    """One row a sample, and how many were left out; all rows where some have no key."""
     import numpy as np
 
     keys, distinct = codes(table.column("sample_key"))
     if len(distinct) == len(keys) or (keys < 0).any():
         return table, 0
     status, names = codes(table.column("status"))
-    finished = status != (names.index("failed") if "failed" in names else -2)
-    place = np.arange(len(keys))
-    order = np.lexsort((np.where(finished, 2 * len(keys) - place, place), keys))
-    last = np.append(keys[order][1:] != keys[order][:-1], True)
-    kept = np.sort(order[last])
-    return table.take(rows(kept)), len(keys) - len(kept)
+    failed = status == (names.index("failed") if "failed" in names else -2)
+    kept = rows_that_count(keys.tolist(), failed.tolist())
+    return table.take(rows(np.array(kept))), len(keys) - len(kept)
 
 
 def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
     """Say where samples.parquet differs from samples/*.jsonl, which are the truth."""
     compared = ["sample_key", "correct"]
     try:
-        others = [name for name in (*NUMBERS, *FLAGS, *TEXTS) if name not in compared]
+        others = [name for name in REPORTED if name not in compared]
         other = read_record_file(merged, without=others).table.select(compared)
     except DataError as error:
         return replace(records, notes=(*records.notes, f"{error.problem}; {SAMPLES}/*.jsonl was read instead"))
@@ -202,7 +263,7 @@ def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
     if ours.sort_by("sample_key").equals(other.sort_by("sample_key")):
         return records
     note = (
-        f"{MERGED} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
+        f"{PARQUET} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
     )
     return replace(records, notes=(*records.notes, note))
 

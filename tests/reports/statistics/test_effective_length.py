@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from infini_eval.reports.statistics.effective_length import effective_length, samples_needed
 from infini_eval.reports.statistics.intervals import Average, wilson
+from infini_eval.reports.statistics.verdicts import effective_length, samples_needed
 
 
 def measured(length: int, right: int, n: int) -> tuple[int, Average, int]:

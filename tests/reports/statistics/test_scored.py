@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infini_eval.reports.statistics.scored import scored_samples
+from infini_eval.reports.statistics.samples import scored_samples
 from infini_eval.results.reader import read_run
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infini_eval.reports.statistics.phases import phase_groups, phase_warning
-from infini_eval.reports.statistics.scored import Scored
-from infini_eval.reports.statistics.segments import by_compressions, segment_groups
+from infini_eval.reports.statistics.samples import Scored, by_compressions, phase_groups, phase_warning, segment_groups
 
 NAN = float("nan")
 

@@ -6,6 +6,7 @@ import pytest
 
 from infini_eval.reports.statistics.intervals import Average
 from infini_eval.reports.statistics.verdicts import (
+    Expectation,
     consistency,
     headline,
     long_context_verdict,
@@ -36,10 +37,10 @@ def test_more_segments_lower_the_bar_by_at_most_twenty(segments, average, catego
 
 
 def test_the_guide_s_sample_output():
-    found = performance(91.45, 4.23, 1.0).to_json()
-    assert found["status"] == "✓"
-    assert (found["category"], found["message"]) == ("VERY_GOOD", "Strong performance within segment")
-    assert (found["consistency"], found["expected_degradation"]) == ("CONSISTENT", 0)
+    found = performance(91.45, 4.23, 1.0)
+    assert found.status == "✓"
+    assert (found.category, found.message) == ("VERY_GOOD", "Strong performance within segment")
+    assert (found.consistency, found.expected_degradation) == ("CONSISTENT", 0)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +57,14 @@ def test_unknown_segments_are_judged_as_one_and_said():
 
 def test_the_fixed_table_takes_the_interval_into_account():
     sure = verdict(Average(0.95, 0.92, 0.97, ""), 1024)
-    assert (sure["category"], sure["certain"], sure["possible"]) == ("EXCELLENT", True, ["EXCELLENT"])
-    assert sure["expectation"] == {"above": 95, "met": "unclear"}
+    assert (sure.category, sure.certain, sure.possible) == ("EXCELLENT", True, ("EXCELLENT",))
+    assert sure.expectation == Expectation(95, "unclear")
     unsure = verdict(Average(0.82, 0.69, 0.91, ""), 2048)
-    assert unsure["possible"] == ["POOR", "FAIR", "GOOD", "EXCELLENT"]
-    assert unsure["category"] == "GOOD"
-    assert verdict(Average(0.5, 0.4, 0.6, ""), 8192)["expectation"]["met"] == "no"
-    assert verdict(Average(0.9, 0.81, 0.95, ""), 4096)["expectation"]["met"] == "yes"
-    assert verdict(Average(0.5, 0.4, 0.6, ""), 16384)["expectation"] is None
+    assert unsure.possible == ("POOR", "FAIR", "GOOD", "EXCELLENT")
+    assert unsure.category == "GOOD"
+    assert verdict(Average(0.5, 0.4, 0.6, ""), 8192).expectation.met == "no"
+    assert verdict(Average(0.9, 0.81, 0.95, ""), 4096).expectation.met == "yes"
+    assert verdict(Average(0.5, 0.4, 0.6, ""), 16384).expectation is None
 
 
 def sure(percent: float) -> Average:
@@ -80,12 +81,12 @@ def sure(percent: float) -> Average:
 )  # fmt: skip
 def test_long_context(averages, category):
     found = long_context_verdict({length: sure(percent) for length, percent in averages.items()})
-    assert (found["category"], found["possible"]) == (category, [category])
+    assert (found.category, found.possible) == (category, (category,))
 
 
 def test_a_single_sample_beyond_32k_says_nothing():
     found = long_context_verdict({131072: Average(1.0, 0.207, 1.0, "")})
-    assert (found["category"], found["possible"]) == ("UNDECIDED", ["POOR", "FAIR", "GOOD", "EXCELLENT"])
+    assert (found.category, found.possible) == ("UNDECIDED", ("POOR", "FAIR", "GOOD", "EXCELLENT"))
 
 
 def test_no_long_context_no_verdict():
@@ -113,11 +114,11 @@ def test_a_model_without_segments_is_not_told_about_them():
 )
 def test_the_headline_names_what_is_possible(low, value, high, category, words):
     found = headline(verdict(Average(value, low, high, "", 20), None), 20, 0)
-    assert (found["category"], found["words"]) == (category, words)
+    assert (found.category, found.words) == (category, words)
 
 
 def test_few_haystacks_are_never_certain():
     few = Average(0.95, 0.92, 0.97, "", 9)
-    assert not verdict(few, None)["certain"]
-    assert headline(verdict(few, None), 9, 0)["why"] == "9 haystacks only"
-    assert verdict(Average(0.95, 0.92, 0.97, "", 10), None)["certain"]
+    assert not verdict(few, None).certain
+    assert headline(verdict(few, None), 9, 0).why == "9 haystacks only"
+    assert verdict(Average(0.95, 0.92, 0.97, "", 10), None).certain

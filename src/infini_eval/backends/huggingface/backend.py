@@ -25,7 +25,8 @@ from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.sampling import sampling_identity
-from infini_eval.errors import ConfigError, DataError, OutOfMemory
+from infini_eval.errors import ConfigError, DataError, OutOfMemory, first_sentence
+from infini_eval.planning.text import gigabytes
 from infini_eval.records import Response, Sample
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class TransformersBackend(Backend):
         logger.info(
             "%s: %s of weights in %s, loaded in %.1f s; prompts as %s",
             self._config.model_path,
-            hf_quantized.size(model.get_memory_footprint()),
+            gigabytes(model.get_memory_footprint()),
             self._loading.quantization or ("its own quantization" if self._quantized_before else self._dtype),
             time.perf_counter() - began,
             "chat" if self._prompts.chat else "plain text",
@@ -191,7 +192,7 @@ class TransformersBackend(Backend):
             return self._generator.answer(rows)
         except torch.OutOfMemoryError as error:
             problem = OutOfMemory(
-                f"out of memory with {len(rows)} samples of {rows[0].tokens:,} tokens at once: {str(error).partition('. ')[0]}",
+                f"out of memory with {len(rows)} samples of {rows[0].tokens:,} tokens at once: {first_sentence(error)}",
                 next_step="run the same command again: it continues with smaller batches"
                 if len(rows) > 1
                 else "use more processes, --dtype bfloat16 or a smaller --prefill-chunk",

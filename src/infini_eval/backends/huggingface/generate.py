@@ -21,7 +21,7 @@ from infini_eval.records import Response
 BAD_LOGITS = "the model's logits became NaN (diverged weights, or a dtype too narrow for this model)"
 
 
-class Draw(LogitsProcessor):
+class Draw(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
     """Leaves one possible token a row: the one that the engine's sampler draws. Legend: B batch, V vocabulary."""
 
     def __init__(self, sampler: Sampler, rows: int) -> None:
@@ -36,7 +36,7 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores_BV, float("-inf")).scatter_(1, tokens_B[:, None], 0.0)
 
 
-class Ending(StoppingCriteria):
+class Ending(StoppingCriteria):  # type: ignore[misc]
     """Ends a row at the first token after which its answer is settled. Legend: B batch, T tokens, the prompt's included.
 
     `lengths`: new tokens of each settled row; what follows them in the output is padding or of no interest.
@@ -98,7 +98,7 @@ class Generator:
         )
         try:
             with torch.inference_mode():
-                output_BT = self._model.generate(
+                output_BT: torch.Tensor = self._model.generate(
                     ids_BT,
                     attention_mask=torch.ones_like(ids_BT),
                     generation_config=settings,

@@ -12,7 +12,7 @@ import torch
 from infini_eval.backends._packages import require
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape
-from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError
+from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}
 SAMPLED_BYTES = 65536
@@ -25,7 +25,7 @@ def read_config(path: str, trust_remote_code: bool) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error, None)
         old = "does not recognize this architecture" in reason
         code = "trust_remote_code" in reason
         raise CheckpointError(
@@ -65,7 +65,10 @@ def skeleton(config: Any, trust_remote_code: bool) -> torch.nn.Module:
     import transformers
 
     with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model: torch.nn.Module = transformers.AutoModelForCausalLM.from_config(
+            config, trust_remote_code=trust_remote_code
+        )
+    return model
 
 
 def dtype_name(config: Any, asked: str | None) -> str:
@@ -96,7 +99,7 @@ def load(path: str, settings: ModelSettings, loading: LoadSettings, *, dtype: st
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise BackendError(
-            f"transformers could not load {path!r}: {' '.join(str(error).split())[:500]}",
+            f"transformers could not load {path!r}: {in_one_line(error)}",
             next_step=_remedy(str(error)),
         ) from None
     placed = tp > 1 or "device_map" in arguments

@@ -10,7 +10,7 @@ from infini_eval.api.backend import WorkItem
 from infini_eval.backends._packages import require
 from infini_eval.datasets.needle_position import excerpt, needle_position
 from infini_eval.datasets.tokenizer import Tokenizer
-from infini_eval.errors import ConfigError, DataError
+from infini_eval.errors import ConfigError, DataError, in_one_line
 from infini_eval.records import Sample
 
 
@@ -71,7 +71,7 @@ def auto_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise DataError(
-            f"no usable tokenizer at {path!r}: {' '.join(str(error).split())[:400]}",
+            f"no usable tokenizer at {path!r}: {in_one_line(error, 400)}",
             valid="a folder with tokenizer.json, or a hub id that is reachable or cached",
             next_step="pass --tokenizer FOLDER",
         ) from None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from infini_eval.errors import BackendError
+from infini_eval.planning.text import gigabytes
 
 BITS = {"4bit": 4, "8bit": 8}
 KEPT = ("lm_head", "embed_out", "output")  # bitsandbytes leaves the head as it is
@@ -60,7 +61,7 @@ def refuse_what_stays_large(planned: QuantizationPlan, quantization: str, path: 
         raise BackendError(
             f"--quantization {quantization}: bitsandbytes converts only {100 * (1 - share):.0f} % of the weights of {path!r} "
             f"({planned.example} and its like are fused parameters that it passes over); the weights would take "
-            f"{size(planned.bytes)}, not the {size(ideal)} that the flag promises",
+            f"{gigabytes(planned.bytes)}, not the {gigabytes(ideal)} that the flag promises",
             next_step="use a checkpoint that was quantised beforehand, or more GPUs (--tp) with --dtype bfloat16",
         )
 
@@ -70,8 +71,8 @@ def check_footprint(model: Any, planned: QuantizationPlan, quantization: str) ->
     real = model.get_memory_footprint(return_buffers=False)
     if real > planned.bytes * (1 + TOLERANCE):
         raise BackendError(
-            f"--quantization {quantization}: the loaded weights take {size(real)}, planned were "
-            f"{size(planned.bytes)}: not everything was quantised",
+            f"--quantization {quantization}: the loaded weights take {gigabytes(real)}, planned were "
+            f"{gigabytes(planned.bytes)}: not everything was quantised",
             next_step="leave --quantization out, or report the model and the versions of bitsandbytes and transformers",
         )
 
@@ -91,11 +92,6 @@ def use_plain_kernels_where_needed(model: torch.nn.Module) -> int:
                 layer.support_avx512bf16_for_cpu = False
                 odd += 1
     return odd
-
-
-def size(count: int) -> str:
-    """A number of bytes for people: "204.3 GB", "0.3 MB"."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _tied(skeleton: Any) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from infini_eval.reports.statistics.intervals import Average, Proportion, average_over, proportions
-from infini_eval.reports.statistics.scored import Scored, depth_groups
+from infini_eval.reports.statistics.samples import Scored, depth_groups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def bounds(counted: Counted) -> Bounds:
 
 
 @dataclass(frozen=True)
-class Cell:
+class DepthCell:
     """One depth: its answered samples, and how many more failed."""
 
     depth_percent: float
@@ -89,7 +89,7 @@ class Cell:
         return self.answered.correct / (self.answered.n + self.failed)
 
 
-def cells(counted: Counted) -> tuple[list[Cell], bool]:
+def cells(counted: Counted) -> tuple[list[DepthCell], bool]:
     """One cell a depth, ascending, and whether depths were rounded (see `depth_groups`)."""
     import numpy as np
 
@@ -98,4 +98,4 @@ def cells(counted: Counted) -> tuple[list[Cell], bool]:
     answered = proportions(group[~failed], counted.scored.correct, counted.scored.cluster, len(depths))
     missing = np.bincount(group[failed], minlength=len(depths))
     columns = zip(depths.tolist(), answered, missing.tolist(), strict=True)
-    return [Cell(*column) for column in columns], rounded
+    return [DepthCell(*column) for column in columns], rounded

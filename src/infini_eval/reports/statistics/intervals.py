@@ -174,7 +174,8 @@ def even_weights(group: np.ndarray) -> np.ndarray:
     import numpy as np
 
     n = np.bincount(group)
-    return 1 / (n[group] * np.count_nonzero(n))
+    weights: np.ndarray = 1 / (n[group] * np.count_nonzero(n))
+    return weights
 
 
 def worth_of(

@@ -79,13 +79,15 @@ def _grouped(
 
 
 def _scaled(values: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return (values - x.mean()) / x.std()
+    scaled: np.ndarray = (values - x.mean()) / x.std()
+    return scaled
 
 
 def _sigmoid(eta: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    return 1 / (1 + np.exp(-np.clip(eta, -35, 35)))
+    p: np.ndarray = 1 / (1 + np.exp(-np.clip(eta, -35, 35)))
+    return p
 
 
 def _newton(design: np.ndarray, right: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +124,8 @@ def _sandwich(
     if np.abs(np.linalg.det(left)).min() < _LEAST_LEFT:
         return None
     own = np.linalg.solve(left, own[:, :, None])[:, :, 0]
-    return bread @ (own.T @ own) @ bread
+    covariance: np.ndarray = bread @ (own.T @ own) @ bread
+    return covariance
 
 
 def _trend(x: np.ndarray, beta: np.ndarray, covariance: np.ndarray, quantile: float, clusters: int | None) -> Trend:

@@ -13,8 +13,7 @@ from typing import Any
 from infini_eval.errors import DataError
 from infini_eval.results.files import write_json
 from infini_eval.results.manifest import MANIFEST, read_manifest
-from infini_eval.results.merge import unique_records
-from infini_eval.results.resume import iter_samples
+from infini_eval.results.samples import iter_samples, unique_records
 
 VERSION = 1
 ALIASES = {

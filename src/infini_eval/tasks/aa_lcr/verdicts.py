@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infini_eval.results.folders import natural_key
 from infini_eval.results.manifest import MANIFEST, read_manifest
-from infini_eval.results.merge import unique_records
-from infini_eval.results.resume import iter_samples
+from infini_eval.results.reader import natural_key
+from infini_eval.results.samples import iter_samples, unique_records
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations
 from infini_eval.tasks.aa_lcr.protocols import OUR_NOTES, PROTOCOLS
 

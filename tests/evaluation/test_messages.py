@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from infini_eval.api.backend import WorkItem, no_ids
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.distributed.launch import launch
 from infini_eval.errors import DataError
-from infini_eval.evaluation.telling import say_window
+from infini_eval.evaluation.messages import check_context_window, log_notes
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
 
@@ -21,14 +22,14 @@ LONG = WorkItem(Sample("long", "prompt", "1", 50.0), no_ids(), 5000, NeedlePosit
 
 def told(folder: Path, infini: bool, caplog, **settings) -> list[str]:
     """Warnings about a prompt of 5,000 tokens for a checkpoint with 4,096 positions."""
-    from infini_eval.backends.nanotron import Backend
+    from infini_eval.backends.nanotron import NanotronBackend
 
     path = write_tiny_checkpoint(folder / "1", tiny_config(infini=infini, vocab_size=1040))
     options = {"tokenizer": str(TOKENIZER), "model": ModelSettings(device="cpu"), "max_new_tokens": 15} | settings
     config = EvalConfig(str(path), str(folder / "run"), "unused", **options)
     with launch("cpu") as world:
-        say_window(config, world, Backend(config, world).model_facts(), [LONG])
-    return [record.getMessage() for record in caplog.records if "window" in record.getMessage()]
+        check_context_window(config, world, NanotronBackend(config, world).model_facts(), [LONG])
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_infini_attention_reads_prompts_longer_than_its_positions(tmp_path, caplog) -> None:
@@ -44,3 +45,13 @@ def test_a_plain_llama_is_warned_about_and_refused_where_data_are_strict(tmp_pat
 def test_a_window_that_the_user_names_holds_for_every_model(tmp_path, caplog) -> None:
     with pytest.raises(DataError, match="window of 1,000"):
         told(tmp_path, True, caplog, strict_data=True, context_window=1000)
+
+
+def test_only_what_asks_for_action_is_a_warning(caplog) -> None:
+    with launch("cpu") as world, caplog.at_level("INFO", logger="infini_eval"):
+        log_notes(world, ["continuing: 12 of 12 are done"])
+        log_notes(world, ["2 samples are alike"], logging.WARNING)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "continuing: 12 of 12 are done"),
+        ("WARNING", "2 samples are alike"),
+    ]

@@ -1,22 +1,123 @@
-"""Token ids made ahead by a thread: the right ones, no more than one batch ahead, and failures that surface."""
+"""Prompts tokenised once over all processes: the same facts on every rank, few ids kept, errors and stops that end it."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from infini_eval.api.backend import Batch, WorkItem, no_ids
+from infini_eval.config import EvalConfig
+from infini_eval.datasets.parquet import load_samples
+from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import Mesh
+from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.distributed.work_queue import SPARE, WorkQueue
-from infini_eval.errors import DataError
-from infini_eval.evaluation.feed import AHEAD, Feed
+from infini_eval.errors import EXIT_INTERRUPTED, DataError
+from infini_eval.evaluation import prepare
+from infini_eval.evaluation.prepare import AHEAD, BatchPrefetcher, prepare_items, with_ids
 from infini_eval.records import NeedlePosition, Sample
+from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.limits import PROCESS_S
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"
+CONFIG = EvalConfig(str(ROOT / "checkpoints/infini-demo"), "nowhere", str(DATA))
+NUMBER = 7
+
+
+class Counting:
+    """The nanotron backend, which counts what it tokenises and fails for one sample."""
+
+    def __init__(self, world, bad: str | None = None) -> None:
+        from infini_eval.backends.nanotron import NanotronBackend
+
+        self.inner, self.bad, self.prepared = NanotronBackend(CONFIG, world), bad, 0
+
+    def prepare(self, sample, needle):
+        if sample.id == self.bad:
+            raise DataError(f"{sample.id} cannot be tokenised")
+        self.prepared += 1
+        return self.inner.prepare(sample, needle)
+
+    def token_ids(self, sample):
+        return self.inner.token_ids(sample)
+
+
+def samples():
+    return load_samples(str(DATA)).samples[:NUMBER]
+
+
+def facts_and_work():
+    with launch("cpu") as world:
+        backend = Counting(world)
+        prepared = prepare_items(TASK, backend, samples(), world)
+        ids = [with_ids(item, backend).ids.tolist() for item in prepared]
+        facts = [(item.tokens, asdict(item.position), item.excerpt) for item in prepared]
+        return backend.prepared, facts, ids
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("processes", [2, 4])
+def test_ranks_share_the_work_and_all_know_the_same(processes):
+    ranks = run_distributed_test(facts_and_work, processes, None)
+    assert [made for made, _, _ in ranks] == [len(range(rank, NUMBER, processes)) for rank in range(processes)]
+    alone = facts_and_work()
+    assert alone[0] == NUMBER and alone[1][0][1]["token_start"] is not None
+    assert all(rank[1:] == alone[1:] for rank in ranks)
+
+
+def test_ids_beyond_the_bound_are_made_again(monkeypatch):
+    monkeypatch.setattr(prepare, "KEPT_BYTES", 2 * 4 * 1100)  # two prompts of 1,008 tokens
+    with launch("cpu") as world:
+        backend = Counting(world)
+        prepared = prepare_items(TASK, backend, samples(), world)
+        assert sum(len(item.ids) > 0 for item in prepared) == 2
+        for item in prepared:
+            whole = with_ids(item, backend)
+            assert len(whole.ids) == item.tokens and whole.ids.dtype == np.int32
+            assert whole.ids.tolist() == backend.inner.tokenizer.encode_with_span(item.sample.prompt, None)[0].tolist()
+
+
+def test_a_stop_ends_the_tokenising():
+    with launch("cpu") as world:
+        world.stop.ask("the test")
+        backend = Counting(world)
+        with pytest.raises(Interrupted, match="the test"):
+            prepare_items(TASK, backend, samples(), world)
+        assert backend.prepared == 0
+
+
+def fail_on_rank_1():
+    with launch("cpu") as world:
+        prepare_items(TASK, Counting(world, bad=samples()[1].id), samples(), world)
+    return "unreached"
+
+
+@pytest.mark.distributed
+def test_an_error_in_one_ranks_share_ends_all_as_a_users_error():
+    with pytest.raises(AssertionError, match="ended with status 2"):
+        run_distributed_test(fail_on_rank_1, 2, None)
+
+
+def stop_on_rank_1():
+    with launch("cpu") as world:
+        if world.rank == 1:
+            world.stop.ask("the test")
+        prepare_items(TASK, Counting(world), samples(), world)
+    return "unreached"
+
+
+@pytest.mark.distributed
+def test_a_stop_of_one_rank_ends_the_others_waiting_for_its_share():
+    with pytest.raises(AssertionError, match=f"ended with status {EXIT_INTERRUPTED}"):
+        run_distributed_test(stop_on_rank_1, 2, None)
 
 
 class Tokens:
@@ -38,16 +139,17 @@ def made_up(number: int) -> tuple[list[WorkItem], list[Batch]]:
     return prepared, [Batch((row,), row + 1) for row in range(number)]
 
 
-def feed(number: int, backend: Tokens) -> Feed:
+def feed(number: int, backend: Tokens) -> BatchPrefetcher:
     prepared, batches = made_up(number)
-    return Feed(WorkQueue([batch.cost for batch in batches], Mesh()), batches, prepared, backend)
+    return BatchPrefetcher(WorkQueue([batch.cost for batch in batches], Mesh()), batches, prepared, backend)
 
 
 def test_every_batch_comes_once_with_its_own_ids():
     with feed(5, Tokens()) as source:
         given = list(source)
-    assert [index for index, _ in given] == [4, 3, 2, 1, 0]
-    for index, rows in given:
+    assert [one.number for one in given] == [4, 3, 2, 1, 0]
+    for index, batch, rows in given:
+        assert batch.rows == (index,)
         assert list(rows) == [index]
         assert rows[index].ids.tolist() == [index] * (index + 1) == [index] * rows[index].tokens
 
@@ -56,8 +158,8 @@ def test_ids_that_were_kept_are_not_made_again():
     prepared, batches = made_up(1)
     kept = WorkItem(prepared[0].sample, np.array([7], np.int32), 1, prepared[0].position, "")
     backend = Tokens()
-    with Feed(WorkQueue([1], Mesh()), batches, [kept], backend) as source:
-        assert next(iter(source))[1][0].ids is kept.ids
+    with BatchPrefetcher(WorkQueue([1], Mesh()), batches, [kept], backend) as source:
+        assert next(iter(source)).rows[0].ids is kept.ids
     assert backend.made == 0
 
 
@@ -114,8 +216,8 @@ def fed_in_two_replicas_of_two():
         mesh = Mesh.build(MeshShape(2, 2, 1), int(os.environ["RANK"]))
         prepared, batches = made_up(12)
         queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
-        with Feed(queue, batches, prepared, Tokens()) as source:
-            return mesh.dp_rank, [(index, rows[index].ids.sum().item()) for index, rows in source]
+        with BatchPrefetcher(queue, batches, prepared, Tokens()) as source:
+            return mesh.dp_rank, [(one.number, one.rows[one.number].ids.sum().item()) for one in source]
 
 
 @pytest.mark.distributed
@@ -138,7 +240,7 @@ def feed_that_fails_on_rank_1():
         mesh = Mesh.build(MeshShape(1, 2, 1), world.rank)
         prepared, batches = made_up(6)
         queue = WorkQueue([batch.cost for batch in batches], mesh, world.new_client())
-        with Feed(queue, batches, prepared, Tokens(bad="2" if world.rank == 1 else None)) as source:
+        with BatchPrefetcher(queue, batches, prepared, Tokens(bad="2" if world.rank == 1 else None)) as source:
             for _ in source:
                 dist.all_reduce(torch.ones(1), group=mesh.tp_group)  # rank 0 waits here for ever
     return "unreached"

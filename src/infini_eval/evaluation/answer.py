@@ -1,0 +1,183 @@
+"""A replica's share of the work: batches from the queue, answers from the backend, scores, log lines, records on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infini_eval.api import registry
+from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
+from infini_eval.api.scorer import Scorer
+from infini_eval.api.task import Task
+from infini_eval.datasets.number_source import number_source
+from infini_eval.distributed.launch import World
+from infini_eval.distributed.progress import Progress
+from infini_eval.distributed.work_queue import WorkQueue
+from infini_eval.errors import OutOfMemory
+from infini_eval.evaluation.prepare import BatchPrefetcher
+from infini_eval.evaluation.run_folder import RunFolder
+from infini_eval.records import Response, SampleRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The scorers whose scores are recorded, by name, and the name of the one that counts."""
+
+    counts: str
+    scorers: Mapping[str, Scorer]
+
+    @classmethod
+    def of(cls, task: Task, counts: str) -> Scoring:
+        """Load the scorer that counts and those that the task records beside it."""
+        return cls(counts, {name: registry.scorer(name) for name in dict.fromkeys([counts, *task.scorers])})
+
+    def early_stop(self, backend: Backend, *, allowed: bool = True) -> EarlyStop | None:
+        """The rule that ends answers: no further token can change a recorded score.
+
+        None unless `allowed`, and with a scorer or a backend that wants whole texts.
+        """
+        return EarlyStop.of(list(self.scorers.values())) if allowed and backend.stops_early else None
+
+    def record(self, item: WorkItem, response: Response, replica: int) -> SampleRecord:
+        """Score an answer, and put together what is recorded of the sample."""
+        sample = item.sample
+        scores = {name: score(response.text, sample) for name, score in self.scorers.items()}
+        source = number_source(sample.prompt, sample.answer, response.text)
+        return SampleRecord(sample, response, scores, self.counts, item.position, item.excerpt, replica, source)
+
+
+@dataclass(frozen=True)
+class SampleLog:
+    """Log lines for single samples: the text around the needle, or the whole prompt, and the answer."""
+
+    whole_prompts: bool = False
+
+    def write(self, record: SampleRecord) -> None:
+        logger.info("input: %s", record.sample.prompt if self.whole_prompts else record.excerpt)
+        logger.info("generation: %s\n%s", record.response.text, "-" * 50)
+
+
+@dataclass
+class ThroughputTotals:
+    """Of some samples: their number, prompt tokens, those reused, and seconds."""
+
+    samples: int = 0
+    tokens: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> str:
+        """Computed tokens a second; a reused token is nobody's speed."""
+        return f"{(self.tokens - self.reused) / self.seconds:,.0f}" if self.seconds > 0 else "unknown"
+
+
+@dataclass
+class ReuseStats:
+    """The answered samples of one replica: read whole (cold), or sharing what was computed for others (warm).
+
+    Those of backends that cannot say are not among them.
+    """
+
+    cold: ThroughputTotals = field(default_factory=ThroughputTotals)
+    warm: ThroughputTotals = field(default_factory=ThroughputTotals)
+
+    def add(self, response: Response) -> None:
+        reused = response.details.get("reused_tokens")
+        if reused is None or response.error is not None:
+            return
+        totals = self.warm if reused else self.cold
+        totals.samples += 1
+        totals.tokens += response.prompt_tokens
+        totals.reused += reused
+        totals.seconds += response.seconds
+
+    def line(self) -> str | None:
+        """One line for people; None where nothing was counted."""
+        tokens = self.cold.tokens + self.warm.tokens
+        if not tokens:
+            return None
+        kinds = (("read whole", self.cold), ("with shared prefixes", self.warm))
+        rates = [f"{one.samples} samples {how} at {one.rate} computed tokens/s" for how, one in kinds if one.samples]
+        return f"prompt tokens: {tokens:,}, of which {self.warm.reused:,} reused; {', '.join(rates)}"
+
+
+def answer_batches(
+    plan: BatchPlan,
+    items: Sequence[WorkItem],
+    backend: Backend,
+    world: World,
+    folder: RunFolder,
+    scoring: Scoring,
+    early_stop: EarlyStop | None,
+    log: SampleLog | None,
+) -> None:
+    """Answer this replica's share of the batches; its leader scores, logs and writes each sample as it finishes.
+
+    Args:
+        plan: the batches that are left; their rows index `items`.
+        log: None writes no lines for single samples.
+    """
+    mesh, batches = backend.mesh, plan.batches
+    store = world.new_client()
+    queue = WorkQueue([batch.priority for batch in batches], mesh, store, stopping=lambda: world.stop.requested)
+    planned = sum(len(batch.rows) for batch in batches)
+    reuse = ReuseStats()
+    with (
+        folder.writer(mesh.dp_rank) if mesh.is_leader else contextlib.nullcontext() as writer,
+        BatchPrefetcher(queue, batches, items, backend) as prefetcher,
+        Progress(world, planned, computed_tokens(batches, items)) as progress,
+    ):
+
+        def on_tokens(tokens: int) -> None:
+            if mesh.is_leader:
+                progress.add(tokens=tokens)
+
+        work = _until_stopped(prefetcher, world, alone=mesh.shape.tp * mesh.shape.pp == 1)
+        answers = backend.answer(work, early_stop=early_stop, on_tokens=on_tokens)
+        for item, response in _answered(folder, items, answers):
+            if writer is None:
+                continue
+            reuse.add(response)
+            record = scoring.record(item, response, mesh.dp_rank)
+            writer.write(record)
+            if log is not None:
+                log.write(record)
+            progress.add(samples=1, score=None if response.error else record.scores[scoring.counts].value)
+    if (line := reuse.line()) is not None:
+        logger.info("%s", line)
+
+
+def computed_tokens(batches: Sequence[Batch], items: Sequence[WorkItem]) -> int:
+    """Prompt tokens that the batches will compute: less than they have where samples share prefixes."""
+    return sum(min(batch.cost, sum(items[row].tokens for row in batch.rows)) for batch in batches)
+
+
+def _until_stopped(prefetcher: BatchPrefetcher, world: World, *, alone: bool) -> Iterator[tuple[Batch, Rows]]:
+    """Batches with their items, and what this rank does in messages about errors.
+
+    Args:
+        alone: the replica is this process; otherwise its peers would wait for a batch that is dropped here.
+    """
+    for number, batch, rows in prefetcher:
+        if alone and world.stop.requested:
+            return
+        world.set_status(f"batch {number}, samples {', '.join(rows[row].sample.id for row in batch.rows[:4])}")
+        yield batch, rows
+
+
+def _answered(
+    folder: RunFolder, items: Sequence[WorkItem], answers: Iterator[tuple[Batch, list[Response]]]
+) -> Iterator[tuple[WorkItem, Response]]:
+    """Each item with its response; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
+    try:
+        for batch, responses in answers:
+            yield from zip((items[row] for row in batch.rows), responses, strict=True)
+    except OutOfMemory as error:
+        if error.rows > 1:
+            folder.note_largest_batch(error.rows // 2)
+        raise

@@ -1,1 +1,0 @@
-"""The parts of report.html: escaping, tables, sample cards and the style sheet."""

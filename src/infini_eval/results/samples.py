@@ -1,0 +1,265 @@
+"""The samples of a run: appended line by line as they finish, read again, and merged into samples.parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from infini_eval.records import COLUMNS, SampleRecord
+from infini_eval.results.files import (
+    SAMPLES,
+    make_folder,
+    os_error,
+    size_of_whole_lines,
+    to_jsonable,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARQUET = "samples.parquet"
+SYNC_EVERY_S = 5.0
+INT64 = range(-(2**63), 2**63)
+ARROW = {"text": "string", "integer": "int64", "number": "double", "flag": "bool"}
+# Of the columns that every run fills: one that is all null has the same type in any run.
+KNOWN_TYPES = {column.name: ARROW[column.kind] for column in COLUMNS if column.filled_by != "data"}
+
+
+def replica_name(replica: int) -> str:
+    """The name of a replica's file, without its suffix."""
+    return f"replica-{replica:05d}"
+
+
+class SampleWriter:
+    """Appends records to `<folder>/samples/<name>.jsonl`; use it as a context manager.
+
+    A line goes out in one write: a process killed at any moment loses at most the line in hand. Lines reach the disk
+    itself every `sync_every_s` seconds and on close, which matters only when the machine fails. RunFolderError with the
+    reason when the disk is full or the folder unwritable; a line written in part is then removed.
+    """
+
+    def __init__(self, folder: str | Path, name: str, *, sync_every_s: float = SYNC_EVERY_S) -> None:
+        self.path = Path(folder) / SAMPLES / f"{name}.jsonl"
+        self.written = 0
+        self._sync_every_s = sync_every_s
+        self._last_sync = time.monotonic()
+        make_folder(self.path.parent)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            truncate_torn_line(self.path)
+        except OSError as error:
+            raise os_error(self.path, error) from error
+
+    def write(self, record: SampleRecord | Mapping[str, Any]) -> None:
+        """Append one finished sample."""
+        data = record.to_json() if isinstance(record, SampleRecord) else record
+        line = json.dumps(to_jsonable(data), allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            self._append(line)
+            self._sync_when_due()
+        except OSError as error:
+            self._cut(size)
+            raise os_error(self.path, error) from error
+        self.written += 1
+
+    def close(self) -> None:
+        """Bring everything to the disk and close; safe to call twice."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise os_error(self.path, error) from error
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self) -> SampleWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        written = os.write(self._descriptor, line)
+        while written < len(line):  # a nearly full disk takes a part; the next write then tells the reason
+            written += os.write(self._descriptor, line[written:])
+
+    def _sync_when_due(self) -> None:
+        now = time.monotonic()
+        if now - self._last_sync >= self._sync_every_s:
+            os.fsync(self._descriptor)
+            self._last_sync = now
+
+    def _cut(self, size: int) -> None:
+        with contextlib.suppress(OSError):  # a resumed run removes a torn line anyway
+            os.ftruncate(self._descriptor, size)
+
+
+class SampleLine(NamedTuple):
+    """One line of samples/*.jsonl; `record` is None where the line is not a record."""
+
+    path: Path
+    number: int
+    record: dict[str, Any] | None
+
+
+def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
+    """Every line of samples/*.jsonl, files by name. A torn line (a crash, a full disk) comes with `record` None."""
+    for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
+        try:
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    yield SampleLine(path, number, _parse(line))
+        except OSError as error:
+            raise os_error(path, error, "read") from error
+
+
+def truncate_torn_lines(folder: str | Path) -> list[str]:
+    """Cut each samples/*.jsonl after its last complete line; one note a file that had to be cut."""
+    notes = []
+    for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
+        try:
+            removed = truncate_torn_line(path)
+        except OSError as error:
+            raise os_error(path, error, "repair") from error
+        if removed:
+            notes.append(
+                f"{SAMPLES}/{path.name}: a torn last line ({removed} bytes) is removed; its sample is computed again"
+            )
+    return notes
+
+
+def truncate_torn_line(path: Path) -> int:
+    """Truncate a file after its last newline; returns the number of bytes removed."""
+    with path.open("r+b") as file:
+        size, whole = file.seek(0, os.SEEK_END), size_of_whole_lines(file)
+        if whole < size:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    return size - whole
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("sample_key"), str) else None
+
+
+@dataclass(frozen=True)
+class MergeSummary:
+    """What a merge found: rows written, of these failed, lines dropped as repeated and as unreadable."""
+
+    path: Path
+    rows: int
+    failed: int
+    repeated: int
+    unreadable: int
+
+
+def merge_samples(folder: str | Path) -> MergeSummary:
+    """Merge all samples/*.jsonl into <folder>/samples.parquet, atomically; the files it reads stay as they are.
+
+    One row a sample: the first that is "ok", else the last failure. Rows are sorted by context length, depth, id and
+    key, so the same samples give the same order at every topology.
+    """
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / PARQUET
+    lines = list(iter_samples(folder))
+    records = [line.record for line in lines if line.record is not None]
+    rows = unique_records(records)
+    sink = _buffer()
+    pq.write_table(_table(rows), sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+    failed = sum(row.get("status") == "failed" for row in rows)
+    return MergeSummary(path, len(rows), failed, len(records) - len(rows), len(lines) - len(records))
+
+
+def recorded_samples(folder: str | Path) -> list[Mapping[str, Any]]:
+    """The records of a run folder's samples/*.jsonl, one a sample."""
+    return unique_records(line.record for line in iter_samples(folder) if line.record is not None)
+
+
+def unique_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One record a sample key, in the order that `merge_samples` documents."""
+    records = list(records)
+    keys, failed = (
+        [record["sample_key"] for record in records],
+        [record.get("status") == "failed" for record in records],
+    )
+    return sorted((records[row] for row in rows_that_count(keys, failed)), key=_sort_key)
+
+
+def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[int]:
+    """The one row of each key that counts, in order: the first that has not failed, else the last.
+
+    Args:
+        keys: the sample of each row.
+        failed: whether the row is one of a failed attempt.
+    """
+    chosen: dict[Hashable, int] = {}
+    for row, key in enumerate(keys):
+        if key not in chosen or failed[chosen[key]]:
+            chosen[key] = row
+    return sorted(chosen.values())
+
+
+def _sort_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    numbers = [record.get(name) for name in ("context_length", "depth_percent")]
+    return (*((value is None, value or 0) for value in numbers), str(record.get("id")), record["sample_key"])
+
+
+def _buffer() -> pa.BufferOutputStream:
+    import pyarrow as pa
+
+    return pa.BufferOutputStream()
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table with the union of the rows' columns; columns of mixed or nested type become text."""
+    import pyarrow as pa
+
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(KNOWN_TYPES)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    types = {name: _column_type(name, values) for name, values in columns.items()}
+    arrays = [pa.array([_fit(value, types[name]) for value in columns[name]], types[name]) for name in names]
+    return pa.table(arrays, names=names)
+
+
+def _column_type(name: str, values: Sequence[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    in_range = all(value in INT64 for value in values if type(value) is int)
+    fits = {
+        "bool": kinds <= {bool},
+        "int64": kinds <= {int} and in_range,
+        "double": kinds <= {int, float} and in_range,
+        "string": True,
+    }
+    known = KNOWN_TYPES.get(name, "string" if not kinds else None)
+    if known is not None and fits[known]:
+        return known
+    return next(kind for kind, fit in fits.items() if fit)
+
+
+def _fit(value: Any, kind: str) -> Any:
+    if value is None or kind in ("bool", "int64"):
+        return value
+    if kind == "double":
+        return float(value)
+    return value if isinstance(value, str) else json.dumps(value)
