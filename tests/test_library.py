@@ -113,6 +113,7 @@ def test_a_function_on_data_in_memory(data: Any, tmp_path: Path) -> None:
     result = infini_eval.evaluate(echo, data=data(), save_path=tmp_path / "run")
     assert result.accuracy == 100
     assert result.summary.run.model["kind"] == "function"
+    assert result.summary.prompt_tokens is None, "nobody counted tokens: no length of 0"
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the records, in samples/*.jsonl, samples.parquet and the tables that reports read.
+    """One column of the records, in `samples/*.jsonl`, samples.parquet and the tables that reports read.
 
     kind: its type; "integer" and "number" are both float64 for reports. about: what it holds, with its unit. filled_by: who
     brings it: a record of ours, by `fill`; the backend, in Response.details; the data set, as one of its own columns.

@@ -273,10 +273,10 @@ def _summary_stats(depths: Sequence[DepthCell], bound: Bounds) -> SummaryStats:
 
 
 def _tokens(scored: Scored) -> PromptTokens | None:
-    """The real prompt lengths, counted with the model's tokenizer."""
+    """The real prompt lengths, counted with the model's tokenizer; None where nobody counted (recorded as 0)."""
     import numpy as np
 
-    known = scored.tokens[~np.isnan(scored.tokens)]
+    known = scored.tokens[scored.tokens > 0]
     if not len(known):
         return None
     return PromptTokens(rounded(known.min()), rounded(float(np.median(known))), rounded(known.max()))
