@@ -17,6 +17,8 @@ A command turns any of them into one message and exit status 2, without a traceb
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
@@ -43,7 +45,7 @@ class InfiniEvalError(Exception):
             lines.append(f"  next:  {self.next_step}")
         return "\n".join(lines)
 
-    def __reduce__(self):  # keyword-only fields survive the trip between processes
+    def __reduce__(self) -> tuple[Any, ...]:  # keyword-only fields survive the trip between processes
         return (_rebuild, (type(self), self.problem, self.valid, self.next_step))
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from infini_eval.api.backend import WorkItem
+from infini_eval.api.task import Span
 from infini_eval.backends.nanotron import prepare_sample
-from infini_eval.data.passkey import Span, find_passkey, question_start
+from infini_eval.data.passkey import find_passkey, question_start
 from infini_eval.data.tokenizer import Tokenizer
 
 TRIES = 8  # joints may be tokenised otherwise than the parts were

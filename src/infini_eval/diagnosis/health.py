@@ -67,7 +67,8 @@ def segment_health(
 def share_of_mix(gate: torch.Tensor, retrieved: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
     """|g A| / (|g A| + |(1 - g) O_local|) over the last dim."""
     memory, rest = (gate[..., None] * retrieved).norm(dim=-1), ((1 - gate)[..., None] * local).norm(dim=-1)
-    return memory / (memory + rest).clamp(min=1e-30)
+    share: torch.Tensor = memory / (memory + rest).clamp(min=1e-30)
+    return share
 
 
 def health_rows(by_sample: Sequence[Sequence[Sequence[SegmentHealth]]], points: int) -> list[dict[str, Any]]:
@@ -109,4 +110,4 @@ def dtype_effect(checkpoint: Checkpoint, ids: np.ndarray, segments: Sequence[int
 
 
 def _relative(difference: torch.Tensor, truth: torch.Tensor) -> float:
-    return (difference.norm() / truth.norm()).item()
+    return float(difference.norm() / truth.norm())

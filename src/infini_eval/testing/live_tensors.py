@@ -27,4 +27,4 @@ def peak_of_tensors(work: Callable[[], Any]) -> int:
         events = json.loads(trace.read_text())["traceEvents"]
     changes = [event for event in events if event.get("name") == "[memory]" and event["args"]["Device Type"] == 0]
     changes.sort(key=lambda event: event["ts"])
-    return max(accumulate((event["args"]["Bytes"] for event in changes), initial=0))
+    return int(max(accumulate((event["args"]["Bytes"] for event in changes), initial=0)))

@@ -62,4 +62,4 @@ def write_tiny_checkpoint(
 def _dump(config: dict[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(config)
+    return str(yaml.safe_dump(config))
