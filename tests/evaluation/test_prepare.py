@@ -139,13 +139,13 @@ def made_up(number: int) -> tuple[list[WorkItem], list[Batch]]:
     return prepared, [Batch((row,), row + 1) for row in range(number)]
 
 
-def feed(number: int, backend: Tokens) -> BatchPrefetcher:
+def prefetcher(number: int, backend: Tokens) -> BatchPrefetcher:
     prepared, batches = made_up(number)
     return BatchPrefetcher(WorkQueue([batch.cost for batch in batches], Mesh()), batches, prepared, backend)
 
 
 def test_every_batch_comes_once_with_its_own_ids():
-    with feed(5, Tokens()) as source:
+    with prefetcher(5, Tokens()) as source:
         given = list(source)
     assert [one.number for one in given] == [4, 3, 2, 1, 0]
     for index, batch, rows in given:
@@ -165,7 +165,7 @@ def test_ids_that_were_kept_are_not_made_again():
 
 def test_one_batch_is_made_ahead_and_no_more():
     backend = Tokens()
-    with feed(9, backend) as source:
+    with prefetcher(9, backend) as source:
         deadline = time.monotonic() + PROCESS_S
         given = iter(source)
         for taken in range(1, 5):
@@ -177,21 +177,21 @@ def test_one_batch_is_made_ahead_and_no_more():
 
 
 def test_a_failing_thread_fails_the_compute():
-    with pytest.raises(DataError, match="1 cannot be tokenised"), feed(4, Tokens(bad="1")) as source:
+    with pytest.raises(DataError, match="1 cannot be tokenised"), prefetcher(4, Tokens(bad="1")) as source:
         list(source)
-    assert_no_feed_threads()
+    assert_no_prefetch_threads()
 
 
 def test_leaving_early_ends_the_thread():
-    with feed(50, Tokens()) as source:
+    with prefetcher(50, Tokens()) as source:
         next(iter(source))
-    assert_no_feed_threads()
+    assert_no_prefetch_threads()
 
 
-def assert_no_feed_threads() -> None:
+def assert_no_prefetch_threads() -> None:
     deadline = time.monotonic() + PROCESS_S
-    while any(thread.name == "feed" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "the feed's thread is still there"
+    while any(thread.name == "prefetch" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the prefetcher's thread is still there"
         time.sleep(0.01)
 
 
@@ -229,7 +229,7 @@ def test_all_ranks_of_a_replica_get_the_same_batches():
     assert everything == [(i, i * (i + 1)) for i in range(12)]
 
 
-def feed_that_fails_on_rank_1():
+def prefetcher_that_fails_on_rank_1():
     import torch
     import torch.distributed as dist
 
@@ -249,4 +249,4 @@ def feed_that_fails_on_rank_1():
 @pytest.mark.distributed
 def test_a_failing_thread_ends_the_peers_that_wait_in_a_collective():
     with pytest.raises(AssertionError, match="ended with status 2"):
-        run_distributed_test(feed_that_fails_on_rank_1, 2, None)
+        run_distributed_test(prefetcher_that_fails_on_rank_1, 2, None)

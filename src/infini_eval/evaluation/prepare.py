@@ -134,7 +134,7 @@ class BatchPrefetcher:
         self._ready: deque[Prefetched | BaseException | None] = deque()
         self._asked = 0  # batches asked for and not yet drawn; below zero: drawn ahead
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="feed", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
 
     def __enter__(self) -> BatchPrefetcher:
         self._thread.start()
