@@ -187,3 +187,11 @@ def test_mistakes_in_making_data(tmp_path: Path, options: dict[str, Any], said: 
     with pytest.raises((ConfigError, DataError), match=said):
         infini_eval.generate_dataset(tmp_path / "data", tokenizer=DEMO, **options)
     assert not (tmp_path / "data").exists()
+
+
+def test_runs_are_compared_in_pairs(by_path: infini_eval.EvalResult, tmp_path: Path) -> None:
+    ablated = infini_eval.evaluate(DEMO, data=DATA, save_path=tmp_path / "ablated", memory="ablate", **FEW)
+    overall = infini_eval.compare(by_path, ablated.folder).comparisons[0].overall
+    assert overall.difference == ablated.accuracy - by_path.accuracy
+    with pytest.raises(ConfigError, match="1 run folder"):
+        infini_eval.compare(by_path)

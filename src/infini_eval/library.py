@@ -23,8 +23,9 @@ from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling,
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports.analyze import analyze_any
+from infini_eval.reports.compare import compare_runs
 from infini_eval.reports.judged import analyze_questions
-from infini_eval.reports.model import AnalysedRun, QuestionSummary, Summary
+from infini_eval.reports.model import AnalysedRun, Comparisons, QuestionSummary, Summary
 
 if TYPE_CHECKING:
     from infini_eval.data.dataset import GeneratedDataset
@@ -266,6 +267,18 @@ def judge_answers(config: JudgeConfig, *, timeout_s: float = 1800.0) -> JudgeOut
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-100:]
+
+
+def compare(*runs: str | Path | EvalResult) -> Comparisons:
+    """Compare runs on the same samples, each further run with the first: paired differences with intervals and p-values.
+
+    Args:
+        runs: two or more run folders, or results of `evaluate`; the first is the baseline.
+
+    Raises:
+        ConfigError, DataError: fewer than two runs, or runs that were not made on the same data.
+    """
+    return compare_runs([run.folder if isinstance(run, EvalResult) else run for run in runs])
 
 
 def backend_of(path: Path) -> str:
