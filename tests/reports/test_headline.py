@@ -110,3 +110,10 @@ def test_labels_that_are_right_within_five_points_name_their_group(tmp_path):
     found = analysed(tmp_path, run)
     assert [cell["depth_percent"] for cell in found.summary.to_json()["results_by_depth"]] == [0, 50, 100]
     assert not any("labels" in line for line in found.summary.to_json()["warnings"])
+
+
+def test_one_haystack_says_nothing_about_others(tmp_path):
+    one = FakeRun(lengths=(1024, 4096), accuracy=1.0, haystacks=1)
+    found = analyze_run(write_fake_run(tmp_path / "run", one))
+    assert found.summary.effective_context_length.name.endswith("(passkey), on this haystack only")
+    assert "ON THIS HAYSTACK ONLY" in found.text

@@ -178,9 +178,11 @@ def effective_of(blocks: Sequence[Any], of: str) -> EffectiveContext | None:
     failed = {block.context_length: block.failed for block in labelled}
     fixed = effective_length(averages)
     relative = effective_length(averages, None) if len(averages) > 1 else None
+    # what one haystack shows says nothing about others, whatever the number of samples
+    where = ", on this haystack only" if any(average.clusters == 1 for _, average, _ in averages) else ""
     reason = "a single length" if len(averages) == 1 else "the shortest length itself is below the fixed bar"
     return EffectiveContext(
-        name=f"effective context length of {of}",
+        name=f"effective context length of {of}{where}",
         source=SOURCE,
         fixed=_bar(fixed, failed) if fixed else None,
         relative=_bar(relative, failed) if relative else None,
