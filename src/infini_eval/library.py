@@ -120,7 +120,7 @@ def evaluate(
     folder = Path(save_path) if save_path is not None else Path(tempfile.mkdtemp(prefix="infini_eval-"))
     open_backend = None
     if not isinstance(model, str | Path):
-        from infini_eval.backends._loaded import open_loaded
+        from infini_eval.loaded_models import open_loaded
 
         backend, name, open_backend = open_loaded(model, tokenizer)
         options = _settings_of(model) | options

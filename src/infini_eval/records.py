@@ -74,7 +74,7 @@ class Score:
 
 @dataclass(frozen=True)
 class NeedlePosition:
-    """Where the needle and the question stand, counted in tokens and segments (DESIGN's vocabulary).
+    """Where the needle and the question stand, counted in tokens and segments (CONTRIBUTING.md has the vocabulary).
 
     `token_start`/`token_end` is the needle's half-open token span. Segments are None for models without segments.
     `phase` is the offset, in its segment, of the position that predicts the answer's first token; the answer

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from infini_eval.backends._keys import VARIABLES, hide_keys, without_keys
 from infini_eval.config import EvalConfig, ModelSettings
 from infini_eval.errors import BackendError
 from infini_eval.evaluation.run import evaluate
+from infini_eval.keys import VARIABLES, hide_keys, without_keys
 from support.fake_vllm import fake_vllm
 from support.scripted_server import ScriptedStep
 

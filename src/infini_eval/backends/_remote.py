@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
-from infini_eval.backends._keys import hide_keys
 from infini_eval.config import EvalConfig, PromptSettings, RequestSettings
 from infini_eval.data.passkey import excerpt, needle_position
 from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError
+from infini_eval.keys import hide_keys
 from infini_eval.records import NeedlePosition, Response, Sample
 from infini_eval.results.files import write_json
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from infini_eval._version import __version__
 from infini_eval.api.backend import Backend, EarlyStop
 from infini_eval.api.task import LoadedData
-from infini_eval.backends._keys import without_keys
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import RunFolderError
 from infini_eval.evaluation.messages import log_notes
+from infini_eval.keys import without_keys
 from infini_eval.records import RunManifest
 from infini_eval.results.lock import WAIT_S, RunLock
 from infini_eval.results.manifest import ResumeState, open_run, read_manifest, update_environment

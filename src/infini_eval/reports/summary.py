@@ -378,7 +378,7 @@ def _trend(trend: Trend, axis: str, unit: str) -> TrendSummary:
 
 
 def advice(block: LengthSummary, memory: str | None) -> list[str]:
-    """Lines of the guide's troubleshooting, each only where the evidence fits it."""
+    """What to try next, each line only where the evidence fits it."""
     segments, phases, errors = block.segment_analysis, block.phase_analysis, block.errors
     here = " (on this haystack only)" if block.summary_stats.haystacks == 1 else ""
     lines = []

@@ -331,7 +331,7 @@ def _explained(block: LengthSummary) -> list[str]:
 
 
 def _assessment(block: LengthSummary, passkey: bool) -> list[str]:
-    """The headline verdict first; what the older rule and the guide say of passkeys only for passkeys."""
+    """The headline verdict first; the older rule's verdict and the usual expectation for passkeys only."""
     said, spread = block.headline, consistency_word(block)
     lines = ["", "-" * WIDTH, "PERFORMANCE ASSESSMENT:", headline_text(said)]
     if spread:

@@ -131,7 +131,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the guide expects at a length: above so many percent; `met` is yes, no, or unclear at this n."""
+    """What is usually expected of passkeys at a length: above so many percent; `met` is yes, no, or unclear at this n."""
 
     above: int
     met: str
@@ -211,7 +211,7 @@ def fixed_category(percent: float) -> str:
 
 
 def verdict(average: Average, context_length: float | None) -> Verdict:
-    """Judge an average; `context_length` None where the guide expects nothing: it speaks of passkeys only."""
+    """Judge an average; `context_length` None for tasks of which nothing is expected: the table is for passkeys."""
     low, value, high = (100 * part for part in (average.low, average.value, average.high))
     possible = _ORDER[_ORDER.index(fixed_category(low)) : _ORDER.index(fixed_category(high)) + 1]
     few = average.clusters is not None and average.clusters < FEW_CLUSTERS
