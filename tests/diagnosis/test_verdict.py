@@ -137,3 +137,9 @@ def test_intervals_are_students() -> None:
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     found = Interval.of(values)
     assert (found.low, found.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("change", ["fresh", "opened", "own_keys"])
+def test_a_change_that_mends_many_but_not_surely_most_leaves_it_open(change: str) -> None:
+    for evidence in (CASES["read_but_not_used"], CASES["not_read"]):
+        assert label(evidence, **{change: 6}) == "undecided"

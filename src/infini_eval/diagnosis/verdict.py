@@ -153,7 +153,8 @@ def judge(evidence: Evidence | None, right: int, wrong: int, control: Control, m
         return Verdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
     return (
         _mended(evidence, mended)
-        or _held(evidence)
+        or _lost_before_the_read(evidence)
+        or (None if _some_change_may_be_it(mended) else _lost_after_it_was_held(evidence))
         or Verdict(
             "undecided",
             f"no class separates: right after the needle the best read tells its answer from another with "
@@ -196,8 +197,13 @@ def _mended(found: Evidence, mended: Mapping[str, Share]) -> Verdict | None:
     return None
 
 
-def _held(found: Evidence) -> Verdict | None:
-    """What reads of the memory say of where the answer is lost."""
+def _some_change_may_be_it(mended: Mapping[str, Share]) -> bool:
+    """Whether a single change mends half of the tokens, though too few of them to be sure: then no other cause is named."""
+    return any(2 * share.right >= share.n > 0 for share in mended.values())
+
+
+def _lost_before_the_read(found: Evidence) -> Verdict | None:
+    """What reads of the memory say where they cannot tell the answer at the question."""
     written, held = found.told_written, found.told_held
     elsewhere = found.told_closed.n > 0 and not silent(found.told_closed)
     if silent(held) and not elsewhere and silent(written):
@@ -210,7 +216,12 @@ def _held(found: Evidence) -> Verdict | None:
             f"the best read tells the needle's answer from another with {_percent(written)} right after writing, with"
         )
         return Verdict("overwritten", f"{reason} {_percent(held)} at the question (chance 50 %)")
-    if not tells(held):
+    return None
+
+
+def _lost_after_it_was_held(found: Evidence) -> Verdict | None:
+    """What is made of an answer that reads of the memory can still tell at the question."""
+    if not tells(found.told_held):
         return None
     if tells(found.told_dead):
         reason = f"the question's own query gets the answer (told from another with {_percent(found.told_dead)})"
@@ -223,7 +234,7 @@ def _held(found: Evidence) -> Verdict | None:
             f"the best query could get more than the lead of the token given (by {found.overturns} logits), the question's "
             f"own favours the right one by {found.against_given}"
         )
-        return Verdict("not_read", f"{_holds(held)}; {reason}")
+        return Verdict("not_read", f"{_holds(found.told_held)}; {reason}")
     return None
 
 
