@@ -71,7 +71,7 @@ def test_the_judge_from_python_is_the_command(data: Path, tmp_path: Path) -> Non
     assert generate(data, run) == 0
     result = infini_eval.judge(run, "j", backend="fake", quiet=True)
     before = records(run / "judges" / "v1.0-fake-j")
-    assert result.summary["judges"][0]["accuracy"] == 100
+    assert result.to_json()["judges"][0]["accuracy"] == 100
     assert judged(run) == 0, "the command continues what Python began"
     assert records(run / "judges" / "v1.0-fake-j") == before
 
