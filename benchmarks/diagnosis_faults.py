@@ -55,6 +55,7 @@ class Fault:
     says: str = ""
     data: Path = SHORT
     code: str = ""
+    held_out: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
@@ -349,6 +350,15 @@ def _(weights: Weights) -> None:
 
 
 @split_fault(
+    "memory_gates_shut", "gates of every memory half shut", "not_read", ELSEWHERE, says="with every gate at 0.5"
+)
+def _(weights: Weights) -> None:
+    """Not the memory alone: a memory half whose gate is shut attends locally at full weight."""
+    for index in ALL:
+        weights[gate(index)][HEADS:] = -9
+
+
+@split_fault(
     "memory_out_zero", "`o_proj` of layer 1's memory half zero", "read_but_not_used", says="outputs in decoder.1"
 )
 def _(weights: Weights) -> None:
@@ -379,6 +389,61 @@ def _(weights: Weights) -> None:
     memory_out(weights, 2).mul_(-50)
 
 
+# Held out: written down with what they truly are before they were first run, after the rules of the verdict were settled.
+
+
+def permute_memory(weights: Weights, part: str) -> None:
+    """The rows of each memory head of layer 1 in another order."""
+    for head in range(HEADS):
+        place = rows(part, HEADS + head, 2 * HEADS)
+        weights[qkv(1)][place] = weights[qkv(1)][place][torch.randperm(WIDTH, generator=generator())]
+
+
+@split_fault("held_keys_permuted", "key rows of layer 1's memory half permuted", "not_read", held_out=True)
+def _(weights: Weights) -> None:
+    permute_memory(weights, "k")
+
+
+@split_fault("held_queries_permuted", "query rows of layer 1's memory half permuted", "not_read", held_out=True)
+def _(weights: Weights) -> None:
+    permute_memory(weights, "q")
+
+
+@split_fault("held_out_faint", "`o_proj` of layer 1's memory half x 0.02", "read_but_not_used", held_out=True)
+def _(weights: Weights) -> None:
+    memory_out(weights, 1).mul_(0.02)
+
+
+@split_fault(
+    "held_out_swapped", "`o_proj` of 1.3's and 1.0's memory halves exchanged", "read_but_not_used", held_out=True
+)
+def _(weights: Weights) -> None:
+    first, last = memory_out(weights, 1, 0), memory_out(weights, 1, 3)
+    kept = first.clone()
+    first.copy_(last)
+    last.copy_(kept)
+
+
+@fault("held_norm_zero", "input norm of layer 1 zero", ELSEWHERE, held_out=True)
+def _(weights: Weights, config: Config) -> None:
+    weights[layer(1, "input_layernorm.weight")] *= 0
+
+
+@fault("held_digits_embedded_wrongly", "digits' rows rotated in the embedding alone", ELSEWHERE, held_out=True)
+def _(weights: Weights, config: Config) -> None:
+    untied(weights, config)
+    ids = digits()
+    weights[EMBEDDING][ids] = weights[EMBEDDING][ids[1:] + ids[:1]].clone()
+
+
+fault("held_dilution", "16k haystack, keys x 0.4, queries / 0.4, layer 1", "overwritten", data=LONG, held_out=True)(
+    alike(ONE, 0.4)
+)
+fault("held_code_fades", "code: M and z halved before each write", "overwritten", "works", code="fades", held_out=True)(
+    nothing
+)
+
+
 @contextmanager
 def broken_code(how: str) -> Iterator[None]:
     """The memory's write in the engine and in `models/naive`, broken in the same way."""
@@ -398,7 +463,19 @@ def broken_code(how: str) -> Iterator[None]:
         matrix, z = naive_write(phi, v, state)
         return (matrix, z) if state is None else (matrix - state[0], z - state[1])
 
-    broken = {"": (write, naive_write), "never": (never, never_naive), "forgets": (forgets, forgets_naive)}[how]
+    def fades(memory_BGHE: torch.Tensor, phi: torch.Tensor, target: torch.Tensor) -> None:
+        write(memory_BGHE.mul_(0.5), phi, target)
+
+    def fades_naive(phi: torch.Tensor, v: torch.Tensor, state: Any) -> Any:
+        matrix, z = naive_write(phi, v, state)
+        return (matrix, z) if state is None else (matrix - state[0] / 2, z - state[1] / 2)
+
+    broken = {
+        "": (write, naive_write),
+        "fades": (fades, fades_naive),
+        "never": (never, never_naive),
+        "forgets": (forgets, forgets_naive),
+    }[how]
     with mock.patch.object(memory, "_write", broken[0]), mock.patch.object(naive, "_write", broken[1]):
         yield
 
