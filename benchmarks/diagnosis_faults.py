@@ -311,6 +311,7 @@ def _(weights: Weights, config: Config) -> None:
 
 
 fault("keys_alike_all", "keys x 0.3, queries / 0.3, every layer", "overwritten")(alike(ALL, 0.3))
+fault("keys_faint_all", "keys x 0.25, queries / 0.25, every layer", "overwritten", "never_written")(alike(ALL, 0.25))
 fault("keys_alike_one", "keys x 0.3, queries / 0.3, layer 1", "overwritten")(alike(ONE, 0.3))
 fault("keys_nearly_constant", "keys x 0.1, queries / 0.1, every layer", "overwritten", "never_written")(alike(ALL, 0.1))
 fault("dilution_all", "16k haystack, keys x 0.5, queries / 0.5, every layer", "overwritten", data=LONG)(alike(ALL, 0.5))
@@ -444,6 +445,27 @@ fault("held_code_fades", "code: M and z halved before each write", "overwritten"
 )
 
 
+# Held out a second time: after a route to "read_but_not_used" was taken away.
+
+
+@split_fault("again_queries_negative", "queries of layer 1's memory half x -1", "not_read", held_out=True)
+def _(weights: Weights) -> None:
+    scale_memory(weights, ONE, "q", -1)
+
+
+@split_fault("again_out_tenth", "`o_proj` of 1.3's memory half x 0.1", "read_but_not_used", held_out=True)
+def _(weights: Weights) -> None:
+    memory_out(weights, 1, 3).mul_(0.1)
+
+
+fault("again_keys_alike", "keys x 0.28, queries / 0.28, layer 1", "overwritten", "never_written", held_out=True)(
+    alike(ONE, 0.28)
+)
+fault(
+    "again_dilution", "16k haystack, keys x 0.45, queries / 0.45, every layer", "overwritten", data=LONG, held_out=True
+)(alike(ALL, 0.45))
+
+
 @contextmanager
 def broken_code(how: str) -> Iterator[None]:
     """The memory's write in the engine and in `models/naive`, broken in the same way."""
@@ -520,14 +542,18 @@ def row(name: str, report: dict[str, Any]) -> str:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis_faults", allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (default: all): {', '.join(FAULTS)}")
-    names = parser.parse_args(argv).names
+    parser.add_argument(
+        "--per-depth", type=int, default=4, metavar="N", help="prompts of each of three depths (default: 4)"
+    )
+    args = parser.parse_args(argv)
+    names = args.names
     if unknown := [name for name in names if name not in FAULTS]:
         parser.error(f"no fault is named {', '.join(unknown)}; there are {', '.join(FAULTS)}")
     print("| broken | right | control | truly | verdict |\n|---|---|---|---|---|")
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in names or FAULTS:
-            report = verdict_on(name, Path(folder))
+            report = verdict_on(name, Path(folder), args.per_depth)
             wrong += not is_true(name, report)
             print(row(name, report), flush=True)
     return int(wrong > 0)

@@ -153,8 +153,7 @@ def judge(evidence: Evidence | None, right: int, wrong: int, control: Control, m
         return Verdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
     return (
         _mended(evidence, mended)
-        or _lost_before_the_read(evidence)
-        or (None if _some_change_may_be_it(mended) else _lost_after_it_was_held(evidence))
+        or _held(evidence)
         or Verdict(
             "undecided",
             f"no class separates: right after the needle the best read tells its answer from another with "
@@ -197,13 +196,11 @@ def _mended(found: Evidence, mended: Mapping[str, Share]) -> Verdict | None:
     return None
 
 
-def _some_change_may_be_it(mended: Mapping[str, Share]) -> bool:
-    """Whether a single change mends half of the tokens, though too few of them to be sure: then no other cause is named."""
-    return any(2 * share.right >= share.n > 0 for share in mended.values())
+def _held(found: Evidence) -> Verdict | None:
+    """What reads of the memory say of where the answer is lost.
 
-
-def _lost_before_the_read(found: Evidence) -> Verdict | None:
-    """What reads of the memory say where they cannot tell the answer at the question."""
+    That what is read favours the right token is no sign that the rest overrules it: a diluted memory's does too.
+    """
     written, held = found.told_written, found.told_held
     elsewhere = found.told_closed.n > 0 and not silent(found.told_closed)
     if silent(held) and not elsewhere and silent(written):
@@ -216,25 +213,17 @@ def _lost_before_the_read(found: Evidence) -> Verdict | None:
             f"the best read tells the needle's answer from another with {_percent(written)} right after writing, with"
         )
         return Verdict("overwritten", f"{reason} {_percent(held)} at the question (chance 50 %)")
-    return None
-
-
-def _lost_after_it_was_held(found: Evidence) -> Verdict | None:
-    """What is made of an answer that reads of the memory can still tell at the question."""
-    if not tells(found.told_held):
+    if not tells(held):
         return None
     if tells(found.told_dead):
         reason = f"the question's own query gets the answer (told from another with {_percent(found.told_dead)})"
         return Verdict("read_but_not_used", f"{reason} in heads whose output projection is zero")
-    if found.against_given.low > ENOUGH:
-        reason = f"what memory returns favours the right token over the one given by {found.against_given} logits"
-        return Verdict("read_but_not_used", f"{reason}; the rest of the model overrules it")
     if found.overturns.low > ENOUGH and found.against_given.high < ENOUGH:
         reason = (
             f"the best query could get more than the lead of the token given (by {found.overturns} logits), the question's "
             f"own favours the right one by {found.against_given}"
         )
-        return Verdict("not_read", f"{_holds(found.told_held)}; {reason}")
+        return Verdict("not_read", f"{_holds(held)}; {reason}")
     return None
 
 
