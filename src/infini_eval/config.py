@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from infini_eval.errors import ConfigError
-from infini_eval.options import count, depth_list, gigabytes, option, positive_int, token_count, token_count_or_zero
+from infini_eval.options import (
+    column_pairs,
+    count,
+    depth_list,
+    gigabytes,
+    option,
+    positive_int,
+    token_count,
+    token_count_or_zero,
+)
 
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
@@ -393,6 +402,20 @@ class EvalConfig:
     )
     seed: int = option(42, "draws the samples, and seeds sampling (default: %(default)s)", read=int, section="data")
     strict_data: bool = option(False, "defects of the data set are errors, not warnings", section="data")
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "our columns and the data's: prompt=question,answer=target; prompt=context+question joins two (default: columns of "
+        "usual names, which is said)",
+        read=column_pairs,
+        metavar="MAP",
+        section="data",
+    )
+    split: str | None = option(
+        None,
+        "the split to take, of data that tell splits apart (default: train, or all there is)",
+        metavar="NAME",
+        section="data",
+    )
     model: ModelSettings = ModelSettings()
     topology: Topology = Topology()
     sampling: Sampling = Sampling()

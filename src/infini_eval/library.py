@@ -10,6 +10,7 @@ result.summary.verdict, result.to_pandas()
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import tempfile
@@ -22,6 +23,7 @@ from infini_eval.api import registry
 from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling, Topology
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.options import column_pairs
 from infini_eval.reports.analyze import analyze_any
 from infini_eval.reports.compare import compare_runs
 from infini_eval.reports.judged import analyze_questions
@@ -92,6 +94,7 @@ def evaluate(
     model: Any,
     *,
     data: Any,
+    columns: str | Mapping[str, str] | None = None,
     task: str = "passkey",
     save_path: str | Path | None = None,
     backend: str | None = None,
@@ -102,10 +105,13 @@ def evaluate(
     """Evaluate a model on a task; the same call again continues an interrupted run.
 
     Args:
-        model: the path of a nanotron checkpoint or of a Hugging Face model, a name that `backend` understands, a
-            `NativeModel`, a model of transformers (with `tokenizer`), or a function from a list of prompts to answers.
+        model: the path of a nanotron checkpoint or of a Hugging Face model, a name that `backend` understands (or both:
+            "fake:any"), a `NativeModel`, a model of transformers (with `tokenizer`), or a function from a list of prompts
+            to answers.
         data: a path, a hub id, a `datasets.Dataset`, a pandas DataFrame, or rows as dictionaries.
-        task: what is asked; it decides which columns the data need (passkey: prompt, answer, depth_percent).
+        columns: our columns and the data's own, as {"prompt": "question", "answer": "target"} or
+            "prompt=question,answer=target"; those that are not named are guessed where they have to be, which is logged.
+        task: what is asked; data need a prompt and an answer (docs/data.md says what else is read).
         save_path: the run folder; a temporary one where None.
         backend: who answers, where `model` is a name: nanotron, transformers, vllm, openai, gemini, fake, or another
             package's.
@@ -126,7 +132,8 @@ def evaluate(
         options = _settings_of(model) | options
         tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
     else:
-        name, backend = str(model), backend or backend_of(Path(model))
+        named, name = registry.backend_and_model(str(model)) if backend is None else (None, str(model))
+        backend = backend or named or backend_of(Path(name))
     path, make_data = _data_on_disk(data, folder)
     config = _config(
         _task_fields(task)
@@ -135,6 +142,7 @@ def evaluate(
             "save_path": str(folder),
             "eval_dataset_path": path,
             "backend": backend,
+            "columns": _pairs(columns),
             "tokenizer": None if tokenizer is None else str(tokenizer),
             "backend_settings": tuple(settings),
         },
@@ -289,8 +297,8 @@ def backend_of(path: Path) -> str:
         return "transformers"
     raise ConfigError(
         f"model {str(path)!r} is no folder of a nanotron checkpoint or of a Hugging Face model",
-        valid="a folder with config.yaml, latest.txt or config.json; for a hub id or a served model, backend='transformers'"
-        " (openai, gemini, vllm)",
+        valid="a folder with config.yaml, latest.txt or config.json; for a hub id or a served model name the backend too: "
+        "transformers:owner/name (or vllm, openai, gemini; fake:any needs no model)",
     )
 
 
@@ -332,6 +340,16 @@ def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:
     return EvalConfig(**(known | rest | parts))
 
 
+def _pairs(columns: str | Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """A mapping of columns as EvalConfig has it."""
+    if not isinstance(columns, str):
+        return tuple((columns or {}).items())
+    try:
+        return column_pairs(columns)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"columns={error}") from None
+
+
 def _data_on_disk(data: Any, folder: Path) -> tuple[str, Callable[[], None] | None]:
     """A path of the data, and what writes them there first where they are no path: the run folder then holds its data."""
     if isinstance(data, str | Path):
@@ -363,7 +381,9 @@ def _table_of(data: Any) -> Any:
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
-        return pa.Table.from_pylist([dict(row) for row in data])
+        from infini_eval.data.tables import table_of_rows
+
+        return table_of_rows(data)
     raise DataError(
         f"data is a {type(data).__name__}" + (" without rows" if isinstance(data, Sequence) and not data else ""),
         valid="a path, a hub id, a datasets.Dataset, a pandas DataFrame, or a list of dictionaries",

@@ -85,6 +85,13 @@ def backend_faces() -> dict[str, BackendFace]:
     return faces
 
 
+def backend_and_model(model: str) -> tuple[str | None, str]:
+    """Take "fake:any" apart into a backend's name and what follows it; (None, model) where no backend stands before a colon."""
+    name, colon, rest = model.partition(":")
+    known = colon and rest and _plain(name) in names("backends")
+    return (_plain(name), rest) if known else (None, model)
+
+
 def for_backend(config: EvalConfig) -> EvalConfig:
     """The configuration with what its backend implies: its settings, with defaults where none were given, in its order.
 
