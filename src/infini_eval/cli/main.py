@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "data": {
         "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),
+        "demo": ("demo", "write the demo checkpoint, its tokenizer and data into a folder"),
         "data": ("data", "check a data set: `infini-eval data check FILE --tokenizer T`"),
     },
     "reports": {
