@@ -12,6 +12,7 @@ from infini_eval.options import (
     count,
     depth_list,
     gigabytes,
+    names_list,
     option,
     positive_int,
     token_count,
@@ -353,6 +354,14 @@ class EvalConfig:
         "also write the JSON summary that older scripts read",
         flag="--results_file",
         metavar="FILE",
+        section="run",
+    )
+    report_to: tuple[str, ...] = option(
+        (),
+        "afterwards also: csv, parquet, lm-eval, tensorboard (into the run folder), mlflow, wandb (where their environment "
+        "says); several with commas",
+        read=names_list,
+        metavar="NAMES",
         section="run",
     )
     overwrite: bool = option(False, "discard a run that is already in the folder", section="run")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
 from infini_eval.keys import hide_keys, require_key
+from infini_eval.packages import require, versions
 from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)

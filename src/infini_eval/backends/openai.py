@@ -9,12 +9,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError, in_one_line
 from infini_eval.keys import hide_keys, key_from_environment, require_key
+from infini_eval.packages import require, versions
 from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)

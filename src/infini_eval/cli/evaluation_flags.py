@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from infini_eval.api import registry
 from infini_eval.cli import flags
@@ -93,12 +92,9 @@ def _backend_and_model(args: argparse.Namespace) -> tuple[str, str]:
     """Who answers and what it is given, from --backend or from what --model says."""
     if args.backend is not None:
         return args.backend.replace("-", "_"), args.model_path
-    named, model = registry.backend_and_model(args.model_path)
-    if named is not None:
-        return named, model
-    from infini_eval.library import backend_of
+    from infini_eval.library import backend_and_name
 
-    return backend_of(Path(model)), model
+    return backend_and_name(args.model_path)
 
 
 def readers_of_settings() -> dict[type, list[str]]:

@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
     "reports": {
         "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
         "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
+        "export": ("export", "results for other tools: csv, parquet, lm-eval, TensorBoard, MLflow, W&B"),
         "track": ("track", "accuracy over the checkpoints of one training run"),
     },
     "models": {

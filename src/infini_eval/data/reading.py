@@ -124,6 +124,10 @@ def _local(path: Path, split: str | None = None, notes: tuple[str, ...] = ()) ->
     for folder in folders:
         if (folder / "state.json").is_file():
             return DataFiles(_saved_files(folder), "arrow", str(path), notes)
+    saved = sorted(state.parent for state in path.glob("*/state.json"))
+    if saved and not (path / "dataset_dict.json").is_file():  # of generate_data.py: a folder for each length and depth
+        found = [file for folder in saved for file in _saved_files(folder)]
+        return DataFiles(tuple(found), "arrow", f"{path} ({len(saved)} folders)", notes)
     if (path / MANIFEST).is_file():
         raise _results_of_a_run(path, path)
     for folder in folders:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from infini_eval.api.backend import WorkItem
-from infini_eval.backends._packages import require
 from infini_eval.data.passkey import excerpt, needle_position
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError, in_one_line
+from infini_eval.packages import require
 from infini_eval.records import Sample
 
 
