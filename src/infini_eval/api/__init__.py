@@ -1,4 +1,4 @@
-"""The contracts that backends, tasks, scorers, reports and exports fulfil, ours and those of other packages; nothing here computes."""
+"""What backends, tasks, scorers, reports and exports promise, ours and those of other packages; nothing here computes."""
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, LazyBackend, TextBackend, WorkItem
 from infini_eval.api.export import Export, export
