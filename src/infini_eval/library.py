@@ -251,12 +251,14 @@ def report_to(config: EvalConfig, folder: str | Path) -> list[str]:
     Raises:
         InfiniEvalError: an export could not be made; the run itself is complete.
     """
+    if not config.report_to:
+        return []
     said: list[str] = []
+    run = analyze_any(folder, failed_as_wrong=config.failed_as_wrong)
     for name in config.report_to:
         made = registry.export(name)
-        place = None if made.service else Path(folder) / made.place
         try:
-            said += made([analyze_any(folder, failed_as_wrong=config.failed_as_wrong)], place)
+            said += made([run], None if made.service else Path(folder) / made.place)
         except InfiniEvalError as error:
             again = f"the run is complete; export it again: infini-eval export {folder} --format {name}"
             raise type(error)(error.problem, valid=error.valid, next_step=again) from error

@@ -56,10 +56,11 @@ def mapped(table: pa.Table, source: str, given: Mapping[str, str]) -> Mapped:
         DataError: a column that the data do not have, or none for prompt or answer; it names those that there are.
     """
     _check_fields(given)
+    _check_columns(given, table, source)
     used = {ours: theirs for ours, theirs in given.items() if ours != theirs}
     guessed = _guessed(table, set(given) | set(table.column_names))
     used |= guessed
-    taken = {ours: _parts(theirs, table, source) for ours, theirs in used.items()}
+    taken = {ours: _parts(theirs, table.column_names) for ours, theirs in used.items()}
     if "prompt" not in {*used, *table.column_names}:
         raise _missing(table, source, used)
     if not used and _is_plain(table):
@@ -110,19 +111,25 @@ def _check_fields(given: Mapping[str, str]) -> None:
         )
 
 
-def _parts(columns: str, table: pa.Table, source: str) -> tuple[str, ...]:
+def _parts(columns: str, names: Sequence[str]) -> tuple[str, ...]:
     """The columns that are joined by "+"; a name that holds a plus itself is taken whole."""
+    return (columns,) if columns in names else tuple(columns.split("+"))
+
+
+def _check_columns(given: Mapping[str, str], table: pa.Table, source: str) -> None:
+    """Every column that the user names is there."""
     names = table.column_names
-    parts = (columns,) if columns in names else tuple(columns.split("+"))
-    for part in parts:
-        if part not in names:
-            near = difflib.get_close_matches(part, names, n=1)
+    for columns in given.values():
+        for part in _parts(columns, names):
+            if part in names:
+                continue
+            near = next(iter(difflib.get_close_matches(part, names, n=1)), None)
+            meant = {ours: theirs.replace(part, near) if near else theirs for ours, theirs in given.items()}
             raise DataError(
-                f"{source} has no column {part}" + (f"; did you mean {near[0]}?" if near else ""),
+                f"{source} has no column {part}" + (f"; did you mean {near}?" if near else ""),
                 valid=f"its columns: {', '.join(names)}",
-                next_step="--columns " + f"prompt={near[0]},…" if near else None,
+                next_step=f"--columns {_spelled(meant)}" if near else None,
             )
-    return parts
 
 
 def _guessed(table: pa.Table, known: set[str]) -> dict[str, str]:

@@ -142,7 +142,7 @@ OFFLINE = ("offline", "dryrun", "disabled")
 
 def _ready_for_wandb(place: Path | None) -> None:
     module = require("wandb", extra="wandb", purpose="the export wandb")
-    if place is None and os.environ.get("WANDB_MODE") not in OFFLINE and not module.login(anonymous=None, prompt=False):
+    if place is None and os.environ.get("WANDB_MODE") not in OFFLINE and not module.login(prompt=False):
         raise ConfigError(
             "the export wandb has no key of Weights & Biases",
             valid="wandb login, WANDB_API_KEY, or WANDB_MODE=offline; or a folder named with --output, which is offline too",
