@@ -306,9 +306,19 @@ def test_two_judges_side_by_side(source: Path) -> None:
 
 def test_the_page_escapes_what_models_say(source: Path, tmp_path: Path) -> None:
     page = analyze_questions(source).write_page(tmp_path)[0].read_text()
-    assert "&lt;b&gt;CORRECT&lt;/b&gt;" in page
     assert "<b>CORRECT" not in page
-    assert "http" not in page.replace('http-equiv="', "")
+    assert "\\u003cb\\u003eCORRECT\\u003c/b\\u003e" in page
+
+
+def test_the_page_holds_every_answer_with_both_judges(source: Path, tmp_path: Path) -> None:
+    add_judge(source, "mild", {key: True for key in TEXTS if key != ("4", 2)})
+    page = analyze_questions(source).write_page(tmp_path)[0].read_text()
+    files = json.loads(page.split('id="files">')[1].split("</script>")[0])
+    samples, texts = files["runs/run/samples.json"], files["runs/run/texts-0.json"]
+    assert samples["total"] == len(texts) == 8
+    assert [verdict["judge"] for verdict in texts[0]["verdicts"]] == ["mild", "strict"]
+    assert samples["columns"]["states"][0] == [verdict["state"] for verdict in texts[0]["verdicts"]]
+    assert files["runs/run/run.json"]["summary"]["wrong"] == []
 
 
 def test_verdicts_on_other_words_do_not_count(source: Path) -> None:
