@@ -21,7 +21,7 @@ from infini_eval.reports.model import AnalysedRun, LengthSummary, QuestionSummar
 from infini_eval.reports.model_facts import has_segments
 from infini_eval.reports.payload import RunFiles, RunRow, run_row
 from infini_eval.reports.plots import short_tokens
-from infini_eval.reports.statistics.error_kinds import KINDS
+from infini_eval.reports.statistics.failures import KINDS
 from infini_eval.reports.story import Story, failed_words
 from infini_eval.results.files import write_atomically
 

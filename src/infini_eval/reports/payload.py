@@ -30,7 +30,7 @@ from infini_eval.reports.model import (
 )
 from infini_eval.reports.model_facts import facts_of
 from infini_eval.reports.plots import recorded_gates
-from infini_eval.reports.statistics.error_kinds import KINDS, error_kind
+from infini_eval.reports.statistics.failures import KINDS, error_kind
 from infini_eval.reports.statistics.samples import depths_to_group_by
 from infini_eval.reports.story import Story
 from infini_eval.reports.text import places

@@ -10,7 +10,7 @@ from infini_eval.reports import judged_text
 from infini_eval.reports.model import EffectiveBar, Errors, LengthSummary, QuestionSummary, Summary
 from infini_eval.reports.model_facts import PASSKEY, facts_of, has_segments, memory_words, task_of
 from infini_eval.reports.plots import short_tokens
-from infini_eval.reports.statistics.error_kinds import KINDS
+from infini_eval.reports.statistics.failures import KINDS
 from infini_eval.reports.statistics.verdicts import UNDECIDED
 from infini_eval.reports.text import (
     FAILED,
