@@ -170,17 +170,27 @@ def _compared_depths(a: Path, b: Path) -> dict[str, Any]:
 
 
 def _named(roots: Sequence[Path]) -> dict[str, Path]:
-    """The runs at and below the roots by a name that can stand in an address: where they lie below their root."""
+    """The runs at and below the roots, each once, by a name that can stand in an address: where they lie below their root."""
     found: dict[str, Path] = {}
+    there: set[Path] = set()
     for root in roots:
         for folder in [root] if root.is_file() else find_runs(root):
-            below = str(folder.relative_to(root)) if folder != root else root.resolve().name
-            name = below if len(roots) == 1 or folder == root else f"{root.resolve().name}/{below}"
-            plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
-            names = [plain, *(f"{plain}-{number}" for number in range(2, len(found) + 3))]
-            if folder.resolve() not in {one.resolve() for one in found.values()}:
-                found[next(one for one in names if one not in found)] = folder
+            if folder.resolve() in there:
+                continue
+            there.add(folder.resolve())
+            base = root.resolve().name
+            below = base if folder == root else str(folder.relative_to(root))
+            names = [
+                _plain(below),
+                _plain(f"{base}/{below}"),
+                *(f"{_plain(below)}-{at}" for at in range(2, len(found) + 3)),
+            ]
+            found[next(name for name in names if name not in found)] = folder
     return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
 
 
 def _state(folder: Path) -> tuple[int, ...]:

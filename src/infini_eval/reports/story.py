@@ -8,7 +8,7 @@ from typing import Any
 
 from infini_eval.reports import judged_text
 from infini_eval.reports.model import EffectiveBar, Errors, LengthSummary, QuestionSummary, Summary
-from infini_eval.reports.model_facts import PASSKEY, facts_of, has_segments, memory_words, task_of
+from infini_eval.reports.model_facts import PASSKEY, facts_of, has_segments, memory_words, one_line, task_of
 from infini_eval.reports.plots import short_tokens
 from infini_eval.reports.statistics.failures import KINDS
 from infini_eval.reports.statistics.verdicts import UNDECIDED
@@ -57,7 +57,8 @@ class Story:
 
     @classmethod
     def of(cls, summary: Summary) -> Story:
-        words = [task_words(summary), *(f"memory {memory}" for memory in [facts_of(summary).memory] if memory)]
+        memory = facts_of(summary).memory
+        words = [task_words(summary), *([f"memory {one_line(str(memory), 40)}"] if memory else [])]
         words += [", ".join(short_tokens(block.context_length) for block in summary.by_context_length)]
         return cls(
             title=f"{summary.model}: {', '.join(words)}",

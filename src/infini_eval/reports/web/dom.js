@@ -91,8 +91,10 @@ function section(title, ...children) {
   return inside.length ? h("section", {}, title && h("h2", {}, unbroken(title)), inside) : null;
 }
 
+const shortened = (words) => (String(words).length > 80 ? `${String(words).slice(0, 80)}…` : words);
+
 /** A choice among values: select(label, [[value, words], …], current, onchange). */
 function select(label, options, current, chosen) {
-  const list = options.map(([value, words]) => h("option", {value, selected: value === current}, words));
+  const list = options.map(([value, words]) => h("option", {value, selected: value === current}, shortened(words)));
   return h("label", {}, h("span", {}, label), h("select", {onchange: (event) => chosen(event.target.value)}, list));
 }

@@ -48,7 +48,7 @@ function runsTable(rows, choice, key, direction) {
     else marked.delete(id);
     choose({runs: [...marked].join(",")}, true);
   };
-  const box = {title: "", cell: (row) => row.kind !== "unread" && h("input", {type: "checkbox", "aria-label": `compare ${row.name}`, checked: marked.has(row.id), onchange: (event) => mark(row.id, event.target.checked)})};
+  const box = {title: "", label: "compare", cell: (row) => row.kind !== "unread" && h("input", {type: "checkbox", "aria-label": `compare ${row.name}`, checked: marked.has(row.id), onchange: (event) => mark(row.id, event.target.checked)})};
   const heads = LIST.filter((one) => index.runs.some((row) => sorted(one, row) !== null && sorted(one, row) !== ""));
   const columns = heads.map((one) => ({...one, label: one.title, title: h("button", {class: "sort", onclick: () => choose({sort: `${one.key}:${one.key === key && direction === "up" ? "down" : "up"}`})}, one.title, one.key === key ? (direction === "up" ? " ↑" : " ↓") : ""),
     head: {"aria-sort": one.key === key ? (direction === "up" ? "ascending" : "descending") : "none"}}));
@@ -173,7 +173,7 @@ function judgesView(page, row) {
       {title: "judge", cell: (judge) => judge.name}, {title: "model", cell: (judge) => judge.model}, {title: "protocol", cell: (judge) => judge.protocol},
       {title: "accuracy", class: "wide-cell", cell: measuredCell}, {title: `95${NARROW}% interval`, class: "quiet once", cell: (judge) => ends(judge.ci_low, judge.ci_high)},
       ...states.map((state) => ({title: state, number: true, cell: (judge) => h("a", {href: link(["run", row.id, "samples"], {judge: judge.name, state})}, count(judge.counts[state]))})),
-    ], judges)),
+    ], judges, {class: "stack"})),
     groups.map(([key, title]) => judges.some((judge) => judge[key].length > 1) && section(title, groupTable(title, key, judges))),
     unparsed.length > 0 && section("Replies that are no verdict (not counted)", table("Replies that are no verdict", [
       {title: "judge", cell: (one) => one.judge}, {title: "answer", cell: (one) => `question ${one.question_id}, repeat ${one.repeat}`}, {title: "reply", cell: (one) => h("code", {}, one.raw)},
@@ -189,12 +189,12 @@ function groupTable(title, key, judges) {
   const names = [...new Set(judges.flatMap((judge) => judge[key].map(name)))];
   const of = (judge, wanted) => judge[key].find((one) => name(one) === wanted);
   return table(title, [
-    {title: "", cell: (wanted) => wanted},
+    {title: "", label: "", class: "once", cell: (wanted) => h("strong", {}, wanted)},
     ...judges.flatMap((judge) => [
       {title: judge.name, class: "wide-cell", cell: (wanted) => of(judge, wanted) && measuredCell(of(judge, wanted))},
-      {title: "right / n", cell: (wanted) => { const one = of(judge, wanted); return one?.n ? h("span", {class: "once"}, `${plain(one.correct)} / ${one.n}`) : h("span", {class: "quiet"}, "none"); }},
+      {title: "right / n", label: "", cell: (wanted) => { const one = of(judge, wanted); return one?.n ? h("span", {class: "once"}, `${plain(one.correct)} / ${one.n}`) : h("span", {class: "quiet"}, "none"); }},
     ]),
-  ], names);
+  ], names, {class: "stack"});
 }
 
 // --- samples ------------------------------------------------------------------------------------------------------------
@@ -282,17 +282,17 @@ function sampleTable(page, row, samples, places, choice, kinds) {
       {title: "question", cell: (at) => open(at, columns.id[at])}, {title: "repeat", number: true, cell: (at) => columns.repeat[at]},
       ...columns.judges.map((name, place) => ({title: name, cell: (at) => state(columns.states[at][place])})), ...shared,
       {title: "category", class: "quiet", cell: (at) => columns.category[at] ?? ""},
-    ], places);
+    ], places, {class: "stack"});
   }
   return table("Samples", [
-    {title: "", cell: (at) => state(stateOf(columns.correct[at]), false)},
+    {title: "", label: "result", cell: (at) => state(stateOf(columns.correct[at]), false)},
     {title: "sample", cell: (at) => open(at, columns.id[at] ?? columns.key[at])},
     {title: "context", number: true, cell: (at) => tokens(columns.length[at])},
     {title: "depth", number: true, cell: (at) => known(columns.depth[at]) && percent(columns.depth[at], 0)},
     columns.compressions.some(known) && {title: "compressions", number: true, cell: (at) => count(columns.compressions[at])},
     ...shared,
     {title: "kind", class: "quiet", cell: (at) => (known(columns.kind[at]) ? page.labels.kinds[kinds[columns.kind[at]]].split(" (")[0] : "")},
-  ].filter(Boolean), places);
+  ].filter(Boolean), places, {class: "stack"});
 }
 
 const said = (text) => (text?.trim() ? h("code", {}, text) : h("span", {class: "quiet"}, "(nothing)"));
@@ -487,12 +487,13 @@ function comparedDepths(first, found, samples) {
   const lengths = series("by_context_length", "context_length");
   return [
     section("Paired differences, points", table("Paired differences", differenceColumns([
-      {title: "", cell: (row) => h("strong", {}, `${row.letter} − A`)},
-    ], several), rows),
+      {title: "", label: "", class: "once", cell: (row) => h("strong", {}, `${row.letter} − A`)},
+    ], several), rows, {class: "stack"}),
     h("ul", {}, rows.map((row) => h("li", {}, conclusion(row, several), row.comparison.notes.map((note) => `; ${note}`))))),
-    section("Difference by depth", differences("Points above or below A, with 95 % intervals", "depth, %", series("by_depth", "depth_percent"))),
-    lengths[0].rows.length > 1 && section("Difference by context length", differences("Points above or below A, with 95 % intervals", "context, tokens", lengths, true),
-      found.map((one) => h("details", {}, h("summary", {}, `${one.letter} − A as a table`), table(`${one.letter} − A by length`, differenceColumns([{title: "context", cell: (row) => tokens(row.context_length)}], false), one.comparison.by_context_length)))),
+    section("Points above or below A, with 95 % intervals", h("div", {class: "plots"},
+      differences("By depth of the needle", "depth, %", series("by_depth", "depth_percent")),
+      lengths[0].rows.length > 1 && differences("By context length", "context, tokens", lengths, true)),
+    found.map((one) => h("details", {}, h("summary", {}, `${one.letter} − A by length, as a table`), table(`${one.letter} − A by length`, differenceColumns([{title: "context", cell: (row) => tokens(row.context_length)}], false), one.comparison.by_context_length, {class: "stack"})))),
     found.map((one) => section(`Samples that only one of A and ${one.letter} answers rightly`, h("div", {class: "cards"},
       onlyOne(`only A right (${overall[found.indexOf(one)].only_a})`, one.only_a, first, one.row, one.letter, samples),
       onlyOne(`only ${one.letter} right (${overall[found.indexOf(one)].only_b})`, one.only_b, first, one.row, one.letter, samples)))),
@@ -534,7 +535,7 @@ function comparedQuestions(found) {
   const adjusted = holm(tables.map((one) => one.p));
   return section("Paired differences over questions, points", table("Paired differences over questions", differenceColumns([
     {title: "", cell: (row) => h("strong", {}, `${row.letter} − A`)}, {title: "judge", cell: (row) => row.judge},
-  ], tables.length > 1), tables.map((one, at) => ({...one, adjusted: adjusted[at]}))));
+  ], tables.length > 1), tables.map((one, at) => ({...one, adjusted: adjusted[at]})), {class: "stack"}));
 }
 
 function trackView() {
