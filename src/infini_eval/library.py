@@ -89,10 +89,9 @@ class EvalResult:
 
     def _repr_html_(self) -> str:
         """A card for notebooks: accuracy with its interval, verdict, and tables by length and depth."""
-        from infini_eval.reports.page import card, escaped
+        from infini_eval.reports.page import card
 
-        summary = self.summary
-        return card(summary) if isinstance(summary, Summary) else f"<pre>{escaped(self.report(), 20_000)}</pre>"
+        return card(self.summary)
 
 
 def evaluate(
