@@ -107,6 +107,17 @@ def gigabytes(text: str) -> float:
     return number
 
 
+def seconds(text: str) -> float:
+    """A number of seconds above 0, fractions allowed."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 (valid: 10, 0.5)")
+    return number
+
+
 def option_pairs(words: list[str]) -> dict[str, str]:
     """The values of a repeated --option NAME=VALUE by name; ConfigError for one that is no such pair."""
     wrong = [word for word in words if "=" not in word]

@@ -35,6 +35,9 @@ def make_parser(prog: str | None = None, description: str | None = None) -> argp
 
 def add_flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
     """Add `--a_b-c` under its documented spelling, its all-dash and its all-underscore spelling; only the first is shown."""
+    if not name.startswith("--"):  # a single letter
+        parser.add_argument(name, **options)
+        return
     stem = name.removeprefix("--")
     spellings = [name, "--" + stem.replace("_", "-"), "--" + stem.replace("-", "_")]
     options.setdefault("dest", stem.replace("-", "_"))
@@ -60,7 +63,7 @@ def add_options(
         value = _value(field.default, option, (choices or {}).get(field.name))
         add_flag(parser, name, dest=dest, default=field.default, help=option.help, **value)
         if option.alias:  # it must not put its own default over the other's value
-            value |= {"default": argparse.SUPPRESS, "metavar": "V"}
+            value |= {"default": argparse.SUPPRESS} | ({} if "action" in value else {"metavar": "V"})
             add_flag(parser, option.alias, dest=dest, help=f"the same as {name}", **value)
 
 
