@@ -2,6 +2,7 @@
 
   torchrun --nproc_per_node=4 examples/infinite-context-length/run_evals.py --ckpt-path CKPT \\
       --context_length 16384 --depth_percent 75 --num_shots 20 --num_digits 7 --tp 4
+  infini-eval grid --ckpt-path CKPT --context_length 4k 16k --depth_percent 0 50 100 --num_shots 5 --num_digits 5
 
 --num_shots is the number of trials of each length and depth; several lengths and depths make a grid.
 The same command continues an interrupted run.
