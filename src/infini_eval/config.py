@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from infini_eval.errors import ConfigError
-from infini_eval.options import count, depth_list, gigabytes, option, positive_int, seconds, token_count, token_count_or_zero
+from infini_eval.options import (
+    count,
+    depth_list,
+    gigabytes,
+    option,
+    positive_int,
+    seconds,
+    token_count,
+    token_count_or_zero,
+)
 
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]

@@ -227,7 +227,12 @@ def test_environment_variables_are_checked(monkeypatch, capsys, command, name, v
 
 @pytest.mark.parametrize(
     ("arguments", "temperature"),
-    [([], 0.0), (["--do-sample"], 1.0), (["--temperature", "0.7"], 0.7), (["--do-sample", "--temperature", "0.2"], 0.2)],
+    [
+        ([], 0.0),
+        (["--do-sample"], 1.0),
+        (["--temperature", "0.7"], 0.7),
+        (["--do-sample", "--temperature", "0.2"], 0.2),
+    ],
 )
 def test_how_tokens_are_drawn(arguments, temperature):
     assert model_comparison.draws(parsed(*arguments)).temperature == temperature
@@ -235,7 +240,9 @@ def test_how_tokens_are_drawn(arguments, temperature):
 
 def test_memory_and_progress_are_shown_while_it_runs_and_recorded(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr(niah_comparison, "EVERY_S", 0.2)
-    status, (report,) = compare(tmp_path, "--models", f"transformers:{LLAMA}", "--char-count", "2k", "--max-new-tokens", "4")
+    status, (report,) = compare(
+        tmp_path, "--models", f"transformers:{LLAMA}", "--char-count", "2k", "--max-new-tokens", "4"
+    )
     assert status == 0, report
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("comparing: 0/2,000 characters")]
     assert any("transformers-llama-demo at 2,000; " in line and "of the host's memory" in line for line in shown)

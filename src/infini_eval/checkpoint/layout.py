@@ -285,7 +285,9 @@ def _no_config(path: Path) -> CheckpointError:
 
 def checkpoints_below(path: Path) -> list[str]:
     """Step folders up to three levels below a folder, as paths from it; steps in the order of their numbers."""
-    found = {config.parent.relative_to(path) for depth in (1, 2, 3) for config in path.glob("*/" * depth + "config.yaml")}
+    found = {
+        config.parent.relative_to(path) for depth in (1, 2, 3) for config in path.glob("*/" * depth + "config.yaml")
+    }
     return [str(one) for one in sorted(found, key=lambda one: (one.parent, len(one.name), one.name))]
 
 

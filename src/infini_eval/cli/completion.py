@@ -1,7 +1,7 @@
 """Print a script that lets your shell complete commands, flags and their values.
 
-  infini-eval completion bash > ~/.local/share/bash-completion/completions/infini-eval
-  infini-eval completion zsh > ~/.zfunc/_infini-eval                                        with ~/.zfunc in $fpath
+infini-eval completion bash > ~/.local/share/bash-completion/completions/infini-eval
+infini-eval completion zsh > ~/.zfunc/_infini-eval                                        with ~/.zfunc in $fpath
 """
 
 from __future__ import annotations

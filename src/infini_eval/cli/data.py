@@ -1,6 +1,6 @@
 """Check a data set: count its tokens and name its defects (status 1).
 
-  infini-eval data check FILE --tokenizer checkpoints/infini-demo --segment-length 1024
+infini-eval data check FILE --tokenizer checkpoints/infini-demo --segment-length 1024
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Look at a checkpoint before evaluating it: topology, dtype, segments, gates by layer and head, and what stands out.
 
-  infini-eval inspect --ckpt-path CKPT [--json] [--output DIR]
+infini-eval inspect --ckpt-path CKPT [--json] [--output DIR]
 """
 
 from __future__ import annotations

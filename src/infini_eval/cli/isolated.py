@@ -22,6 +22,7 @@ from typing import Any
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, JudgeConfig
 from infini_eval.distributed.device_memory import resident_bytes
+from infini_eval.distributed.shutdown import LAUNCHED
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError
 from infini_eval.planning.devices import find_gpus
 from infini_eval.planning.text import gigabytes
@@ -63,7 +64,7 @@ def call(
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in LAUNCHER and not name.startswith("TORCHELASTIC")
+        if name not in LAUNCHER and not name.startswith(("TORCHELASTIC", LAUNCHED))
     }
     with tempfile.TemporaryDirectory(prefix="infini_eval-") as folder:
         asked, result = Path(folder) / "asked.json", Path(folder) / "result.json"

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes on each node (default: its GPUs, 1 where there are none)",
     )
     nodes = parser.add_argument_group("several nodes")
-    add_flag(nodes, "--nnodes", type=positive_int, default=1, metavar="N", help="number of nodes (default: %(default)s)")
+    add_flag(
+        nodes, "--nnodes", type=positive_int, default=1, metavar="N", help="number of nodes (default: %(default)s)"
+    )
     add_flag(nodes, "--rdzv-endpoint", metavar="HOST:PORT", help="where the nodes meet: an address on one of them")
     add_flag(nodes, "--rdzv-id", default="infini-eval", metavar="NAME", help="the same on all nodes of a run")
     add_flag(
@@ -37,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="start the processes again after a failure, at most N times (default: %(default)s)",
     )
-    parser.add_argument("what", nargs=argparse.REMAINDER, metavar="COMMAND", help="a command of infini-eval, or a script")
+    parser.add_argument(
+        "what", nargs=argparse.REMAINDER, metavar="COMMAND", help="a command of infini-eval, or a script"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Load a model and tokenise a data set without generating: memory and time, as JSON on stdout. The flags of `run`.
 
-  infini-eval load --task niah --backend transformers --model DIR --eval_dataset_path DATA --save_path unused
+infini-eval load --task niah --backend transformers --model DIR --eval_dataset_path DATA --save_path unused
 """
 
 from __future__ import annotations

@@ -132,5 +132,7 @@ def _usage() -> str:
     lines = ["usage: infini-eval COMMAND [options]", ""]
     for title, commands in (*GROUPS.items(), ("other spellings", ALIASES), ("for checking", TOOLS)):
         lines += [f"{title}:", *(f"  {name:<16}  {text}" for name, (_, text) in commands.items()), ""]
-    lines.append("infini-eval help COMMAND shows a command's options and an example; infini-eval --version the version.")
+    lines.append(
+        "infini-eval help COMMAND shows a command's options and an example; infini-eval --version the version."
+    )
     return "\n".join(lines)

@@ -362,7 +362,9 @@ def _from_environment(name: str, read: Callable[[str], Read], default: Read) -> 
     try:
         return read(value)
     except argparse.ArgumentTypeError as error:
-        raise ConfigError(f"the environment variable {name}: {error}", next_step=f"correct it, or unset {name}") from None
+        raise ConfigError(
+            f"the environment variable {name}: {error}", next_step=f"correct it, or unset {name}"
+        ) from None
 
 
 def sizes(text: str) -> tuple[int, ...]:

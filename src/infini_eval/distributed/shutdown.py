@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from infini_eval.errors import EXIT_USAGE, InfiniEvalError
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -227,7 +227,8 @@ class ProcessExit:
         """End this process now, after the hooks; the message goes to stderr."""
         with self._lock:
             if message is not None:
-                leave_for_torchrun(message)
+                if status != EXIT_INTERRUPTED:
+                    leave_for_torchrun(message)
                 print_message(message)
             for hook in self._hooks:
                 with contextlib.suppress(Exception):

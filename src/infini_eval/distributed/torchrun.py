@@ -51,7 +51,11 @@ def _tell(error: ChildFailedError) -> int:
     """Print why the first process failed, unless that has been said; its exit status."""
     failures: dict[int, Any] = dict(error.failures)
     explained = {rank: one for rank, one in failures.items() if isinstance(one.message, dict)}
-    rank, failure = min((explained or failures).items(), key=lambda pair: pair[1].timestamp)
+    if explained:  # every rank that ends tells the run's first error; the first of them names the rank that had it
+        rank = min(explained)
+    else:
+        rank = min(failures, key=lambda one: failures[one].timestamp)
+    failure = failures[rank]
     if failure.exitcode == EXIT_INTERRUPTED:
         return EXIT_INTERRUPTED
     if explained:
@@ -59,7 +63,11 @@ def _tell(error: ChildFailedError) -> int:
     elif failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         hint = ": often the host's memory ran out (dmesg says so)" if name == "SIGKILL" else ""
-        print_message(f"error: the process of rank {rank} was ended by {name}{hint}\n  next:  the same command continues")
+        print_message(
+            f"error: the process of rank {rank} was ended by {name}{hint}\n  next:  the same command continues"
+        )
     else:
-        print_message(f"error: the process of rank {rank} ended with status {failure.exitcode}; see what it wrote above")
+        print_message(
+            f"error: the process of rank {rank} ended with status {failure.exitcode}; see what it wrote above"
+        )
     return int(failure.exitcode) if failure.exitcode > 0 else EXIT_FAILED
