@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infini_eval.cli import flags
 from infini_eval.cli.passkey import evaluate_and_report
+from infini_eval.cli.suite import counted
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK
 from infini_eval.options import depth_percent, positive_int, token_count
@@ -92,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         from infini_eval.data.dataset import generate_dataset
 
         if not any(data.glob("*.parquet")):
-            generate_dataset(wanted, data, tokenizer)
+            with counted("making the trials", quiet=args.quiet) as count:
+                generate_dataset(wanted, data, tokenizer, on_row=count.set)
 
     evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout, make_data)
     return EXIT_OK

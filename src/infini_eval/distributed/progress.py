@@ -91,7 +91,9 @@ class Display:
 
         columns: list[Any] = [BarColumn(), TextColumn("{task.description}", markup=False)]
         console = Console(stderr=True)
-        with Bar(*columns, console=console, redirect_stdout=False, transient=not self._last) as bar:
+        # what is printed meanwhile must go above the bar; into a file or a pipe it goes as it is
+        both = sys.stdout.isatty()
+        with Bar(*columns, console=console, redirect_stdout=both, transient=not self._last) as bar:
             task = bar.add_task("", total=1.0)
             while True:
                 closed = self._closed.wait(BAR_S)
