@@ -50,11 +50,11 @@ def test_the_longest_sample_in_hand_and_its_share(monkeypatch):
         bar.begin("b", "short", 1000, 1000)  # another one in flight
         bar.add(tokens=500)
         bar._push()
-        assert bar._look(None).line.endswith("; longest in hand: long (2,000 tokens), 25 % read")
+        assert bar._look(None).line.endswith("; longest in hand 25 % read: long (2,000 tokens)")
         assert bar._look(None).share == pytest.approx(500 / 3000)
         bar.add(tokens=1600)
         bar.end("a")
-        assert bar._look(None).line.endswith("; longest in hand: short (1,000 tokens), 10 % read")
+        assert bar._look(None).line.endswith("; longest in hand 10 % read: short (1,000 tokens)")
         bar.end("b")
         assert "in hand" not in bar._look(None).line
 
@@ -109,7 +109,7 @@ def tell_when_seen(lines, store):
 @pytest.mark.distributed
 def test_lines_go_on_until_the_last_replica_has_ended():
     lines, others = run_distributed_test(work_alone_on_rank_1, 2, None)
-    assert sum("; longest in hand: the-long-one (1,000 tokens), 25 % read" in line for line in lines) >= 3
+    assert sum("; longest in hand 25 % read: the-long-one (1,000 tokens)" in line for line in lines) >= 3
     assert others == []
 
 

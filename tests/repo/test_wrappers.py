@@ -200,9 +200,7 @@ def test_processes_must_divide(desk: Desk):
     assert "3 processes" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("NPROC", "four"), ("TP", "0"), ("MAX_NEW_TOKENS", "1.5"), ("SEED", "-1")]
-)
+@pytest.mark.parametrize(("name", "value"), [("NPROC", "four"), ("TP", "0"), ("MAX_NEW_TOKENS", "1.5"), ("SEED", "-1")])
 def test_numbers_in_the_environment_are_checked(desk: Desk, name: str, value: str):
     result = desk.run("run_passkey_eval_300m.sh", **{name: value})
     assert result.returncode == 2

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PUSH_S = 0.5  # counters travel at most this often
 BAR_S = 0.5
+SOON_S = 2.0  # what is over sooner and leaves no line gets no bar
+BAR_WIDTH = 16
 PLAIN_S = 30.0
 POLL_S = 0.05
 SCORE_UNIT = 10_000  # the store counts integers; scores are fractions
@@ -85,11 +87,16 @@ class Display:
             self._say(line)
 
     def _show_bar(self, look: Callable[[], Look]) -> None:
+        if not self._last and self._closed.wait(SOON_S):
+            return
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
-        columns: list[Any] = [BarColumn(), TextColumn("{task.description}", markup=False)]
+        # one line, cut at its end: other ranks write between, and a second line would be drawn over theirs
+        bar_column = BarColumn(BAR_WIDTH, table_column=Column(min_width=BAR_WIDTH))
+        columns: list[Any] = [bar_column, TextColumn("{task.description}", markup=False)]
         console = Console(stderr=True)
         # what is printed meanwhile must go above the bar; into a file or a pipe it goes as it is
         both = sys.stdout.isatty()
@@ -329,7 +336,7 @@ class Progress:
         if longest is not None:
             sample, tokens, share = longest
             size = f" ({tokens:,} tokens)" if tokens else ""
-            line += f"; longest in hand: {sample}{size}, {100 * share:.0f} % read"
+            line += f"; longest in hand {100 * share:.0f} % read: {sample}{size}"
         done, total = totals.samples, self._planned
         if self._planned_tokens:  # one long sample is one step of the samples, and many of the tokens
             done, total = totals.tokens, self._planned_tokens
