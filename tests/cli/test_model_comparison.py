@@ -185,8 +185,14 @@ def test_the_documents_constants(monkeypatch):
 
 @pytest.mark.parametrize(
     ("gpus", "arguments", "device_map"),
-    [(0, [], None), (1, [], None), (2, [], "auto"), (2, ["--device", "cpu"], None), (2, ["--tp", "2"], None)]
-    + [(0, ["--device-map", "balanced"], "balanced")],
+    [
+        (0, [], None),
+        (1, [], None),
+        (2, [], "auto"),
+        (2, ["--device", "cpu"], None),
+        (2, ["--tp", "2"], None),
+        (0, ["--device-map", "balanced"], "balanced"),
+    ],
 )
 def test_a_device_map_where_it_is_asked_for_or_there_are_several_gpus(monkeypatch, gpus, arguments, device_map):
     found = [Gpu("H100", 81920, 0, "570")] * gpus
@@ -249,6 +255,19 @@ def test_memory_and_progress_are_shown_while_it_runs_and_recorded(tmp_path: Path
     (entry,) = report["models"]
     assert entry["watched_memory"]["host_peak_bytes"] > 50e6
     assert entry["memory"]["measured_bytes"] > 0
+
+
+def test_a_model_spread_by_device_map_has_its_memory_recorded(tmp_path: Path):
+    pytest.importorskip("accelerate")
+    model, size = f"transformers:{LLAMA}", ("--char-count", "2k", "--device-map", "auto", "--max-new-tokens", "2")
+    _, (answered,) = compare(tmp_path / "answered", "--models", model, *size)
+    _, (loaded,) = compare(tmp_path / "loaded", "--models", model, *size, "--test-mode")
+    (entry,), (tried,) = answered["models"], loaded["models"]
+    assert entry["memory"]["measured_peak_bytes"] >= entry["memory"]["measured_bytes"] > 0
+    assert "planned_bytes" not in entry["memory"]
+    assert tried["loading"]["planned"] is None
+    assert tried["loading"]["peak_bytes"] >= tried["loading"]["loaded_bytes"] > 0
+    assert list(tried["loading"]["loaded_bytes_by_device"]) == ["cpu"]
 
 
 def test_a_run_folder_without_answers_does_not_stand_in_the_way(tmp_path: Path, capsys):

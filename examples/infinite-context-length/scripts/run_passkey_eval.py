@@ -1,4 +1,4 @@
-"""Evaluate a nanotron checkpoint on passkey retrieval; the same as `infini-eval passkey` (see --help), logging as the guide prints."""
+"""Evaluate a nanotron checkpoint on passkey retrieval: `infini-eval passkey` (see --help), logging as the guide prints."""
 
 import sys
 

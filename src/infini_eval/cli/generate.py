@@ -1,6 +1,6 @@
 """Make passkey, needle and RULER data of exact length and depth, for any tokenizer, from 1k to 10m tokens.
 
-  infini-eval generate --tokenizer_path checkpoints/infini-demo --context_length 16k --depths 0:100:25 --num_prompts 5 --save_path data/16k
+  infini-eval generate --tokenizer_path checkpoints/infini-demo --context_length 16k --depths 0:100:25 --save_path data/16k
   infini-eval generate --task ruler --tokenizer_path DIR_OR_HUB_ID --context_length 4k 32k --save_path data/ruler
 
 Token suffixes: k = 1,024, m = 1,048,576.

@@ -201,7 +201,8 @@ def _add_long_context_arguments(parser: argparse.ArgumentParser) -> None:
         type=sizes,
         default=size,
         metavar="N",
-        help="characters, about 4 a token, 10k = 10,000; several, separated by commas, make a sweep (default: 10000, or TARGET_CHAR_COUNT)",
+        help="characters, about 4 a token, 10k = 10,000; several, separated by commas, make a sweep "
+        "(default: 10000, or TARGET_CHAR_COUNT)",
     )
     add_flag(
         group,
