@@ -68,13 +68,13 @@ trap end_pulse EXIT
 # size_of DIR WHAT: what an installation has come to.
 size_of() { printf '%s, %s in %s' "$2" "$(du -sh "$1" 2>/dev/null | cut -f 1)" "${1#"$ROOT/"}"; }
 
-# run_pip ENVIRONMENT WHAT ARGUMENTS...: installs; quiet, but for errors and a line now and then, where nobody watches.
+# run_pip ENVIRONMENT WHAT ARGUMENTS...: installs, with a line now and then (unpacking has no bar); else quiet where nobody watches.
 run_pip() {
     local environment=$1 what=$2 status=0
     shift 2
     local quiet=(--quiet --progress-bar off)
     [ -t 1 ] && quiet=(--progress-bar on)
-    [ -t 1 ] || pulse size_of "$environment" "installing $what"
+    pulse size_of "$environment" "installing $what"
     "$environment/bin/python" -m pip --disable-pip-version-check install "${quiet[@]}" "$@" || status=$?
     end_pulse
     return "$status"

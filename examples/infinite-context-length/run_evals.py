@@ -1,4 +1,4 @@
-"""Needle trials at given lengths and depths on a nanotron checkpoint: `infini-eval grid` (see --help), logging as the guide prints."""
+"""Needle trials at given lengths and depths on a checkpoint: `infini-eval grid` (see --help), logging as the guide prints."""
 
 import sys
 

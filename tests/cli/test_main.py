@@ -89,6 +89,14 @@ def test_every_command_shows_an_example(name):
     assert EXAMPLE.search(load_command(name).description), f"no example in the help of {name}"
 
 
+def test_messages_and_help_name_commands_that_exist():
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").rglob("*.sh"), *(ROOT / "examples").rglob("*.sh")]
+    text = "\n".join(path.read_text() for path in sources)
+    named = set(re.findall(r"infini-eval ([a-z][a-z-]+)\b(?! has| help)", text)) - {"help"}
+    assert named <= set(COMMANDS), named - set(COMMANDS)
+    assert "huggingface-cli" not in text
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_commands_flags_and_choices(shell, capsys):
     pytest.importorskip("shtab")

@@ -25,7 +25,6 @@ from infini_eval.distributed.device_memory import resident_bytes
 from infini_eval.distributed.shutdown import LAUNCHED
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError
 from infini_eval.planning.devices import find_gpus
-from infini_eval.planning.text import gigabytes
 
 PROGRESS = re.compile(r"\S+ \S+ \[INFO\|[^\]]*\]: ((?:loading the model|tokenising|\d+/\d+ samples)\b.*)")
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -117,6 +116,8 @@ class ProcessWatch:
 
     def look(self) -> str:
         """Memory now, in words; the peaks are kept."""
+        from infini_eval.planning.text import gigabytes
+
         host = resident_bytes(self.pid) if self.pid is not None else 0
         gpus = [gpu.used_mib * 2**20 for gpu in find_gpus() or []]
         self.host_peak_bytes = max(self.host_peak_bytes, host)

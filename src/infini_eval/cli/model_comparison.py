@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,11 @@ from typing import Any, TypeVar
 from infini_eval.cli.flags import Command, add_flag, add_options, read_options
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, RequestSettings, Sampling
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
-from infini_eval.options import positive_int
+from infini_eval.options import character_count, positive_int
 from infini_eval.planning.devices import find_gpus
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
 GEMINI = "gemini-2.5-pro"
-CHARACTERS = {"": 1, "k": 1_000, "m": 1_000_000}  # as the document counts: 10K characters are 10,000
 Read = TypeVar("Read")
 
 
@@ -369,14 +367,8 @@ def _from_environment(name: str, read: Callable[[str], Read], default: Read) -> 
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """ "100000", "10_000,1000000" or "10k,8m" as characters; k is 1,000 and m 1,000,000 of them."""
-    parts = [re.fullmatch(r"([\d_]*\d[\d_]*)([kKmM]?)", part.strip()) for part in text.split(",")]
-    found = tuple(int(part[1].replace("_", "")) * CHARACTERS[part[2].lower()] for part in parts if part)
-    if len(found) < len(parts) or min(found) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of characters (valid: 100000, 10k, or 10_000,100_000)"
-        )
-    return found
+    """ "100000" or "10k,8m" as characters; k is 1,000 and m 1,000,000 of them."""
+    return tuple(character_count(part) for part in text.split(","))
 
 
 def draws(args: argparse.Namespace) -> Sampling:
