@@ -15,6 +15,7 @@ from infini_eval.options import (
     names_list,
     option,
     positive_int,
+    seconds,
     token_count,
     token_count_or_zero,
 )
@@ -22,6 +23,7 @@ from infini_eval.options import (
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
 MemoryDtype = Literal["float32", "model"]
+LogFormat = Literal["line", "guide"]
 GATE_ACTIVATIONS = ("hard_sigmoid", "orig_sigmoid", "orig_tanh", "tanh_abs")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -370,8 +372,25 @@ class EvalConfig:
         "count failed samples as wrong (default: neither right nor wrong; verdicts hold for either)",
         section="run",
     )
-    log_prompts: bool = option(False, "log whole prompts instead of the text around the needle", section="run")
+    log_format: LogFormat = option(
+        "line",
+        "line: one line a sample (right or wrong, depth, length, score, seconds, id); guide: input, generation, and "
+        "Success or Failure, as the evaluation guide prints them (default: %(default)s)",
+        choices=("line", "guide"),
+        section="run",
+    )
+    verbose: bool = option(
+        False, "below each sample's line the text around the needle, and the answer", alias="-v", section="run"
+    )
+    log_prompts: bool = option(False, "the same with whole prompts", section="run")
     quiet: bool = option(False, "no log lines for single samples", section="run")
+    progress_every: float = option(
+        30.0,
+        "seconds between lines of progress where there is no terminal (default: %(default)g)",
+        read=seconds,
+        metavar="SECONDS",
+        section="run",
+    )
     # refuse, before loading, what cannot fit
     plan: bool = option(True, "load the model even where the memory plan says that it cannot fit", section="run")
     num_shots: int | None = option(

@@ -8,7 +8,6 @@ under the module's name. Other distributions add theirs as entry points of the g
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -23,7 +22,7 @@ from infini_eval.api.report import Report
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
 from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
-from infini_eval.errors import ConfigError
+from infini_eval.errors import ConfigError, did_you_mean
 
 Kind = Literal["tasks", "scorers", "backends", "reports", "exports"]
 _TYPES: dict[str, type] = {"tasks": Task, "scorers": Scorer, "reports": Report, "exports": Export}
@@ -41,7 +40,7 @@ def load(kind: Kind, name: str) -> Any:
     """The object behind a name: a Task, a Scorer, a Report, an Export, or a class of backends.
 
     Raises:
-        ConfigError: there is none of that name; it lists the names that there are, the nearest first.
+        ConfigError: there is none of that name; it names the nearest, or lists all where none comes near.
     """
     if kind == "backends":
         face = backend_face(name)
@@ -123,9 +122,12 @@ def _known(kind: Kind, name: str) -> str:
     name = name.replace("-", "_")
     known = names(kind)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = did_you_mean(name, known)
+        problem = f"unknown {kind.removesuffix('s')} {name!r}{near}"
+        if near:  # one line: the list would only hide it
+            raise ConfigError(problem)
         raise ConfigError(
-            f"unknown {kind.removesuffix('s')} {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+            problem,
             valid=", ".join(known),
             next_step=f"choose one of these, or add one: an object in infini_eval/{kind}, or an entry point of the group "
             f"infini_eval.{kind} (CONTRIBUTING.md)",

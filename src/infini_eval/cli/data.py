@@ -1,4 +1,7 @@
-"""Check a data set: `infini-eval data check FILE --tokenizer T` counts its tokens and names its defects (status 1)."""
+"""Check a data set: count its tokens and name its defects (status 1).
+
+infini-eval data check FILE --tokenizer checkpoints/infini-demo --segment-length 1024
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
   torchrun --nproc_per_node=4 examples/infinite-context-length/scripts/run_passkey_eval.py \\
       --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
+  infini-eval launch -n 4 passkey --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
 
 The same command continues an interrupted run; `python` without torchrun is a single process.
 """

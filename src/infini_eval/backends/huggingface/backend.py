@@ -175,15 +175,13 @@ class TransformersBackend(Backend):
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
-        self._generator.early_stop = early_stop
+        self._generator.early_stop, self._generator.on_tokens = early_stop, on_tokens
         for batch, prepared in work:
             rows = [prepared[row] for row in batch.rows]
             if self.mesh.shape.tp == 1:
                 yield batch, answer_or_halve(rows, self._generator.answer)
             else:
                 yield batch, self._answer_together(rows)
-            if on_tokens is not None:
-                on_tokens(sum(row.tokens for row in rows))
 
     def _answer_together(self, rows: list[WorkItem]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""
