@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from infini_eval.errors import ConfigError
 from infini_eval.options import (
+    column_pairs,
     count,
     depth_list,
     gigabytes,
+    names_list,
     option,
     positive_int,
     seconds,
@@ -356,6 +358,14 @@ class EvalConfig:
         metavar="FILE",
         section="run",
     )
+    report_to: tuple[str, ...] = option(
+        (),
+        "afterwards also: csv, parquet, lm-eval, tensorboard (into the run folder), mlflow, wandb (where their environment "
+        "says); several with commas",
+        read=names_list,
+        metavar="NAMES",
+        section="run",
+    )
     overwrite: bool = option(False, "discard a run that is already in the folder", section="run")
     failed_as_wrong: bool = option(
         False,
@@ -420,6 +430,20 @@ class EvalConfig:
     )
     seed: int = option(42, "draws the samples, and seeds sampling (default: %(default)s)", read=int, section="data")
     strict_data: bool = option(False, "defects of the data set are errors, not warnings", section="data")
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "our columns and the data's: prompt=question,answer=target; prompt=context+question joins two (default: columns of "
+        "usual names, which is said)",
+        read=column_pairs,
+        metavar="MAP",
+        section="data",
+    )
+    split: str | None = option(
+        None,
+        "the split to take, of data that tell splits apart (default: train, or all there is)",
+        metavar="NAME",
+        section="data",
+    )
     model: ModelSettings = ModelSettings()
     topology: Topology = Topology()
     sampling: Sampling = Sampling()

@@ -136,6 +136,21 @@ def option_pairs(words: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
+def column_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """ "prompt=question,answer=target" as pairs of our columns and the data's."""
+    pairs = [tuple(part.partition("=")[::2]) for part in text.split(",")]
+    if not all(ours.strip() and theirs.strip() for ours, theirs in pairs):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a mapping of columns (valid: prompt=question,answer=target; prompt=context+question joins two)"
+        )
+    return tuple((ours.strip(), theirs.strip()) for ours, theirs in pairs)
+
+
+def names_list(text: str) -> tuple[str, ...]:
+    """ "tensorboard,csv" as names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def depth_percent(text: str) -> float:
     """A depth in percent, 0..100."""
     depths = depth_list(text)

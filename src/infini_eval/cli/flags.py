@@ -193,7 +193,7 @@ def add_data_flags(parser: argparse._ActionsContainer) -> None:
         "--eval_dataset_path",
         required=True,
         metavar="DATA",
-        help="parquet file, folder, save_to_disk folder or hub id",
+        help="file of rows (parquet, csv, jsonl, json; .gz, .zst), folder of such, save_to_disk folder or hub id",
     )
     add_options(parser, EvalConfig, "data")
 

@@ -25,11 +25,14 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "data": {
         "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),
+        "demo": ("demo", "write the demo checkpoint, its tokenizer and data into a folder"),
         "data": ("data", "check a data set: `infini-eval data check FILE --tokenizer T`"),
     },
     "reports": {
         "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
+        "view": ("view", "results in a browser: runs, heat maps, samples, diagnosis, comparisons; or as a folder"),
         "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
+        "export": ("export", "results for other tools: csv, parquet, lm-eval, TensorBoard, MLflow, W&B"),
         "track": ("track", "accuracy over the checkpoints of one training run"),
     },
     "models": {

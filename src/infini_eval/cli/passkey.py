@@ -52,6 +52,9 @@ def evaluate_and_report(
     make_data: called on rank 0 before the data are read. report: False for the caller's own report.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
+    from infini_eval.library import ready_to_report, report_to
+
+    ready_to_report(config)
     from infini_eval.evaluation.run import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
@@ -62,4 +65,7 @@ def evaluate_and_report(
         written = run_report.write(outcome.folder)
         print(run_report.text)
         print(f"\nDetailed summary saved to: {written[0]}")
+    if outcome.is_main:
+        for line in report_to(config, outcome.folder):
+            print(f"exported: {line}")
     return outcome

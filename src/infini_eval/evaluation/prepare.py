@@ -34,7 +34,14 @@ def load_task_data(config: EvalConfig, task: Task) -> LoadedData:
     options = task.with_defaults(dict(config.task_options))
     more = {"options": options} if options else {}
     return load_data(
-        task, config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
+        task,
+        config.eval_dataset_path,
+        columns=dict(config.columns),
+        split=config.split,
+        **filters,
+        context_length=config.context_length,
+        depths=config.depths,
+        **more,
     )
 
 

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import judged_text
 from infini_eval.reports.model import SCHEMA_VERSION, AnalysedRun, QuestionSummary, number, to_text
@@ -20,7 +21,7 @@ from infini_eval.results.files import write_atomically
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
 from infini_eval.tasks.aa_lcr.verdicts import Judge, read_judges
 
-SUMMARY, REPORT, PAGE = "summary.json", "report.txt", "report.html"
+SUMMARY, REPORT = "summary.json", "report.txt"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PERCENT = ("a", "b", "difference", "low", "high")
 Pairs = Sequence[tuple[Generation, float | None]]
@@ -48,9 +49,8 @@ class QuestionRun(AnalysedRun):
 
     def write_page(self, folder: Path | None = None) -> list[Path]:
         """Write report.html."""
-        path = self._place(folder) / PAGE
-        write_atomically(path, judged_text.page(self.summary).encode("utf-8", "replace"))
-        return [path]
+        written: list[Path] = registry.load("reports", "html")(self, self._place(folder))
+        return written
 
     def _place(self, folder: Path | None) -> Path:
         if folder is not None:

@@ -14,7 +14,6 @@ import torch
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
 from infini_eval.backends import LAZY
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._packages import versions
 from infini_eval.backends.huggingface import load as hf_load
 from infini_eval.backends.huggingface import quantized as hf_quantized
 from infini_eval.backends.huggingface.load import mesh_shape
@@ -26,6 +25,7 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.sampling import sampling_identity
 from infini_eval.errors import ConfigError, DataError, OutOfMemory, first_sentence
+from infini_eval.packages import versions
 from infini_eval.planning.text import gigabytes
 from infini_eval.records import Response, Sample
 

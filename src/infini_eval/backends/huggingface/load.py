@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from infini_eval.backends._packages import require
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line, similar_path
+from infini_eval.packages import require
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}
 SAMPLED_BYTES = 65536
