@@ -13,12 +13,14 @@ from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFa
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError, in_one_line
+from infini_eval.foreign import shown
 from infini_eval.keys import hide_keys, key_from_environment, require_key
 from infini_eval.packages import require, versions
 from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
+NO_ADDRESS = frozenset(' <>"\\^`{|}')  # characters that no address has
 NO_KEY = "none"  # servers of one's own need no key, the client wants a word
 CONNECT_S = 30.0
 TOO_LONG = ("context length", "context_length", "maximum context", "too long", "max_model_len", "input tokens")
@@ -194,9 +196,13 @@ def _reason(error: Exception) -> str:
 def _checked_url(url: str | None) -> str | None:
     if url is None:
         return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--base-url {hide_keys(url)!r} is not an address", valid="http://HOST:PORT/v1")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # .port raises as well
+    except ValueError:
+        usable = False
+    if not usable or not NO_ADDRESS.isdisjoint(url) or not url.isprintable():
+        raise ConfigError(f"--base-url {shown(hide_keys(url))} is not an address", valid="http://HOST:PORT/v1")
     if parts.username or parts.password or "key=" in parts.query:
         raise BackendError(
             f"--base-url for {parts.hostname} holds a name or key, which would be recorded with the run",
