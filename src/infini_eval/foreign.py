@@ -95,8 +95,8 @@ def parse_json(text: str | bytes) -> Any:
         found = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    escape = b"\\u" if isinstance(text, bytes) else "\\u"
-    return _valid(found) if escape in text else found  # type: ignore[operator]
+    halves = (b"\\ud", b"\\uD") if isinstance(text, bytes) else ("\\ud", "\\uD")
+    return _valid(found) if any(half in text for half in halves) else found  # type: ignore[operator]
 
 
 def _valid(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from infini_eval.errors import BackendError
@@ -56,9 +56,19 @@ def hide_keys(text: str) -> str:
     Known are the values of variables whose names say that they are secret, passwords in addresses that the environment
     holds, and what `remember_keys` was given.
     """
-    for key in _known():
-        text = text.replace(key, HIDDEN)
-    return text
+    return hider()(text)
+
+
+def hider() -> Callable[[str], str]:
+    """`hide_keys` for many texts: the keys are those that are known now."""
+    known = _known()
+
+    def hide(text: str) -> str:
+        for key in known:
+            text = text.replace(key, HIDDEN)
+        return text
+
+    return hide
 
 
 def remember_keys(settings: Mapping[str, Any]) -> None:

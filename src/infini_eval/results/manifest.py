@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import RunFolderError
+from infini_eval.foreign import read_json
+from infini_eval.keys import hide_keys
 from infini_eval.records import SCHEMA_VERSION, RunManifest
 from infini_eval.results.files import SAMPLES, make_folder, os_error, remove_temporaries, to_jsonable, write_json
 from infini_eval.results.samples import iter_samples, truncate_torn_lines
@@ -53,13 +55,13 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
 def read_manifest(folder: str | Path) -> RunManifest:
     """The manifest of a run; RunFolderError where it is missing, unreadable or of a newer version."""
     path = Path(folder) / MANIFEST
+    data, problems = content(path)
+    if problems:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: {problems[0]}", next_step=ANOTHER_FOLDER)
     try:
-        data = json.loads(path.read_bytes())
         manifest = RunManifest.from_json(data)
-    except OSError as error:
-        raise os_error(path, error, "read") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{str(path)!r} is not a manifest: {error}", next_step=ANOTHER_FOLDER) from error
+    except KeyError as error:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: it has no {error}", next_step=ANOTHER_FOLDER) from error
     if manifest.schema_version > SCHEMA_VERSION:
         raise RunFolderError(
             f"{str(path)!r} has schema version {manifest.schema_version}",
@@ -67,6 +69,17 @@ def read_manifest(folder: str | Path) -> RunManifest:
             next_step="use the version of infini_eval that wrote it, or a newer one",
         )
     return manifest
+
+
+def content(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a manifest holds, without values that are not of their kind, and a sentence on each of these.
+
+    Raises:
+        RunFolderError: it is no JSON file.
+    """
+    from infini_eval.results.schemas import checked_manifest
+
+    return checked_manifest(read_json(path, RunFolderError))
 
 
 def write_manifest(folder: str | Path, manifest: RunManifest) -> None:
@@ -99,7 +112,7 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for key, value in data.items():
             yield from _flat(value, f"{prefix}.{key}" if prefix else key)
     elif prefix:
-        yield prefix, json.dumps(data)
+        yield prefix, hide_keys(json.dumps(data))
 
 
 def _refuse_differences(folder: Path, previous: RunManifest, manifest: RunManifest) -> None:
