@@ -209,6 +209,13 @@ def _not(text: str, what: str, valid: str = "") -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"{shown(text)} is not {what}" + (f" (valid: {valid})" if valid else ""))
 
 
+def path_name(text: str) -> str:
+    """A path; an empty one would be the folder that one happens to be in."""
+    if not text.strip():
+        raise _not(text, "a path", "a name; . is the folder you are in")
+    return text
+
+
 def option_pairs(words: list[str]) -> dict[str, str]:
     """The values of a repeated --option NAME=VALUE by name; ConfigError for one that is no such pair."""
     wrong = [word for word in words if "=" not in word]

@@ -17,7 +17,7 @@ from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology, We
 from infini_eval.distributed.shutdown import tell_user
 from infini_eval.errors import EXIT_USAGE, did_you_mean
 from infini_eval.foreign import MOST_SHOWN, shown, valid_text
-from infini_eval.options import Option, options_of, positive_int, sections_of, spelling
+from infini_eval.options import Option, options_of, path_name, positive_int, sections_of, spelling
 
 Settings = TypeVar("Settings")
 
@@ -203,7 +203,14 @@ def add_data_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def add_run_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--save_path", required=True, metavar="DIR", help="the run folder; the same command continues it")
+    add_flag(
+        parser,
+        "--save_path",
+        type=path_name,
+        required=True,
+        metavar="DIR",
+        help="the run folder; the same command continues it",
+    )
     add_options(parser, EvalConfig, "run")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -66,7 +67,7 @@ class RunFacts:
     def started(self) -> datetime:
         """When the run began; when its folder was changed last where no manifest says."""
         text = (self.manifest.get("environment") or {}).get("started")
-        if text:
+        with contextlib.suppress(ValueError):
             return datetime.fromisoformat(str(text))
         return datetime.fromtimestamp(self.run.folder.stat().st_mtime, UTC)
 

@@ -5,19 +5,12 @@ Only values that somebody reads are described; whatever else is there is kept. I
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from infini_eval.foreign import shown
 from infini_eval.results.files import to_jsonable
-
-
-def _date(text: str) -> str:
-    datetime.fromisoformat(text)
-    return text
-
 
 Text = Annotated[str, StringConstraints(max_length=100_000)] | None
 Count = Annotated[int, Field(ge=0, le=1 << 53)] | None
@@ -62,11 +55,11 @@ class _Environment(_Part):
     ckpt_path: Text = None
     eval_dataset_path: Text = None
     device: Text = None
-    started: Annotated[str, AfterValidator(_date)] | None = None
+    started: Text = None
     command: list[str] | None = None
     batch_sizes: dict[str, Count] | None = None
     previous_attempts: list[dict[str, Any]] | None = None
-    seconds: dict[str, dict[str, Finite]] | None = None
+    seconds: dict[str, dict[str, Finite] | Finite] | None = None
     topology: Section = None
 
 
