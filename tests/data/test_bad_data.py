@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infini_eval.data import haystack
 from infini_eval.data.reading import load_samples
 from infini_eval.data.sources import Source
 from infini_eval.errors import DataError
@@ -128,3 +129,16 @@ def test_a_haystack_of_no_texts_is_one_error(tmp_path, kind) -> None:
     pq.write_table(pa.table({"text": ODD[kind]}), path)
     with pytest.raises(DataError):
         "".join(Source(str(path)).parts())
+
+
+def test_a_haystack_without_spaces_is_refused_before_it_is_read_whole() -> None:
+    read = []
+
+    def endless():
+        while len(read) < 1_000:
+            read.append(1)
+            yield "x" * 1_000_000
+
+    with pytest.raises(DataError, match="without two words"):
+        list(haystack._blocks(endless(), "endless"))
+    assert len(read) < 10
