@@ -2,6 +2,7 @@
 
   torchrun --nproc_per_node=4 examples/infinite-context-length/scripts/run_passkey_eval.py \\
       --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
+  infini-eval launch -n 4 passkey --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
 
 The same command continues an interrupted run; `python` without torchrun is a single process.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infini_eval.api import registry
@@ -51,6 +53,9 @@ def evaluate_and_report(
     make_data: called on rank 0 before the data are read. report: False for the caller's own report.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
+    from infini_eval.library import ready_to_report
+
+    ready_to_report(config)
     from infini_eval.evaluation.run import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
@@ -61,4 +66,14 @@ def evaluate_and_report(
         written = run_report.write(outcome.folder)
         print(run_report.text)
         print(f"\nDetailed summary saved to: {written[0]}")
+    if outcome.is_main:
+        print_exports(config, outcome.folder)
     return outcome
+
+
+def print_exports(config: EvalConfig, folder: Path) -> None:
+    """Export a finished run as --report-to says, and name what was written."""
+    from infini_eval.library import report_to
+
+    for line in report_to(config, folder):
+        print(f"exported: {line}")

@@ -88,6 +88,7 @@ def _chunk(chunk: pa.Array) -> np.ndarray:
 
 
 HOW_TO_EVALUATE = "run_passkey_eval.py --ckpt-path CKPT --save_path DIR --eval_dataset_path DATA"
+NO_DEPTHS = "the data say no depths: all samples stand in one group, shown at depth 0"
 _MAX_DEPTH = 6
 _OWN_PLOTS = "plots"
 
@@ -246,7 +247,13 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         return {}, [f"{MANIFEST} cannot be read ({error}); model and settings are unknown"]
     if not isinstance(manifest, dict):
         return {}, [f"{MANIFEST} does not hold an object; model and settings are unknown"]
-    return manifest, []
+    return manifest, [NO_DEPTHS] if _has_no_depths(manifest) else []
+
+
+def _has_no_depths(manifest: dict[str, Any]) -> bool:
+    """Whether the data say no depth of their rows (data/columns.py: all of them are labelled 0)."""
+    settings = (manifest.get("identity") or {}).get("data_settings") or {}
+    return isinstance(settings, dict) and settings.get("depths") == "none"
 
 
 def _read_files(
