@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 VALID_SOURCES = (
-    "a parquet file, a folder with parquet files (also under data/), a save_to_disk folder, or a hub id owner/name"
+    "a parquet file, a folder with parquet files (also under data/), a save_to_disk folder, a folder of such folders, "
+    "or a hub id owner/name"
 )
 
 
@@ -107,6 +108,10 @@ def _local(path: Path, notes: tuple[str, ...] = ()) -> DataFiles:
     for folder in (path, path / "train"):
         if (folder / "state.json").is_file():
             return DataFiles(_saved_files(folder), "arrow", str(path), notes)
+    saved = sorted(state.parent for state in path.glob("*/state.json"))
+    if saved:  # what generate_data.py writes: a folder for each length and depth, of one task
+        files = [file for folder in saved for file in _saved_files(folder)]
+        return DataFiles(tuple(files), "arrow", f"{path} ({len(saved)} folders)", notes)
     held = sorted(entry.name for entry in path.iterdir())[:10]
     raise DataError(f"{path} holds no data set; it holds: {', '.join(held) or 'nothing'}", valid=VALID_SOURCES)
 
