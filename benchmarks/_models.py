@@ -24,7 +24,7 @@ from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.sampling import Sampler
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates
 from infini_eval.models.load import resolve
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 
 def shape(

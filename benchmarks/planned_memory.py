@@ -28,8 +28,8 @@ from benchmarks._harness import ROOT, Metric
 from infini_eval.distributed.device_memory import peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.devices import Device
+from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.memory import RankPlan, Settings, plan_stages
-from infini_eval.planning.models import read_architecture
 
 SHORT, SPARE, LEAST = 0.30, 0.25, 40e6  # planned below and above what was measured, as shares of it; or LEAST bytes
 JUDGED = ("native-640-rows", "native-plain-rows", "hf-bf16-gqa", "hf-896-gqa")  # in the suite, by floors.json
@@ -124,7 +124,7 @@ def planned_tensors(case: Case, folder: Path) -> int:
 
 def counted(case: Case, folder: Path) -> int:
     """The same, counted in this process."""
-    from infini_eval.testing.live_tensors import peak_of_tensors
+    from infini_eval.testing.tiny_models import peak_of_tensors
 
     run = LOADERS[case.engine](folder, case)()
     return peak_of_tensors(lambda: run(case.tokens, case.rows))
@@ -152,7 +152,7 @@ def write(case: Case, folder: Path) -> None:
         config = LlamaConfig(**case.shape, max_position_embeddings=1 << 17, tie_word_embeddings=False)
         LlamaForCausalLM(config).to(getattr(torch, case.saved)).save_pretrained(folder)
         return
-    from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+    from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
     changes: dict[str, Any] = {**case.shape, **({"segment_length": case.segment} if case.segment else {})}
     write_tiny_checkpoint(folder, tiny_config(infini=case.segment is not None, **changes))

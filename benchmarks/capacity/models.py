@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.models import read_architecture
+from infini_eval.planning.hf_config import read_architecture
 
 SEGMENT = 1024
 NAMES = {"300M": "infini-300m", "8B": "llama-3.1-8b", "70B": "llama-3.1-70b"}

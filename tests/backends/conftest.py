@@ -18,7 +18,7 @@ from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.records import Response
 from infini_eval.tasks.passkey import TASK
-from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+from infini_eval.testing.tiny_models import write_tiny_hf_model
 from support.scripted_server import ScriptedServer, ScriptedStep
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -88,7 +88,7 @@ def test_nan_fails_the_sample_not_the_run(backend, prepared) -> None:
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path) -> None:
-    from infini_eval.testing.tiny_checkpoints import write_tiny_checkpoint
+    from infini_eval.testing.tiny_models import write_tiny_checkpoint
 
     path = write_tiny_checkpoint(tmp_path / "1")
     tokenizer = str(CHECKPOINT / "tokenizer")

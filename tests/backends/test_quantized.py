@@ -14,7 +14,7 @@ from infini_eval.backends.huggingface import load as hf_load
 from infini_eval.backends.huggingface import quantized as hf_quantized
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings
 from infini_eval.errors import BackendError
-from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+from infini_eval.testing.tiny_models import write_tiny_hf_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"

@@ -14,7 +14,7 @@ from infini_eval.backends.huggingface.load import max_memory
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, Sampling, Topology
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.tiny_hf_model import CHAT_TEMPLATE, write_tiny_hf_model
+from infini_eval.testing.tiny_models import CHAT_TEMPLATE, write_tiny_hf_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples/infinite-context-length/data/demo-1024-passkey-eval"

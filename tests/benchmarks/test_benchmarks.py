@@ -21,7 +21,7 @@ from infini_eval.checkpoint.reader import Checkpoint  # noqa: E402
 from infini_eval.config import ModelSettings  # noqa: E402
 from infini_eval.engine.native_model import NativeModel  # noqa: E402
 from infini_eval.models.naive import naive_logits  # noqa: E402
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint  # noqa: E402
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint  # noqa: E402
 
 PROCESSES = {"pp2_overlap", "tp2_manual", "whole_run"}
 MARKED = [pytest.param(name, marks=pytest.mark.distributed) if name in PROCESSES else name for name in command.NAMES]

@@ -17,7 +17,7 @@ from infini_eval.checkpoint.layout import EMBEDDING, LM_HEAD
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.checkpoint.writer import write_checkpoint
 from infini_eval.errors import CheckpointError
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 from support.shared_material import shared_path
 
 QKV = "model.decoder.1.pp_block.attn.qkv_proj.weight"

@@ -13,7 +13,7 @@ from infini_eval.backends.nanotron import prepare_sample
 from infini_eval.data.passkey import NEEDLE_SENTENCES, QUESTION, find_passkey
 from infini_eval.data.reading import load_samples
 from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.diagnosis.control import control_of, is_control
+from infini_eval.diagnosis.evidence import control_of, is_control
 from infini_eval.records import Sample
 
 ROOT = Path(__file__).resolve().parents[2]

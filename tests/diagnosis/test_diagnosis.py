@@ -17,14 +17,13 @@ from infini_eval.diagnosis import ablation
 from infini_eval.diagnosis.ablation import ask, head_effects
 from infini_eval.diagnosis.findings import inspect
 from infini_eval.diagnosis.health import points_along
-from infini_eval.diagnosis.probe import probe
 from infini_eval.diagnosis.sample import contrast, first_difference
 from infini_eval.diagnosis.text import inspection_text
-from infini_eval.diagnosis.trace import Trace, Watched, load_weights, reachable, trace
+from infini_eval.diagnosis.trace import Trace, Watched, load_weights, probe, reachable, trace
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models import naive
 from infini_eval.models.naive import naive_logits
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import torch
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.diagnosis.ablation import ask, greedy_answers, memories_at
-from infini_eval.diagnosis.mending import Change, last_logits, mended
+from infini_eval.diagnosis.evidence import Change, last_logits, mended
 from infini_eval.diagnosis.trace import load_weights
 from infini_eval.diagnosis.verdict import Share
 from infini_eval.diagnosis.written import Told
 from infini_eval.engine.native_model import NativeModel
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 NONE, EVERY = torch.zeros(4, 4, dtype=torch.bool), torch.ones(4, 4, dtype=torch.bool)
 IDS = np.arange(45) % 96

@@ -15,7 +15,7 @@ from infini_eval.config import ModelSettings
 from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.native_model import NativeModel, load_replica
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 from support.shared_material import shared_path
 
 TOPOLOGIES = [(2, 1, 1), (4, 1, 1), (1, 2, 1), (1, 4, 1), (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 2, 1), (2, 1, 2)]

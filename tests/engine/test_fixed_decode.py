@@ -14,7 +14,7 @@ from infini_eval.engine.fixed_decode import FixedDecoders, check_acceleration, r
 from infini_eval.engine.generation import SampledTokenQueue
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import BackendError, ConfigError
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 LENGTH = 16
 KINDS = {

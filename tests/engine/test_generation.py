@@ -15,7 +15,7 @@ from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.generation import Limits, SampledTokenQueue
 from infini_eval.engine.native_model import NativeModel, load_replica
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.tiny_checkpoints import write_tiny_checkpoint
+from infini_eval.testing.tiny_models import write_tiny_checkpoint
 
 NEW = 24
 

@@ -11,7 +11,7 @@ from infini_eval.distributed.tensor_parallel import TensorParallel, first_argmax
 from infini_eval.engine.batching import plan_batches, plan_prefill
 from infini_eval.engine.sampling import Sampler, filtered
 from infini_eval.errors import CheckpointError, ConfigError, NumericsError
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from infini_eval.engine.prefix_sharing import Snapshot
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.errors import CacheError
 from infini_eval.testing.distributed import poisoned_memory, run_distributed_test
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 NEW = 19
 

@@ -13,7 +13,7 @@ import infini_eval
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.verification import Comparison, compare, read_reference
 from infini_eval.errors import DataError
-from infini_eval.testing.tiny_checkpoints import write_tiny_checkpoint
+from infini_eval.testing.tiny_models import write_tiny_checkpoint
 
 IDS_BT = torch.arange(3, 45).view(2, 21)
 PROMPT = [5, 6, 7]

@@ -13,7 +13,7 @@ from infini_eval.distributed.launch import launch
 from infini_eval.errors import DataError
 from infini_eval.evaluation.messages import check_context_window, log_notes
 from infini_eval.records import NeedlePosition, Sample
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"

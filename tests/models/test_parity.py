@@ -13,7 +13,7 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models.naive import naive_logits
-from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 from support.shared_material import shared_path
 
 VARIANTS = [

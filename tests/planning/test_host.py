@@ -8,7 +8,7 @@ import pytest
 
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.devices import Device
-from infini_eval.planning.hf_config import from_hf_config
+from infini_eval.planning.hf_config import from_hf_config, read_architecture
 from infini_eval.planning.memory import (
     BLOCKS,
     HEAP_BLOCK,
@@ -20,7 +20,6 @@ from infini_eval.planning.memory import (
     plan_stages,
     unread_bytes,
 )
-from infini_eval.planning.models import read_architecture
 
 CPU, GPU = Device("cpu", "cpu", 1 << 50), Device("gpu", "cuda", 1 << 50)
 INFINI = read_architecture("infini-300m")

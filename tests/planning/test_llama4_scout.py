@@ -6,7 +6,7 @@ import pytest
 
 from infini_eval.planning.activations import StepShape, eager_softmax_bytes, expert_bytes, logit_bytes
 from infini_eval.planning.architecture import Architecture
-from infini_eval.planning.models import read_architecture
+from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.weights import bytes_a_token, state_bytes, total_weight_bytes
 
 GIB = 2**30

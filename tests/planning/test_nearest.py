@@ -9,8 +9,8 @@ import pytest
 
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.planning.devices import parse_gpus
+from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.memory import Settings, plan_stages
-from infini_eval.planning.models import read_architecture
 from infini_eval.planning.nearest import nearest_settings
 
 H100 = parse_gpus("1xH100-80GB")[1]

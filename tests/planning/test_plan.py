@@ -8,8 +8,8 @@ from infini_eval.config import Topology
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError, TopologyError
 from infini_eval.planning.devices import Device, parse_gpus
+from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.memory import Settings, plan_stages
-from infini_eval.planning.models import read_architecture
 from infini_eval.planning.plan import longest_context, make_plan
 
 H100 = parse_gpus("1xH100-80GB")[1]
@@ -79,7 +79,7 @@ def test_stages_are_those_of_the_engine():
     from infini_eval.checkpoint.config_yaml import read_config_file
     from infini_eval.distributed.mesh import stage_layers
     from infini_eval.planning.memory import stages_of
-    from infini_eval.testing.tiny_checkpoints import _dump, tiny_config
+    from infini_eval.testing.tiny_models import _dump, tiny_config
 
     def check(tmp, **sizes):
         (tmp / "config.yaml").write_text(_dump(tiny_config(**sizes)))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infini_eval.planning.architecture import from_model_config
-from infini_eval.planning.hf_config import from_hf_config
-from infini_eval.planning.models import preset_names, read_architecture
+from infini_eval.planning.hf_config import from_hf_config, preset_names, read_architecture
 from infini_eval.planning.plan import flops_a_token
 from infini_eval.planning.weights import state_bytes
 

@@ -15,10 +15,10 @@ import pytest
 
 from infini_eval.api import registry
 from infini_eval.data.config import GenerateConfig
+from infini_eval.data.english import all_words
 from infini_eval.data.generate import generate
 from infini_eval.data.sources import FILLER
 from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.data.words import all_words
 from infini_eval.errors import ConfigError, DataError, MaterialError
 from infini_eval.records import Sample
 from infini_eval.tasks import _fitting

@@ -11,11 +11,11 @@ import pytest
 
 from infini_eval.api import registry
 from infini_eval.data.config import GenerateConfig
+from infini_eval.data.english import word_lists
 from infini_eval.data.generate import generate
 from infini_eval.data.passkey import token_span
 from infini_eval.data.reading import load_data
 from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
-from infini_eval.data.words import word_lists
 from infini_eval.data.write import write_parquet
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.records import Sample

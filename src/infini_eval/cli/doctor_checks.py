@@ -224,7 +224,7 @@ def _optional() -> list[CheckResult]:
 def _model(model: str | None) -> list[CheckResult]:
     if model is None:
         return []
-    from infini_eval.planning.models import read_architecture
+    from infini_eval.planning.hf_config import read_architecture
 
     architecture = read_architecture(model)
     text = f"{architecture.name}: {architecture.kind}, {architecture.total_parameters:,} parameters"

@@ -18,8 +18,8 @@ from infini_eval.distributed.device_memory import host_available_bytes
 from infini_eval.errors import InfiniEvalError
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import CATALOGUE, Device, find_gpus
+from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.memory import Settings
-from infini_eval.planning.models import read_architecture
 from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.plan import make_plan
 

@@ -133,8 +133,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infini_eval.planning.devices import parse_gpus
+    from infini_eval.planning.hf_config import read_architecture
     from infini_eval.planning.memory import Settings
-    from infini_eval.planning.models import read_architecture
     from infini_eval.planning.plan import Workload, make_plan
     from infini_eval.planning.text import plan_json, plan_text
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.data import english
-from infini_eval.data.words import needle_haystack
+from infini_eval.data.english import needle_haystack
 from infini_eval.errors import DataError
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "

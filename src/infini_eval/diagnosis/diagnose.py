@@ -14,12 +14,10 @@ from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.data.tokenizer import Tokenizer
-from infini_eval.diagnosis.carriers import confirm
-from infini_eval.diagnosis.control import is_control
-from infini_eval.diagnosis.evidence import Controls, ask_controls, beside, evidence, try_changes, unloadable
+from infini_eval.diagnosis.evidence import Controls, ask_controls, beside, evidence, is_control, try_changes, unloadable
 from infini_eval.diagnosis.findings import NOT_FINITE, Finding, inspect
 from infini_eval.diagnosis.health import dtype_effect, health_rows, points_along
-from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis
+from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, confirm
 from infini_eval.diagnosis.verdict import Evidence, Interval, judge
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import ConfigError, DataError

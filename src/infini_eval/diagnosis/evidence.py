@@ -9,14 +9,152 @@ from typing import Any
 import torch
 
 from infini_eval.api.backend import WorkItem
+from infini_eval.api.task import Span
+from infini_eval.backends.nanotron import prepare_sample
 from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.data.passkey import find_passkey, question_start
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.ablation import all_gates_at
-from infini_eval.diagnosis.control import control_of
 from infini_eval.diagnosis.findings import Finding
-from infini_eval.diagnosis.mending import OPEN, Change, mended
 from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis
 from infini_eval.diagnosis.verdict import ENOUGH, TELLS, Control, Evidence, Interval, Share
+from infini_eval.diagnosis.written import Told
+from infini_eval.models import naive
 from infini_eval.models.load import gates
+from infini_eval.models.naive import Weights
+
+TRIES = 8  # joints may be tokenised otherwise than the parts were
+SPARE = 2  # tokens of the segment left free for that, beside the answer's
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A prompt taken apart: its text without the needle and the question, and these two."""
+
+    filler: str
+    needle: str
+    question: str
+
+
+def is_control(item: WorkItem) -> bool:
+    """Whether needle, question and answer stand in one segment."""
+    at = item.position
+    return at.compressions == 0 and not at.straddles_border and not at.answer_crosses_border
+
+
+def control_of(item: WorkItem, tokenizer: Tokenizer, length: int) -> WorkItem | None:
+    """The row with its needle moved into the question's segment, answer included; all else is the row's own filler.
+
+    Where the question stands too near a border, filler before the needle is dropped, less than one segment of it. None
+    where needle, question and answer do not fit into `length` tokens, or the needle is not found.
+    """
+    parts = _take_apart(item)
+    if parts is None:
+        return None
+    _, offsets = tokenizer.encode_with_offsets(parts.filler, add_special_tokens=False)
+    fixed = sum(tokenizer.count(text, add_special_tokens=False) for text in (parts.needle, parts.question))
+    answer = tokenizer.count(item.sample.answer, add_special_tokens=False)
+    room = length - fixed - answer - SPARE
+    if room < 0 or not len(offsets):
+        return None
+    starts = [int(start) for start, _ in offsets]
+    after = min(room // 2, len(starts) - 1)
+    place = len(starts) - after
+    highest, lowest = length - 1 - answer - SPARE, fixed + after
+    phase = (len(tokenizer.special_prefix) + len(starts) + fixed + len(tokenizer.special_suffix) - 1) % length
+    drop = max(0, phase - highest) if phase >= lowest else phase + length - highest
+    for extra in range(TRIES):
+        first = max(0, place - drop - extra)
+        made = _put_together(item, parts, (_at(starts, first), _at(starts, place)), tokenizer, length)
+        if is_control(made):
+            return made
+    return None
+
+
+def _take_apart(item: WorkItem) -> _Parts | None:
+    prompt = item.sample.prompt
+    span, question = find_passkey(prompt, item.sample.answer), question_start(prompt)
+    if span is None or span[1] > question or question == len(prompt):
+        return None
+    start, end = span
+    return _Parts(prompt[:start] + prompt[end:question].lstrip(), prompt[start:end], prompt[question:])
+
+
+def _at(starts: Sequence[int], token: int) -> int | None:
+    """Where a token starts in the text; None behind the last one, where a slice ends by itself."""
+    return starts[token] if token < len(starts) else None
+
+
+def _put_together(
+    item: WorkItem, parts: _Parts, dropped: tuple[int | None, int | None], tokenizer: Tokenizer, length: int
+) -> WorkItem:
+    """The filler without the dropped characters, the needle where they ended, the question at the end."""
+    first, place = dropped
+    before = parts.filler[:first].rstrip() + " "
+    after = "" if place is None else parts.filler[place:].lstrip()
+    prompt = f"{before}{parts.needle} {after}{parts.question}"
+    needle: Span = (len(before), len(before) + len(parts.needle))
+    sample = replace(item.sample, id=f"{item.sample.id}-control", prompt=prompt)
+    return prepare_sample(sample, needle, tokenizer, length)
+
+
+OPEN = 0.5  # a gate that is opened: memory and local attention alike
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is otherwise in the question's segment: where `own_LN` the last position reads with the needle's key, where
+    `open_LN` the gate is at least OPEN, `reads` False takes every read away; `point` is which memory is read."""
+
+    own_LN: torch.Tensor | None = None
+    open_LN: torch.Tensor | None = None
+    reads: bool = True
+    point: int = -1
+
+
+def mended(weights: Weights, checkpoint: Checkpoint, cases: Sequence[tuple[Told, int]], change: Change) -> Share:
+    """How many wrong tokens come out right after a change: each with its memory, and the token that would have been right."""
+    given = [int(last_logits(weights, checkpoint, told, change).argmax()) for told, _ in cases]
+    return Share(sum(each == token for each, (_, token) in zip(given, cases, strict=True)), len(cases))
+
+
+@torch.inference_mode()
+def last_logits(weights: Weights, checkpoint: Checkpoint, told: Told, change: Change) -> torch.Tensor:
+    """Logits [V] at the question's position, its segment read again with the memory that the row had."""
+    config = checkpoint.config
+    embedding = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
+    x_BTD = embedding[torch.from_numpy(told.ids.astype("int64"))][None]
+    for index in range(config.num_hidden_layers):
+        prefix = f"model.decoder.{index}.pp_block."
+        layer = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        normed = naive.rms_norm(x_BTD, layer["input_layernorm.weight"], config.rms_norm_eps)
+        x_BTD = x_BTD + _attention(normed, layer, checkpoint, told, change, index)
+        normed = naive.rms_norm(x_BTD, layer["post_attention_layernorm.weight"], config.rms_norm_eps)
+        x_BTD = x_BTD + naive.mlp(normed, layer)
+    last_D = naive.rms_norm(x_BTD[0, -1], weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
+    return last_D @ weights.get("model.lm_head.pp_block.weight", embedding).T
+
+
+def _attention(
+    x_BTD: torch.Tensor, layer: Weights, checkpoint: Checkpoint, told: Told, change: Change, index: int
+) -> torch.Tensor:
+    config = checkpoint.config
+    q, k, v = naive.project(x_BTD, layer, config)
+    q_rotated, k_rotated = naive.rope(q, config), naive.rope(k, config)
+    local_NTH = (naive.causal_softmax(q_rotated, k_rotated, config.softmax_scale) @ v)[0]
+    asked_NTH = naive.feature_map(q_rotated if config.memory_query == "rotary" else q)[0]
+    if change.own_LN is not None:
+        own_N = change.own_LN[index]
+        asked_NTH[own_N, -1] = told.own_LNH[index][own_N]
+    memory_GHE = told.memory_PLGHE[change.point, index]
+    sums = asked_NTH @ memory_GHE.repeat_interleave(len(asked_NTH) // len(memory_GHE), dim=0)
+    read_NTH = sums[..., :-1] / sums[..., -1:]
+    gate_N = naive.gate(layer["attn.balance_factors"], config.gate_activation)
+    if change.open_LN is not None:
+        gate_N = torch.where(change.open_LN[index], gate_N.clamp(min=OPEN), gate_N)
+    g = gate_N[:, None, None]
+    mixed = (g * read_NTH if change.reads else 0) + (1 - g) * local_NTH
+    return mixed.transpose(0, 1).flatten(1)[None] @ layer["attn.o_proj.weight"].T
 
 
 @dataclass(frozen=True)

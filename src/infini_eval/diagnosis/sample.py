@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,44 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.ablation import Effects, Question, ask, greedy_answers, head_effects
 from infini_eval.diagnosis.health import SegmentHealth, points_along
-from infini_eval.diagnosis.probe import Probe, probe
-from infini_eval.diagnosis.trace import Watched, load_weights, trace
+from infini_eval.diagnosis.trace import Probe, Watched, load_weights, probe, trace
 from infini_eval.diagnosis.written import Told, needle_segment_of, told_apart
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import NumericsError
 from infini_eval.scorers.text_match import exact_digits
+
+MOST = 4  # heads
+
+
+def confirm(
+    diagnoser: Diagnoser, done: Sequence[SampleDiagnosis], ranking: Sequence[tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """Rows of {name, heads, correct, n}: all heads read, only the first k, all but the first k, none."""
+    layers, heads = len(diagnoser.model.llama.layers), diagnoser.model.llama.heads
+    variants: list[tuple[str, list[tuple[int, int]], torch.Tensor]] = []
+    for k in range(min(MOST, len(ranking)) + 1):
+        chosen = list(ranking[:k])
+        only = torch.zeros(layers, heads)
+        for layer, head in chosen:
+            only[layer, head] = 1
+        variants += [("only", chosen, only), ("all but", chosen, 1 - only)]
+    keep_BLN = torch.stack([keep for _, _, keep in variants])
+    right = [0] * len(variants)
+    for item in done:
+        answers = greedy_answers(diagnoser.model, item.question, keep_BLN, len(item.answer) + 1)
+        for row, tokens in enumerate(answers):
+            right[row] += _is_right(diagnoser, item, tokens)
+    return [
+        {"reading": name, "heads": [list(pair) for pair in chosen], "correct": correct, "n": len(done)}
+        for (name, chosen, _), correct in zip(variants, right, strict=True)
+    ]
+
+
+def _is_right(diagnoser: Diagnoser, item: SampleDiagnosis, tokens: list[int]) -> bool:
+    end = diagnoser.tokenizer.eos_id
+    text = diagnoser.tokenizer.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
+    return bool(exact_digits(text, item.item.sample).value)
+
 
 MOST_TOKENS = 8  # of an answer that are probed
 

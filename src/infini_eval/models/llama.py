@@ -13,15 +13,14 @@ import torch.nn.functional as F
 
 from infini_eval.config import ModelConfig
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.models.attention import AttentionSettings, attend
+from infini_eval.models.attention import AttentionSettings, RotaryTable, attend
 from infini_eval.models.naive import gate
-from infini_eval.models.rope import RotaryTable
 from infini_eval.models.state import BatchState, LayerState, StateShape, Step
 
 
 @dataclass
 class LayerWeights:
-    """One decoder layer's local weights, each [out, in]; q and k in the order that models/rope.py rotates.
+    """One decoder layer's local weights, each [out, in]; q and k in the order that models/attention.py rotates.
 
     `gates` weigh what the memory returns and local attention, g and 1 - g, each [N, 1]; None without gates.
     """

@@ -14,11 +14,10 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelConfig, ModelSettings
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.errors import ConfigError
-from infini_eval.models.attention import AttentionSettings
+from infini_eval.models.attention import AttentionSettings, interleaved_to_halves
 from infini_eval.models.kernels import check_implementation
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates
 from infini_eval.models.naive import gate
-from infini_eval.models.rope import interleaved_to_halves
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

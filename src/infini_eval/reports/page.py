@@ -21,7 +21,7 @@ from infini_eval.reports.plots import (
     short_tokens,
     svg,
 )
-from infini_eval.reports.statistics.error_kinds import KINDS, error_kind
+from infini_eval.reports.statistics.failures import KINDS, error_kind
 from infini_eval.reports.statistics.verdicts import UNDECIDED
 from infini_eval.reports.text import (
     FAILED,

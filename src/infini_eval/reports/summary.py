@@ -41,8 +41,16 @@ from infini_eval.reports.model import (
     to_text,
 )
 from infini_eval.reports.model_facts import DEFAULT_SCORER, PASSKEY, ModelFacts, model_facts, one_line, timing
-from infini_eval.reports.statistics.error_kinds import KINDS, ErrorBreakdown, breakdown
-from infini_eval.reports.statistics.failures import Bounds, Counted, DepthCell, bounds, cells
+from infini_eval.reports.statistics.failures import (
+    KINDS,
+    Bounds,
+    Counted,
+    DepthCell,
+    ErrorBreakdown,
+    bounds,
+    breakdown,
+    cells,
+)
 from infini_eval.reports.statistics.intervals import Average, Proportion
 from infini_eval.reports.statistics.samples import (
     PhaseGroups,
@@ -67,9 +75,8 @@ from infini_eval.reports.statistics.verdicts import (
     performance,
     verdict,
 )
-from infini_eval.results.arrays import from_floats
 from infini_eval.results.files import write_atomically
-from infini_eval.results.reader import RunRecords
+from infini_eval.results.reader import RunRecords, from_floats
 
 if TYPE_CHECKING:
     import numpy as np

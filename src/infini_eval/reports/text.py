@@ -36,7 +36,7 @@ from infini_eval.reports.model_facts import (
     task_of,
     timing_line,
 )
-from infini_eval.reports.statistics.error_kinds import KINDS
+from infini_eval.reports.statistics.failures import KINDS
 from infini_eval.reports.statistics.verdicts import SYMBOLS, UNDECIDED, Headline
 from infini_eval.results.files import write_atomically
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from infini_eval.api.task import Generator, Insert, Question, Recipe, RowInputs, Task
-from infini_eval.data.words import NUMBER_DIGITS, Kind, needle_sentence, random_uuid, word_pair
+from infini_eval.data.english import NUMBER_DIGITS, Kind, needle_sentence, random_uuid, word_pair
 from infini_eval.tasks._needles import locate, validate
 
 SUITE = (

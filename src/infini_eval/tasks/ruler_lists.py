@@ -16,8 +16,8 @@ from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
 from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Span, Task
+from infini_eval.data.english import all_words, word_pair
 from infini_eval.data.sources import FILLER
-from infini_eval.data.words import all_words, word_pair
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.tasks._fitting import filling, largest_that_fits, no_exact_prompt
 from infini_eval.tasks.ruler import ruler_task

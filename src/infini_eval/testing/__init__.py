@@ -23,16 +23,12 @@ __all__ = [
 if TYPE_CHECKING:
     from infini_eval.testing.distributed import poisoned_memory, run_distributed_test
     from infini_eval.testing.fake_runs import FakeRun, write_fake_run
-    from infini_eval.testing.live_tensors import peak_of_tensors
-    from infini_eval.testing.tiny_checkpoints import tiny_config, write_tiny_checkpoint
-    from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+    from infini_eval.testing.tiny_models import peak_of_tensors, tiny_config, write_tiny_checkpoint, write_tiny_hf_model
 
 _HOMES = {
     "distributed": ("poisoned_memory", "run_distributed_test"),
     "fake_runs": ("FakeRun", "write_fake_run"),
-    "live_tensors": ("peak_of_tensors",),
-    "tiny_checkpoints": ("tiny_config", "write_tiny_checkpoint"),
-    "tiny_hf_model": ("write_tiny_hf_model",),
+    "tiny_models": ("peak_of_tensors", "tiny_config", "write_tiny_checkpoint", "write_tiny_hf_model"),
 }
 
 

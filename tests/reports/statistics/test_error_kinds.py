@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infini_eval.reports.statistics.error_kinds import KINDS, breakdown, error_kind
+from infini_eval.reports.statistics.failures import KINDS, breakdown, error_kind
 
 EXCERPT = "Room 4711 is closed. The pass key is 1234. Remember it."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.cli.main import main
-from infini_eval.testing.tiny_hf_model import write_tiny_hf_model
+from infini_eval.testing.tiny_models import write_tiny_hf_model
 from support.model_servers import transformers_serve
 from support.scripted_server import ScriptedServer, ScriptedStep
 from support.tiny_aa_lcr import write_tiny_aa_lcr
