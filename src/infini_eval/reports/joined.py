@@ -130,10 +130,11 @@ def _shared(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *others = mappings
     shared: dict[str, Any] = {}
     for key, value in first.items():
-        values = [other.get(key) for other in others]
-        if isinstance(value, Mapping) and all(isinstance(other, Mapping) for other in values):
-            shared[key] = _shared([value, *values])
-        elif all(other == value for other in values):
+        values = [value, *(other.get(key) for other in others)]
+        parts = [one for one in values if isinstance(one, Mapping)]
+        if len(parts) == len(values):
+            shared[key] = _shared(parts)
+        elif all(one == value for one in values):
             shared[key] = value
     return shared
 
