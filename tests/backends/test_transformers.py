@@ -209,6 +209,38 @@ def test_a_model_spread_by_device_map_answers_alike(config, answers, tmp_path) -
     assert [one.text for one in answers(spread, 1)] == [one.text for one in answers(config, 1)]
 
 
+def test_a_device_map_from_a_file_is_followed(config, answers, opened, tmp_path) -> None:
+    pytest.importorskip("accelerate")
+    placed = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({**placed, "lm_head": "cpu"}))
+    loading = LoadSettings(device_map=str(file), offload_folder=str(tmp_path / "offload"))
+    mapped = replace(config, backend_settings=(loading,))
+    with opened(mapped, 1) as it:
+        it.backend.load(it.plan)
+        assert it.backend._generator._model.hf_device_map == {**placed, "lm_head": "cpu"}
+    assert [one.text for one in answers(mapped, 1)] == [one.text for one in answers(config, 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "holds no object"),
+        ('{"lm_head": "gpu"}', "'lm_head' is put on 'gpu'"),
+        ('{"lm_head": "disk"}', "puts modules on disk"),
+    ],
+)
+def test_device_maps_that_make_no_sense(config, opened, tmp_path, content, message) -> None:
+    file = tmp_path / "map.json"
+    if content is not None:
+        file.write_text(content)
+    wrong = replace(config, backend_settings=(LoadSettings(device_map=str(file)),))
+    with pytest.raises(ConfigError, match=message), opened(wrong):
+        pass
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:

@@ -32,8 +32,11 @@ class Scoring:
 
     @classmethod
     def of(cls, task: Task, counts: str) -> Scoring:
-        """Load the scorer that counts and those that the task records beside it."""
-        return cls(counts, {name: registry.scorer(name) for name in dict.fromkeys([counts, *task.scorers])})
+        """Load the scorer that counts and those that the task records beside it; a setting is no part of their names."""
+        scorers = {one.name: one for one in map(registry.scorer, dict.fromkeys([*task.scorers, counts]))}
+        for one in scorers.values():
+            one.set_up()
+        return cls(registry.scorer(counts).name, scorers)
 
     def early_stop(self, backend: Backend, *, allowed: bool = True) -> EarlyStop | None:
         """The rule that ends answers: no further token can change a recorded score.

@@ -10,7 +10,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.device_memory import peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.guard import plan_as_json, plan_memory
-from infini_eval.evaluation.prepare import load_task_data
+from infini_eval.evaluation.prepare import load_task_data, preprocessed
 
 
 def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any] | None:
@@ -21,9 +21,10 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
     with launch(config.model.device, timeout_s) as world:
         task = registry.task(config.task)
         data = load_task_data(config, task)
+        samples = preprocessed(data.samples, config.preprocess)[0] if config.preprocess else data.samples
         backend = registry.load("backends", config.backend)(config, world)
         began = time.perf_counter()
-        prepared = [backend.prepare(sample, task.locate(sample)) for sample in data.samples]
+        prepared = [backend.prepare(sample, task.locate(sample)) for sample in samples]
         tokenised = time.perf_counter()
         batch_plan = backend.plan(prepared)
         batches = [(len(b.rows), max(prepared[row].tokens for row in b.rows)) for b in batch_plan.batches]

@@ -18,6 +18,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import RunFolderError
 from infini_eval.evaluation.messages import log_notes
+from infini_eval.evaluation.prepare import preprocess_identity
 from infini_eval.keys import without_keys
 from infini_eval.records import RunManifest
 from infini_eval.results.lock import WAIT_S, RunLock
@@ -168,6 +169,7 @@ def describe_run(
         "scorer": config.scorer,
         "data": data.fingerprint,
         **({"data_settings": dict(data.settings)} if data.settings else {}),
+        **({"preprocess": preprocess_identity(config.preprocess)} if config.preprocess else {}),
         "filters": {**filters, "context_length": config.context_length},
         "seed": config.seed,
         "num_samples": config.num_samples,

@@ -47,6 +47,7 @@ class TransformersBackend(Backend):
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
         self._loading = config.settings(LoadSettings)
+        hf_load.refuse_disk_without_folder(self._loading)
         self._hf = self._read_config()
         self._dtype = hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
