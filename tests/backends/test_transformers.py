@@ -13,6 +13,7 @@ import torch
 from infini_eval.backends.huggingface.load import max_memory
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, Sampling, Topology
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
+from infini_eval.evaluation.run import evaluate as run_evaluation
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.tiny_models import CHAT_TEMPLATE, write_tiny_hf_model
 
@@ -307,3 +308,40 @@ def test_no_limit_of_the_tokenizer_cuts_a_prompt(hf_model, tmp_path, answers) ->
     (response,) = answers(config_of(model, tmp_path / "run"), 1)
     assert response.error is None and response.prompt_tokens == 1008
     assert response.text == answers(config_of(hf_model, tmp_path / "plain"), 1)[0].text
+
+
+@pytest.mark.parametrize("chunk", [None, 0, 100])
+def test_logprobs_of_a_text_are_those_of_one_plain_pass(hf_model, tmp_path, opened, chunk) -> None:
+    import transformers
+
+    text = " 48151. Remember it."
+    loading = LoadSettings(prefill_chunk=chunk)
+    with opened(config_of(hf_model, tmp_path / "run", loading=loading), 1) as it:
+        it.backend.load(it.plan)
+        item = it.prepared[0]
+        answer = it.backend._prompts.tokenizer.encode(text, add_special_tokens=False).tolist()
+        got = it.backend.logprobs(item, text)
+    model = transformers.AutoModelForCausalLM.from_pretrained(hf_model).eval()
+    ids = torch.tensor([[*item.ids.tolist(), *answer]])
+    with torch.inference_mode():
+        whole = model(ids).logits[0].float().log_softmax(-1)
+    first = len(item.ids) - 1
+    assert got == pytest.approx([float(whole[first + at, token]) for at, token in enumerate(answer)], abs=1e-4)
+
+
+def test_perplexity_is_recorded_where_a_sample_asks_for_it(hf_model, tmp_path) -> None:
+    from support.tiny_aa_lcr import write_tiny_aa_lcr
+
+    config = EvalConfig(
+        str(hf_model), str(tmp_path / "run"), str(write_tiny_aa_lcr(tmp_path / "lcr")), task="aa_lcr", scorer="judge",
+        backend="transformers", max_new_tokens=2, model=ModelSettings(device="cpu"),
+        task_options=(("metrics", "perplexity,steps"),),
+    )  # fmt: skip
+    run_evaluation(config)
+    rows = [json.loads(line) for path in (tmp_path / "run/samples").glob("*.jsonl") for line in path.open()]
+    assert len(rows) == 4 and all(row["perplexity"] > 1 and row["perplexity_tokens"] >= 1 for row in rows)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["identity"]["data_settings"]["metrics"] == ["perplexity", "steps"]
+    with pytest.raises(ConfigError, match="backend fake cannot measure it") as caught:
+        run_evaluation(replace(config, backend="fake", save_path=str(tmp_path / "fake")))
+    assert "--backend transformers" in str(caught.value)

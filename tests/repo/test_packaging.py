@@ -17,6 +17,7 @@ DISTRIBUTION_OF = {
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
     "rouge_score": "rouge-score",
+    "sentence_transformers": "sentence-transformers",
 }
 # Come with a declared dependency by that dependency's own promise: transformers and datasets need it.
 IMPLIED = {"huggingface_hub"}

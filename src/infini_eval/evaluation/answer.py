@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infini_eval.api import registry
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
@@ -15,10 +16,10 @@ from infini_eval.data.passkey import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
-from infini_eval.errors import OutOfMemory
-from infini_eval.evaluation.prepare import BatchPrefetcher
+from infini_eval.errors import ConfigError, OutOfMemory
+from infini_eval.evaluation.prepare import BatchPrefetcher, with_ids
 from infini_eval.evaluation.run_folder import RunFolder
-from infini_eval.records import Response, SampleRecord
+from infini_eval.records import PERPLEXITY_OF, Response, Sample, SampleRecord
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ def answer_batches(
 
         work = _until_stopped(prefetcher, world, alone=mesh.shape.tp * mesh.shape.pp == 1)
         answers = backend.answer(work, early_stop=early_stop, on_tokens=on_tokens)
-        for item, response in _answered(folder, items, answers):
+        for item, response in _answered(folder, items, answers, backend):
             if writer is None:
                 continue
             reuse.add(response)
@@ -173,13 +174,35 @@ def _until_stopped(prefetcher: BatchPrefetcher, world: World, *, alone: bool) ->
         yield batch, rows
 
 
+def check_measures(backend: Backend, samples: Sequence[Sample], name: str) -> None:
+    """ConfigError where a perplexity is asked for that this backend cannot measure."""
+    if not backend.measures_texts and any(PERPLEXITY_OF in sample.columns for sample in samples):
+        able = [name for name, face in registry.backend_faces().items() if getattr(face, "measures_texts", False)]
+        raise ConfigError(f"perplexity: the backend {name} cannot measure it", valid=f"--backend {' or '.join(able)}")
+
+
+def _measured(item: WorkItem, response: Response, backend: Backend) -> Response:
+    """The response with the perplexity of the text that the sample names, where it names one."""
+    text = item.sample.columns.get(PERPLEXITY_OF)
+    if not text or response.error is not None:
+        return response
+    values = backend.logprobs(with_ids(item, backend), str(text))
+    perplexity = math.exp(-math.fsum(values) / len(values)) if values else None
+    details = {"perplexity": perplexity, "perplexity_tokens": len(values)}
+    return replace(response, details={**response.details, **details})
+
+
 def _answered(
-    folder: RunFolder, items: Sequence[WorkItem], answers: Iterator[tuple[Batch, list[Response]]]
+    folder: RunFolder,
+    items: Sequence[WorkItem],
+    answers: Iterator[tuple[Batch, list[Response]]],
+    backend: Backend,
 ) -> Iterator[tuple[WorkItem, Response]]:
     """Each item with its response; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
     try:
         for batch, responses in answers:
-            yield from zip((items[row] for row in batch.rows), responses, strict=True)
+            for row, response in zip(batch.rows, responses, strict=True):
+                yield items[row], _measured(items[row], response, backend)
     except OutOfMemory as error:
         if error.rows > 1:
             folder.note_largest_batch(error.rows // 2)

@@ -43,6 +43,7 @@ class TransformersBackend(Backend):
     computes_here = True
     attention = LAZY["transformers"].attention
     stops_early = True
+    measures_texts = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
@@ -185,6 +186,10 @@ class TransformersBackend(Backend):
                 yield batch, self._answer_together(rows)
             if on_tokens is not None:
                 on_tokens(sum(row.tokens for row in rows))
+
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        assert self._generator is not None, "load() comes first"
+        return self._generator.logprobs(item, text)
 
     def _answer_together(self, rows: list[WorkItem]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""
