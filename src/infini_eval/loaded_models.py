@@ -10,7 +10,7 @@ import torch
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, TextBackend
 from infini_eval.backends.huggingface.backend import TransformersBackend
-from infini_eval.backends.huggingface.generate import Generator
+from infini_eval.backends.huggingface.generate import BatchGenerator
 from infini_eval.backends.nanotron import NanotronBackend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
@@ -64,7 +64,9 @@ class LoadedTransformers(TransformersBackend):
     def load(self, plan: BatchPlan) -> None:
         self._found = (self._hf_model.generation_config, self._hf_model.training)
         self._hf_model.eval()
-        self._generator = Generator(self._hf_model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
+        self._generator = BatchGenerator(
+            self._hf_model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk
+        )
 
     def answer(
         self,

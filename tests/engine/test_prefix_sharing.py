@@ -12,7 +12,7 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings, Sampling
 from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.batching import plan_batches
-from infini_eval.engine.generation import Generation, Limits
+from infini_eval.engine.generation import BatchGeneration, Limits
 from infini_eval.engine.native_model import NativeModel, load_replica, prefixes_of
 from infini_eval.engine.prefix_sharing import Snapshot
 from infini_eval.engine.prefixes import border_digests
@@ -48,7 +48,7 @@ def path(tmp_path_factory):
 def first_logits(model: NativeModel, prompts: list[np.ndarray], prefixes) -> torch.Tensor:
     """What the first new token of each prompt is drawn from, [B, V]."""
     sampler = model._sampler([0] * len(prompts), Sampling(), None)
-    generation = Generation(model.llama, model.links, sampler, prompts, Limits(NEW), model.chunk_tokens, prefixes)
+    generation = BatchGeneration(model.llama, model.links, sampler, prompts, Limits(NEW), model.chunk_tokens, prefixes)
     with torch.inference_mode():
         while not generation.awaits_tokens:
             generation.run_unit()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import infini_eval
 from infini_eval.engine.native_model import NativeModel
-from infini_eval.engine.verification import Comparison, compare, read_reference
+from infini_eval.engine.verification import LogitComparison, compare, read_reference
 from infini_eval.errors import DataError
 from infini_eval.testing.tiny_models import write_tiny_checkpoint
 
@@ -24,7 +24,7 @@ def model(tmp_path_factory) -> NativeModel:
     return infini_eval.load_model(write_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "1"), device="cpu")
 
 
-def compared(model: NativeModel, folder: Path, logits_BTV: torch.Tensor, tokens: list[int]) -> Comparison:
+def compared(model: NativeModel, folder: Path, logits_BTV: torch.Tensor, tokens: list[int]) -> LogitComparison:
     logits_file, generation_file = folder / "logits.safetensors", folder / "generation.json"
     save_file({"input_ids": IDS_BT, "logits": logits_BTV}, logits_file)
     generation_file.write_text(json.dumps({"prompt_ids": [PROMPT], "generated": [tokens]}))

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from infini_eval.reports.statistics.intervals import Average, wilson
-from infini_eval.reports.suite import Cell, Percent, SuiteLength, SuiteTable, average_of_tasks, render
+from infini_eval.reports.suite import Percent, SuiteLength, SuiteTable, TaskScore, average_of_tasks, render
 
 
 def wilson_score(right: int, n: int) -> Average:
@@ -39,12 +39,12 @@ def test_the_interval_covers_the_true_average(n: int) -> None:
 
 
 def test_failed_samples_lower_what_is_counted_as_wrong() -> None:
-    cell = Cell(Average(0.8, 0.5, 0.9, ""), samples=10, failed=10)
-    assert cell.with_failed_as_wrong == pytest.approx(0.4) and Cell(None, 0, 4).to_json()["score"] is None
+    cell = TaskScore(Average(0.8, 0.5, 0.9, ""), samples=10, failed=10)
+    assert cell.with_failed_as_wrong == pytest.approx(0.4) and TaskScore(None, 0, 4).to_json()["score"] is None
 
 
 def test_the_table_marks_what_failed_and_what_is_missing() -> None:
-    cells = {"one": Cell(Average(0.8, 0.5, 0.9, ""), 10, 10), "two": Cell(None, 0, 4)}
+    cells = {"one": TaskScore(Average(0.8, 0.5, 0.9, ""), 10, 10), "two": TaskScore(None, 0, 4)}
     average = Percent(80.0, 50.0, 90.0, "")
     length = SuiteLength(4096, cells, average, 20.0, averaged_tasks=1, complete=False, failed=14)
     text = render(SuiteTable("x", ("one", "two", "three"), ("three",), False, (length,)))

@@ -19,7 +19,7 @@ from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
 if TYPE_CHECKING:
     from infini_eval.distributed.launch import World
     from infini_eval.distributed.mesh import Mesh
-    from infini_eval.engine.verification import Comparison, Reference
+    from infini_eval.engine.verification import LogitComparison, Reference
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK if within else EXIT_CHECK_FAILED
 
 
-def _add_up(mine: Comparison, mesh: Mesh, world: World) -> Comparison:
+def _add_up(mine: LogitComparison, mesh: Mesh, world: World) -> LogitComparison:
     """The comparison over all replicas; each replica's leader contributes."""
     if world.store is None:
         return mine
@@ -89,7 +89,7 @@ def _add_up(mine: Comparison, mesh: Mesh, world: World) -> Comparison:
 
 
 def _report(
-    total: Comparison, reference: Reference, checkpoint: str, query: str, shape: str, atol: float, within: bool
+    total: LogitComparison, reference: Reference, checkpoint: str, query: str, shape: str, atol: float, within: bool
 ) -> str:
     lines = [
         f"checkpoint   {checkpoint}",

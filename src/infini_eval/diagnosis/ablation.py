@@ -39,7 +39,7 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Question:
+class ReadPrompt:
     """A prompt read up to the last segment border (one row), and the tokens after it."""
 
     prefix: BatchState
@@ -47,15 +47,15 @@ class Question:
 
 
 @torch.inference_mode()
-def ask(model: NativeModel, prompt: np.ndarray) -> Question:
+def ask(model: NativeModel, prompt: np.ndarray) -> ReadPrompt:
     """Read the prompt's whole segments, all but the one that holds its last token. One process, one stage."""
     length = model.config.segment_length
     assert length is not None
     border = (len(prompt) - 1) // length * length
-    return Question(prefix_state(model, prompt[:border]), prompt[border:])
+    return ReadPrompt(prefix_state(model, prompt[:border]), prompt[border:])
 
 
-def head_effects(model: NativeModel, question: Question, answer: Sequence[int]) -> Effects:
+def head_effects(model: NativeModel, question: ReadPrompt, answer: Sequence[int]) -> Effects:
     """Close every head's read, every layer's, and all of them, each in turn."""
     layers, heads = len(model.llama.layers), model.llama.heads
     keep_BLN = torch.ones(1 + layers * heads + layers + 1, layers, heads)
@@ -74,7 +74,7 @@ def head_effects(model: NativeModel, question: Question, answer: Sequence[int]) 
     )
 
 
-def greedy_answers(model: NativeModel, question: Question, keep_BLN: torch.Tensor, tokens: int) -> list[list[int]]:
+def greedy_answers(model: NativeModel, question: ReadPrompt, keep_BLN: torch.Tensor, tokens: int) -> list[list[int]]:
     """What the model answers greedily, `tokens` tokens, when row b reads head n of layer l only where keep is 1."""
     drawn_BA: list[list[int]] = _over_rows(model, question, keep_BLN, [None] * tokens)[1].tolist()
     return drawn_BA
@@ -118,7 +118,7 @@ def _fold(model: NativeModel, state: BatchState, ids: np.ndarray) -> None:
 
 @torch.inference_mode()
 def _over_rows(
-    model: NativeModel, question: Question, keep_BLN: torch.Tensor, given: Sequence[int | None]
+    model: NativeModel, question: ReadPrompt, keep_BLN: torch.Tensor, given: Sequence[int | None]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities [B, A] of the tokens that follow, and the most likely ones [B, A]; as many rows at once as fit."""
     llama = model.llama

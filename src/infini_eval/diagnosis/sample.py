@@ -12,7 +12,7 @@ import torch
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.data.tokenizer import Tokenizer
-from infini_eval.diagnosis.ablation import Effects, Question, ask, greedy_answers, head_effects
+from infini_eval.diagnosis.ablation import Effects, ReadPrompt, ask, greedy_answers, head_effects
 from infini_eval.diagnosis.health import SegmentHealth, points_along
 from infini_eval.diagnosis.trace import Probe, Watched, load_weights, probe, trace
 from infini_eval.diagnosis.written import Told, needle_segment_of, told_apart
@@ -72,7 +72,7 @@ class SampleDiagnosis:
     offsets: list[int]
     effects: Effects
     health: list[list[SegmentHealth]]
-    question: Question
+    question: ReadPrompt
     told: Told | None
 
     @property

@@ -130,31 +130,33 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CauseVerdict:
     """`label` is one of LABELS."""
 
     label: Label
     reason: str
 
 
-def judge(evidence: Evidence | None, right: int, wrong: int, control: Control, mended: Mapping[str, Share]) -> Verdict:
+def judge(
+    evidence: Evidence | None, right: int, wrong: int, control: Control, mended: Mapping[str, Share]
+) -> CauseVerdict:
     """The class of the failures; "works" where nothing failed.
 
     evidence: of the first wrong tokens of failures whose own control is right. mended: how many of these tokens come out
     right with "fresh" memory (as right after the needle), gates "opened", or the needle's "own keys" as queries.
     """
     if wrong == 0:
-        return Verdict("works", f"all {right} samples were answered correctly")
+        return CauseVerdict("works", f"all {right} samples were answered correctly")
     elsewhere = _control_verdict(control)
     if elsewhere is not None:
         return elsewhere
     if evidence is None or evidence.written.n < FEWEST:
         n = 0 if evidence is None else evidence.written.n
-        return Verdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
+        return CauseVerdict("undecided", f"{n} usable of {wrong} wrong samples: at least {FEWEST} are needed")
     return (
         _mended(evidence, mended)
         or _held(evidence)
-        or Verdict(
+        or CauseVerdict(
             "undecided",
             f"no class separates: right after the needle the best read tells its answer from another with "
             f"{_percent(evidence.told_written)}, at the question with {_percent(evidence.told_held)}, the question's own "
@@ -163,40 +165,42 @@ def judge(evidence: Evidence | None, right: int, wrong: int, control: Control, m
     )
 
 
-def _control_verdict(control: Control) -> Verdict | None:
+def _control_verdict(control: Control) -> CauseVerdict | None:
     """What the control says; None where it passes, so that the failures are the memory's."""
     asked, closed = control.asked, control.closed
     with_needle = f"with the needle in the question's own segment {asked} are right"
     if asked.n == 0:
-        return Verdict("undecided", "no control could be made: needle, question and answer do not fit into a segment")
+        return CauseVerdict(
+            "undecided", "no control could be made: needle, question and answer do not fit into a segment"
+        )
     if asked.few and closed.most:
         reason = f"{with_needle}, and {closed} once the memory's reads are closed: what memory returns does the damage"
-        return Verdict("memory_harms", f"{reason}; closing the memory would help")
+        return CauseVerdict("memory_harms", f"{reason}; closing the memory would help")
     if asked.few and closed.few:
-        return Verdict("not_a_memory_failure", f"the model also fails where no memory is needed: {with_needle}")
+        return CauseVerdict("not_a_memory_failure", f"the model also fails where no memory is needed: {with_needle}")
     if not asked.most:
-        return Verdict(
+        return CauseVerdict(
             "undecided", f"{with_needle}: too many for a model that is broken elsewhere, too few to rule it out"
         )
     return None
 
 
-def _mended(found: Evidence, mended: Mapping[str, Share]) -> Verdict | None:
+def _mended(found: Evidence, mended: Mapping[str, Share]) -> CauseVerdict | None:
     """What a single change mends is what was broken: the query, what was folded in after the needle, or the gates."""
     keys, opened, fresh = mended["own keys"], mended["opened"], mended["fresh"]
     if keys.most and tells(found.told_held):
         reason = f"asked with the needle's own keys {keys} wrong tokens come out right"
-        return Verdict("not_read", f"{_holds(found.told_held)}; {reason}: the question's query is what fails")
+        return CauseVerdict("not_read", f"{_holds(found.told_held)}; {reason}: the question's query is what fails")
     if fresh.most:
         reason = f"with the memory as it was right after the needle {fresh} wrong tokens come out right"
-        return Verdict("overwritten", f"{reason}: what was folded in since drowns it")
+        return CauseVerdict("overwritten", f"{reason}: what was folded in since drowns it")
     if opened.most:
         held = found.told_closed if tells(found.told_closed) else found.told_held
-        return Verdict("not_read", f"{_holds(held)}; with gates opened {opened} wrong tokens come out right")
+        return CauseVerdict("not_read", f"{_holds(held)}; with gates opened {opened} wrong tokens come out right")
     return None
 
 
-def _held(found: Evidence) -> Verdict | None:
+def _held(found: Evidence) -> CauseVerdict | None:
     """What reads of the memory say of where the answer is lost.
 
     That what is read favours the right token is no sign that the rest overrules it: a diluted memory's does too.
@@ -207,23 +211,23 @@ def _held(found: Evidence) -> Verdict | None:
         reason = (
             f"right after the needle no read of the memory tells its answer from another: the best {_percent(written)}"
         )
-        return Verdict("never_written", f"{reason} (chance 50 %)")
+        return CauseVerdict("never_written", f"{reason} (chance 50 %)")
     if silent(held) and not elsewhere and tells(written):
         reason = (
             f"the best read tells the needle's answer from another with {_percent(written)} right after writing, with"
         )
-        return Verdict("overwritten", f"{reason} {_percent(held)} at the question (chance 50 %)")
+        return CauseVerdict("overwritten", f"{reason} {_percent(held)} at the question (chance 50 %)")
     if not tells(held):
         return None
     if tells(found.told_dead):
         reason = f"the question's own query gets the answer (told from another with {_percent(found.told_dead)})"
-        return Verdict("read_but_not_used", f"{reason} in heads whose output projection is zero")
+        return CauseVerdict("read_but_not_used", f"{reason} in heads whose output projection is zero")
     if found.overturns.low > ENOUGH and found.against_given.high < ENOUGH:
         reason = (
             f"the best query could get more than the lead of the token given (by {found.overturns} logits), the question's "
             f"own favours the right one by {found.against_given}"
         )
-        return Verdict("not_read", f"{_holds(held)}; {reason}")
+        return CauseVerdict("not_read", f"{_holds(held)}; {reason}")
     return None
 
 

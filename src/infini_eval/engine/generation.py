@@ -1,6 +1,6 @@
 """Answering batches at one pipeline stage: prefill steps, then one token at a time, as units that stages interleave.
 
-`Generation` is one batch on its way; `Links` carries activations forwards and drawn tokens back; `run_pipeline` keeps
+`BatchGeneration` is one batch on its way; `Links` carries activations forwards and drawn tokens back; `run_pipeline` keeps
 every stage busy with several batches, one unit of each in turn, in an order that all stages share. A prefill chunk needs
 no answer from the later stages, so one long prompt alone fills the pipeline: stage 0 computes chunk i + 1 while stage 1
 computes chunk i. A decode step needs the token of the one before, so decoding fills it when as many batches are in
@@ -154,7 +154,7 @@ class Links:
         self._pending.append((work, tensor))
 
 
-class Generation:
+class BatchGeneration:
     """A batch of prompts at one stage. `run_unit` does the next unit of work; `absorb` takes the tokens it led to.
 
     All stages make the same units in the same order, since they know the same lengths and the same tokens; so
@@ -321,7 +321,7 @@ class Generation:
 
 
 def run_pipeline(
-    work: Iterator[tuple[Key, Generation]], links: Links, on_tokens: Callable[[int], None] | None = None
+    work: Iterator[tuple[Key, BatchGeneration]], links: Links, on_tokens: Callable[[int], None] | None = None
 ) -> Iterator[tuple[Key, list[Completion]]]:
     """Run the generations that `work` yields and yield each one's completions when it ends.
 
@@ -329,7 +329,7 @@ def run_pipeline(
         work: the same on every stage.
         on_tokens: called with the number of tokens of each unit, for progress.
     """
-    slots: list[tuple[Key, Generation]] = []
+    slots: list[tuple[Key, BatchGeneration]] = []
     exhausted = False
     while True:
         while not exhausted and len(slots) < links.stages:

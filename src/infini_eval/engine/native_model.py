@@ -20,7 +20,7 @@ from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_to
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
 from infini_eval.engine.fixed_decode import accelerate
-from infini_eval.engine.generation import Completion, Generation, Limits, Links, run_pipeline
+from infini_eval.engine.generation import BatchGeneration, Completion, Limits, Links, run_pipeline
 from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes, SnapshotKind
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import Sampler
@@ -209,12 +209,12 @@ class NativeModel:
                 say the same on every rank.
         """
 
-        def generations() -> Iterator[tuple[Key, Generation]]:
+        def generations() -> Iterator[tuple[Key, BatchGeneration]]:
             for key, rows, names, prefixes in work:
                 sampler = self._sampler(names, sampling, vocabulary)
                 may_end = None if early_stop is None else partial(early_stop, key)
                 options = (self.chunk_tokens, prefixes, may_end, self.decoders)
-                yield key, Generation(self.llama, self.links, sampler, rows, limits, *options)
+                yield key, BatchGeneration(self.llama, self.links, sampler, rows, limits, *options)
 
         with torch.inference_mode():
             yield from run_pipeline(generations(), self.links, on_tokens)
@@ -295,7 +295,7 @@ def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCach
     return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache)
 
 
-class _LogitsOfAll(Generation):
+class _LogitsOfAll(BatchGeneration):
     """A prefill that keeps the logits of all positions."""
 
     def __init__(self, *plan: Any) -> None:

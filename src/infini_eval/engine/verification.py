@@ -31,7 +31,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitComparison:
     """Sums that can be added up over replicas: `max_difference` by maximum, the rest by addition."""
 
     max_difference: float = 0.0
@@ -69,19 +69,21 @@ def read_reference(logits_file: str, generation_file: str | None, memory_query: 
     return Reference(ids.long(), logits.float(), prompts, generated)
 
 
-def compare(model: NativeModel, reference: Reference, rows: range) -> Comparison:
+def compare(model: NativeModel, reference: Reference, rows: range) -> LogitComparison:
     """Compare the reference's `rows` (of the logits and of the generations)."""
-    result = Comparison()
+    result = LogitComparison()
     chosen = [row for row in rows if row < len(reference.input_ids)]
     if chosen:
         _check_vocabulary(model, reference)
         difference = (model.logits(reference.input_ids[chosen]) - reference.logits[chosen]).abs()
         # NaN compares false with everything; it must not pass for a small difference
         difference = torch.where(torch.isnan(difference), torch.inf, difference)
-        result = Comparison(difference.max().item(), difference.double().sum().item(), difference.numel())
+        result = LogitComparison(difference.max().item(), difference.double().sum().item(), difference.numel())
     prompts = [row for row in rows if row < len(reference.prompts)]
     agreeing, identical = _compare_generations(model, reference, prompts)
-    return Comparison(result.max_difference, result.total_difference, result.values, len(prompts), agreeing, identical)
+    return LogitComparison(
+        result.max_difference, result.total_difference, result.values, len(prompts), agreeing, identical
+    )
 
 
 def _compare_generations(model: NativeModel, reference: Reference, rows: list[int]) -> tuple[int, int]:

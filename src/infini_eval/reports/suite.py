@@ -28,7 +28,7 @@ NAME, TEXT_NAME = "suite.json", "suite.txt"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TaskScore:
     """One task at one length: the score of the answered samples (None: no one was answered), and how many failed."""
 
     score: Average | None
@@ -62,7 +62,7 @@ class SuiteLength:
     """All tasks of a suite at one length, and their average; `complete` where every task has a score and none failed."""
 
     context_length: int
-    tasks: Mapping[str, Cell]
+    tasks: Mapping[str, TaskScore]
     average: Percent | None
     average_failed_as_wrong: Number
     averaged_tasks: int
@@ -119,7 +119,7 @@ def summarise(name: str, folder: Path, tasks: Sequence[str], *, failed_as_wrong:
     )
 
 
-def _length(length: int, cells: Mapping[str, Cell], tasks: int) -> SuiteLength:
+def _length(length: int, cells: Mapping[str, TaskScore], tasks: int) -> SuiteLength:
     scores = [cell.score for cell in cells.values() if cell.score]
     failed = sum(cell.failed for cell in cells.values())
     lowest = sum(cell.with_failed_as_wrong for cell in cells.values()) / len(cells)
@@ -146,7 +146,7 @@ def average_of_tasks(scores: Sequence[Average]) -> Average:
     return Average(value, max(0.0, value - below), min(1.0, value + above), method)
 
 
-def _cells(folder: Path, failed_as_wrong: bool) -> dict[int, Cell]:
+def _cells(folder: Path, failed_as_wrong: bool) -> dict[int, TaskScore]:
     """Each labelled length of one run."""
     import numpy as np
 
@@ -159,15 +159,15 @@ def _cells(folder: Path, failed_as_wrong: bool) -> dict[int, Cell]:
     return {int(length): _cell(records, labels == length) for length in np.unique(labels[~np.isnan(labels)])}
 
 
-def _cell(records: RunRecords, mask: np.ndarray) -> Cell:
+def _cell(records: RunRecords, mask: np.ndarray) -> TaskScore:
     import numpy as np
 
     scored = scored_samples(records)
     own = scored.where(np.isin(scored.row, np.flatnonzero(mask)))
     if not len(own):
-        return Cell(None, 0, int(mask.sum()))
+        return TaskScore(None, 0, int(mask.sum()))
     together = np.zeros(len(own), dtype=np.int64)  # RULER averages over samples, whatever their depth
-    return Cell(average_over(together, own.correct, own.cluster), len(own), int(mask.sum()) - len(own))
+    return TaskScore(average_over(together, own.correct, own.cluster), len(own), int(mask.sum()) - len(own))
 
 
 def write(table: SuiteTable, folder: Path, copy: Path | None = None) -> Path:
@@ -209,7 +209,7 @@ def _remarks(table: SuiteTable) -> list[str]:
     return remarks
 
 
-def _shown(cell: Cell | None) -> str:
+def _shown(cell: TaskScore | None) -> str:
     if cell is None:
         return "-"
     return _score(in_percent(cell.score) if cell.score else None) + "*" * bool(cell.failed)

@@ -30,7 +30,7 @@ from infini_eval.planning.text import gigabytes
 from infini_eval.records import Response, Sample
 
 if TYPE_CHECKING:
-    from infini_eval.backends.huggingface.generate import Generator
+    from infini_eval.backends.huggingface.generate import BatchGenerator
 
 logger = logging.getLogger(__name__)
 _KERNELS: dict[str, Literal["sdpa", "flash", "eager"]] = {"flash_attn": "flash", "eager": "eager"}
@@ -57,7 +57,7 @@ class TransformersBackend(Backend):
         self._prompts = HfPrompts(self._open_tokenizer(), chat_template=config.settings(PromptSettings).chat_template)
         self._check_vocabulary()
         self.notes: list[str] = []
-        self._generator: Generator | None = None
+        self._generator: BatchGenerator | None = None
 
     def _read_config(self) -> Any:
         return hf_load.read_config(self._config.model_path, self._loading.trust_remote_code)
@@ -143,7 +143,7 @@ class TransformersBackend(Backend):
     def load(self, plan: BatchPlan) -> None:
         import transformers
 
-        from infini_eval.backends.huggingface.generate import Generator
+        from infini_eval.backends.huggingface.generate import BatchGenerator
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -167,7 +167,7 @@ class TransformersBackend(Backend):
             time.perf_counter() - began,
             "chat" if self._prompts.chat else "plain text",
         )
-        self._generator = Generator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
+        self._generator = BatchGenerator(model, self._prompts.tokenizer, self._config, self._loading.prefill_chunk)
 
     def answer(
         self,

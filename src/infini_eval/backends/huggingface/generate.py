@@ -55,7 +55,7 @@ class Ending(StoppingCriteria):  # type: ignore[misc]
         return torch.tensor(ended, device=input_ids.device)
 
 
-class Generator:
+class BatchGenerator:
     """Answers batches of prompts of one length each; the checkpoint's own sampling habits are dropped.
 
     prefill_chunk: tokens of a step, None for TRANSFORMERS_CHUNK where prompts are longer, 0 for whole prompts.

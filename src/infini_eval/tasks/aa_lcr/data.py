@@ -73,7 +73,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Source:
+class DocumentSource:
     """Folder or CSV, its name for people, and the hub's commit where the folder is a snapshot."""
 
     path: Path
@@ -82,20 +82,20 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def find_source(path_or_hub_id: str, revision: str = "any") -> Source:
+def find_source(path_or_hub_id: str, revision: str = "any") -> DocumentSource:
     """The data; `revision` "v1.0", "v1.1" or a commit pins the hub's, "any" takes what is cached or newest."""
     name = path_or_hub_id
     path = Path(name).expanduser()
     if path.exists():
-        return Source(path, str(path), _commit_of(path))
+        return DocumentSource(path, str(path), _commit_of(path))
     if name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise DataError(f"no data set at {name}", valid=VALID)
     local = Path(path.name)
     if local.is_dir():
         note = f"using the local folder ./{local} instead of the hub's {name}"
-        return Source(local, str(local), _commit_of(local), (note,))
+        return DocumentSource(local, str(local), _commit_of(local), (note,))
     folder = _snapshot(name, revision)
-    return Source(folder, f"hub:{name}", _commit_of(folder))
+    return DocumentSource(folder, f"hub:{name}", _commit_of(folder))
 
 
 def _commit_of(path: Path) -> str | None:
