@@ -44,8 +44,7 @@ def evaluate(
         open_backend: makes the backend where it is not the one that `config.backend` names (a model that is loaded).
     """
     setup_logging()
-    with launch(config.model.device, timeout_s) as world:
-        timing = Timing(world)
+    with launch(config.model.device, timeout_s) as world, Timing(world) as timing:
         task = registry.task(config.task)
         if make_data is not None:
             timing.begin("making the data")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LARGEST = "largest_batch"
+PHASE = "while "  # how the note of an error begins that says in which part of a run it came
 
 
 class RunFolder:
@@ -198,7 +199,8 @@ def _versions() -> dict[str, str]:
 class Timing:
     """The parts of a run, one after the other; each is also what this rank says it is doing in messages about errors.
 
-    CPU seconds are those of the whole process: a part counts what other threads do in its time.
+    CPU seconds are those of the whole process: a part counts what other threads do in its time. Inside a `with` block an
+    error gets a note (PEP 678) with the part that it ended.
     """
 
     def __init__(self, world: World) -> None:
@@ -206,6 +208,15 @@ class Timing:
         self._name: str | None = None
         self._began = _clocks()
         self._seconds: dict[str, dict[str, float]] = {}
+
+    def __enter__(self) -> Timing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._name is not None:
+            error.add_note(f"{PHASE}{self._name}")
 
     def begin(self, name: str) -> None:
         """End the part before, and begin `name`."""
