@@ -57,7 +57,7 @@ def test_loading_and_inference_tests_stand_in_one_table(tmp_path: Path, capsys, 
     ]
     assert rows[0][:7] == ["model", "characters", "tokens", "test", "result", "phase", "error type"]
     assert [[row[0], row[1], *row[3:7]] for row in rows[2:]] == [
-        ["nanotron-infini-demo", "2,000", "loading", "loaded", "tokenising", "-"],
+        ["nanotron-infini-demo", "2,000", "loading", "loaded", "loading the model", "-"],
         ["fake-any", "2,000", "inference", "needle found", "answering", "-"],
         ["fake-any", "3,000", "inference", "needle found", "answering", "-"],
         ["transformers-no-model", "2,000", "inference", "failed", "opening the model", "CheckpointError"],

@@ -59,7 +59,7 @@ def _test(entry: Mapping[str, Any], test: str) -> NeedleTest:
     status, memory = entry["status"], (entry.get("loading") or entry.get("memory") or {})
     measured = memory.get("peak_bytes") or memory.get("measured_peak_bytes") or memory.get("measured_bytes")
     found = {True: "needle found", False: "needle NOT found", None: "loaded"}[entry.get("success")]
-    finished = "tokenising" if test == "loading" else "answering"
+    finished = "loading the model" if test == "loading" else "answering"
     return NeedleTest(
         model=one_line(str(entry["label"])),
         characters=entry["char_count"],
