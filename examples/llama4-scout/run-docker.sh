@@ -49,7 +49,7 @@ check_gpus() {
 # size N: checks a number of characters.
 size() {
     case ${1:-} in
-        '' | *[!0-9_]*) fail "'${1:-}' is not a number of characters" "./run-docker.sh compare 100000" ;;
+        '' | [!0-9]* | *[!0-9_kKmM]* | *[kKmM]?*) fail "'${1:-}' is not a number of characters" "./run-docker.sh compare 100k" ;;
     esac
 }
 

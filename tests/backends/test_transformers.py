@@ -57,6 +57,18 @@ def test_answers_equal_the_models_own(config, opened, hf_model, in_order) -> Non
         assert all(one.prompt_tokens == 1008 and one.finish_reason == "length" for one in got)
 
 
+def test_a_long_prompt_is_counted_while_it_is_read(hf_model, opened, tmp_path) -> None:
+    loading = LoadSettings(prefill_chunk=400)
+    with opened(config_of(hf_model, tmp_path, loading=loading), 1) as it:
+        it.backend.load(it.plan)
+        counted: list[int] = []
+        work = ((batch, it.prepared) for batch in it.plan.batches)
+        list(it.backend.answer(work, on_tokens=counted.append))
+        assert counted[:3] == [400, 400, 208]
+        assert set(counted[3:]) == {1}  # new tokens
+        assert not it.backend._generator._model._forward_hooks
+
+
 @pytest.mark.parametrize("change", [{"prefill_chunk": 100}, {"prefill_chunk": 1007}, {"prefill_chunk": 0}], ids=str)
 def test_a_chunked_prefill_is_exact(config, answers, change) -> None:
     chunked = replace(config, backend_settings=(LoadSettings(**change),))

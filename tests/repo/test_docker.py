@@ -49,6 +49,8 @@ def test_with_a_key_both_models_are_compared():
 def test_help_and_wrong_commands():
     assert "compare-full N" in run_docker().stdout
     assert run_docker("compare").returncode == 2
+    assert run_docker("compare", "10k").returncode == 0
+    assert [run_docker("compare", wrong).returncode for wrong in ("k", "10x", "1k0", "ten")] == [2] * 4
     assert run_docker("dance").returncode == 2
 
 

@@ -11,6 +11,7 @@ from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.joined import NotJoined, brief, join_runs
 from infini_eval.reports.model import to_text
 from infini_eval.reports.page import page
+from infini_eval.reports.payload import RunFiles, run_row
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 WHOLE = FakeRun(lengths=(512, 1024, 4096), depths=(0, 50, 100), per_cell=6, accuracy=1.0, haystacks=6, seed=3)
@@ -47,7 +48,10 @@ def test_the_joined_run_is_written_and_shown_like_any_other(tmp_path):
     joined = join_runs(parts(tmp_path, "lengths", (512, 1024)), tmp_path)
     assert [path.name for path in joined.write()] == ["summary.json", "report.txt"]
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["folder"] == tmp_path.name
-    assert "<svg" in page(joined) or "<img" in page(joined)
+    files = RunFiles(joined, run_row(joined, "run", "both"), limit=100)
+    assert len(files.table) == 36
+    assert all(text["excerpt"] for text in files.table.texts([0, 35])), "the samples of every run have their words"
+    assert "PASSKEY" in page(joined).upper()
 
 
 @pytest.mark.parametrize(

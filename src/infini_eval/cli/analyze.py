@@ -1,5 +1,8 @@
 """Report on results folders: accuracy by depth with 95 % intervals, statistics, verdicts.
 
+  infini-eval analyze results/run --html
+  infini-eval analyze results --quiet                                    every run below a folder
+
 Reads run folders (and any jsonl, parquet or csv with depth_percent, answer, generation_text), descends into folders of
 runs, prints the report and writes summary.json and report.txt into each run's folder. Runs that differ only in length
 or depth are joined into one report of all lengths, which is written into the folder that holds them. Runs of one model

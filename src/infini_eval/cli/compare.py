@@ -1,5 +1,7 @@
 """Compare runs on the same samples: differences with 95 % intervals and p-values, each run against the first.
 
+  infini-eval compare results/quickstart/16k-on results/quickstart/16k-ablate --output results/on-against-ablated
+
 Samples are paired by their content, so both runs must have been made on the same data; what differs is said otherwise.
 """
 

@@ -15,15 +15,19 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, JudgeConfig
+from infini_eval.distributed.device_memory import resident_bytes
+from infini_eval.distributed.shutdown import LAUNCHED
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError
+from infini_eval.planning.devices import find_gpus
 
 PHASE = "while "  # as evaluation/run_folder.py writes it, which would import torch here
+PROGRESS = re.compile(r"\S+ \S+ \[INFO\|[^\]]*\]: ((?:loading the model|tokenising|\d+/\d+ samples)\b.*)")
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -49,6 +53,7 @@ def call(
     processes: int = 1,
     environment: Mapping[str, str] | None = None,
     quiet: bool = False,
+    watch: ProcessWatch | None = None,
 ) -> CallResult:
     """Do one of CALLS in `processes` processes of their own and wait for it.
 
@@ -56,6 +61,7 @@ def call(
         timeout_s: limit of one collective.
         environment: variables that the processes have besides ours; keys belong there, since no file holds them.
         quiet: keep the processes' log lines from our stderr.
+        watch: told which process it is, and each of its log lines where `quiet`.
     """
     launcher = [sys.executable]
     if processes > 1:
@@ -63,24 +69,73 @@ def call(
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in LAUNCHER and not name.startswith("TORCHELASTIC")
+        if name not in LAUNCHER and not name.startswith(("TORCHELASTIC", LAUNCHED))
     }
     with tempfile.TemporaryDirectory(prefix="infini_eval-") as folder:
         asked, result = Path(folder) / "asked.json", Path(folder) / "result.json"
         asked.write_text(json.dumps({"call": name, "config": config.to_json(), "timeout_s": timeout_s}))
-        ended = subprocess.run(
-            [*launcher, "-m", __name__, str(asked), str(result)],
-            env=inherited | dict(environment or {}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE if quiet else None,
-            text=True,
-            check=False,
-        )
+        command = [*launcher, "-m", __name__, str(asked), str(result)]
+        stderr, status = _wait_for(command, inherited | dict(environment or {}), quiet=quiet, watch=watch)
         if result.exists():
             return CallResult(**json.loads(result.read_text()))
-    return CallResult(
-        error=_last_words(ended.stderr or "", ended.returncode), status=ended.returncode or EXIT_CHECK_FAILED
-    )
+    return CallResult(error=_last_words(stderr, status), status=status or EXIT_CHECK_FAILED)
+
+
+def _wait_for(
+    command: Sequence[str], environment: Mapping[str, str], *, quiet: bool, watch: ProcessWatch | None
+) -> tuple[str, int]:
+    """Run a command to its end; what it wrote to stderr where `quiet`, and its exit status."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if quiet else None, text=True
+    ) as process:
+        try:
+            if watch is not None:
+                watch.pid = process.pid
+            for line in process.stderr or ():
+                lines.append(line)
+                if watch is not None:
+                    watch.hear(line)
+            process.wait()
+        except BaseException:  # an interrupt, which the process has had too: nobody waits for it any more
+            process.kill()
+            raise
+    return "".join(lines), process.returncode
+
+
+@dataclass
+class ProcessWatch:
+    """Memory of a process and of all that it has started, of the GPUs, and its last line of progress; from any thread.
+
+    Bytes of GPUs are what everybody uses there, as nvidia-smi counts it.
+    """
+
+    pid: int | None = None
+    said: str = ""
+    host_peak_bytes: int = 0
+    gpu_peak_bytes: list[int] = field(default_factory=list)
+
+    def hear(self, line: str) -> None:
+        """Take one of its log lines."""
+        message = PROGRESS.match(line)
+        self.said = message[1] if message else self.said
+
+    def look(self) -> str:
+        """Memory now, in words; the peaks are kept."""
+        from infini_eval.planning.text import gigabytes
+
+        host = resident_bytes(self.pid) if self.pid is not None else 0
+        gpus = [gpu.used_mib * 2**20 for gpu in find_gpus() or []]
+        self.host_peak_bytes = max(self.host_peak_bytes, host)
+        peaks = self.gpu_peak_bytes or [0] * len(gpus)
+        self.gpu_peak_bytes = [max(pair) for pair in zip(peaks, gpus, strict=False)]
+        words = [f"{gigabytes(host)} of the host's memory"]
+        words += [f"GPU {number} {gigabytes(used)}" for number, used in enumerate(gpus)]
+        return ", ".join(words)
+
+    def peaks(self) -> dict[str, Any]:
+        """The most that was seen, as JSON."""
+        return {"host_peak_bytes": self.host_peak_bytes, "gpu_peak_bytes": self.gpu_peak_bytes}
 
 
 def _last_words(stderr: str, status: int) -> str:

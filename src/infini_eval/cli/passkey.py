@@ -2,6 +2,7 @@
 
   torchrun --nproc_per_node=4 examples/infinite-context-length/scripts/run_passkey_eval.py \\
       --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
+  infini-eval launch -n 4 passkey --ckpt-path CKPT --save_path results/run --eval_dataset_path DATA --num_samples 50 --dp 4
 
 The same command continues an interrupted run; `python` without torchrun is a single process.
 """
@@ -63,6 +64,9 @@ def evaluate_and_report(
     written, and a line a context length printed.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
+    from infini_eval.library import ready_to_report, report_to
+
+    ready_to_report(config)
     from infini_eval.evaluation.run import evaluate
 
     outcome = evaluate(config, timeout_s=timeout_s, make_data=make_data)
@@ -73,4 +77,7 @@ def evaluate_and_report(
         written = run_report.write(outcome.folder)
         print(run_report.line if brief else run_report.text + "\n")
         print(f"Detailed summary saved to: {written[0]}")
+    if outcome.is_main:
+        for line in report_to(config, outcome.folder):
+            print(f"exported: {line}")
     return outcome

@@ -3,6 +3,7 @@
   infini-eval run --task passkey --backend transformers --model DIR_OR_HUB_ID --eval_dataset_path DATA --save_path results/run
   infini-eval run --task passkey --backend openai --base-url http://127.0.0.1:8000/v1 --model NAME ...
   torchrun --nproc_per_node=2 -m infini_eval run --task passkey --backend transformers --tp 2 --model ...
+  infini-eval run --task passkey --backend fake --model any --eval_dataset_path DATA --save_path results/tried    no model at all
 
 The same command continues an interrupted run. Keys are read from OPENAI_API_KEY, GEMINI_API_KEY or GOOGLE_API_KEY.
 """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig
-from infini_eval.distributed.device_memory import peak_bytes, used_bytes
+from infini_eval.distributed.device_memory import all_devices, peak_bytes, used_bytes
 from infini_eval.distributed.launch import launch
 from infini_eval.evaluation.guard import plan_as_json, plan_memory
 from infini_eval.evaluation.prepare import load_task_data, preprocessed
@@ -35,7 +36,9 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
         footprint = backend.footprint(batch_plan)
         plan = None if footprint is None else plan_memory(footprint, batches, refuse=config.plan)
         timing.begin("loading the model")
-        before = used_bytes(world.device)
+        # where nothing is planned, the model may lie on every device
+        devices = [world.device] if footprint is not None else all_devices(world.device)
+        before = _sum_of(used_bytes, devices)
         backend.load(batch_plan)
         loaded = time.perf_counter()
         if not world.is_main:
@@ -47,6 +50,11 @@ def load_only(config: EvalConfig, *, timeout_s: float = 1800.0) -> dict[str, Any
             "tokenise_seconds": tokenised - began,
             "load_seconds": loaded - tokenised,
             "planned": None if plan is None else plan_as_json(plan),
-            "loaded_bytes": max(0, used_bytes(world.device) - before),
-            "peak_bytes": peak_bytes(world.device),
+            "loaded_bytes": max(0, _sum_of(used_bytes, devices) - before),
+            "peak_bytes": _sum_of(peak_bytes, devices),
+            "loaded_bytes_by_device": {device: used_bytes(device) for device in devices},
         }
+
+
+def _sum_of(measure: Callable[[str], int], devices: Sequence[str]) -> int:
+    return sum(measure(device) for device in devices)

@@ -21,6 +21,7 @@ from infini_eval.api.task import LoadedData, Task
 from infini_eval.config import EvalConfig
 from infini_eval.data.reading import load_data, select_samples
 from infini_eval.distributed.launch import World
+from infini_eval.distributed.progress import Countdown
 from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.evaluation.messages import log_notes
@@ -38,7 +39,14 @@ def load_task_data(config: EvalConfig, task: Task) -> LoadedData:
     options = task.with_defaults(dict(config.task_options))
     more = {"options": options} if options else {}
     return load_data(
-        task, config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
+        task,
+        config.eval_dataset_path,
+        columns=dict(config.columns),
+        split=config.split,
+        **filters,
+        context_length=config.context_length,
+        depths=config.depths,
+        **more,
     )
 
 
@@ -84,7 +92,10 @@ def _changed(sample: Sample, function: Callable[[Sample], str], what: str) -> Sa
         raise ConfigError(
             f"--preprocess {what} made {prompt!r:.60} of the sample {sample.id!r}", valid="a prompt, as text"
         )
-    return replace(sample, prompt=prompt, columns={**sample.columns, "characters_before": len(sample.prompt)})
+    turns = sample.turns if prompt == sample.prompt else ()  # a prompt that was made anew is one message
+    return replace(
+        sample, prompt=prompt, turns=turns, columns={**sample.columns, "characters_before": len(sample.prompt)}
+    )
 
 
 def prompt_function(what: str) -> Callable[[Sample], str]:
@@ -124,13 +135,22 @@ def _module(place: str) -> Any:
         sys.path.remove("")
 
 
-def prepare_items(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> list[WorkItem]:
+def prepare_items(
+    task: Task, backend: Backend, samples: Sequence[Sample], world: World, every_s: float | None = None
+) -> list[WorkItem]:
     """All samples as the backend will see them, without the ids of those that this rank does not keep.
 
-    Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts.
+    Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts; rank 0 shows its own part.
+    every_s: seconds between two lines of progress.
     """
     rank, size = world.rank, world.world_size
-    share = list(_tokenised(task, backend, samples[rank::size], world))
+    own = samples[rank::size]
+    unit = "samples" if size == 1 else f"samples of rank 0 ({len(samples):,} in all)"
+    share = []
+    with Countdown("tokenising", len(own), unit, every_s=every_s, quiet=not world.is_main) as counted:
+        for item in _tokenised(task, backend, own, world):
+            share.append(item)
+            counted.add()
     facts = world.all_gather_object("prepared", [_facts(item) for item in share])
     return [
         share[row // size] if row % size == rank else _from_facts(sample, facts[row % size][row // size])

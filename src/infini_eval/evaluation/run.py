@@ -57,7 +57,7 @@ def evaluate(
         log_notes(world, backend.notes)
         check_measures(backend, samples, config.backend)
         timing.begin("tokenising")
-        items = prepare_items(task, backend, samples, world)
+        items = prepare_items(task, backend, samples, world, config.progress_every)
         log_prompt_lengths(world, items)
         check_context_window(config, world, backend.model_facts(), items)
         timing.begin("planning")
@@ -72,10 +72,11 @@ def evaluate(
                 watched = backend.computes_here
                 memory = MemoryWatch(footprint, sizes, world, folder.note, refuse=config.plan, watches=watched)
                 timing.begin("loading the model")
-                backend.load(plan)
+                with memory.loading(config.progress_every):
+                    backend.load(plan)
                 timing.begin("answering")
-                log = None if config.quiet else SampleLog(whole_prompts=config.log_prompts)
-                answer_batches(plan, items, backend, world, folder, scoring, early_stop, log)
+                log, every_s = SampleLog.of(config), config.progress_every
+                answer_batches(plan, items, backend, world, folder, scoring, early_stop, log, every_s)
                 memory.log_peak()
             timing.begin("merging")
             folder.merge()

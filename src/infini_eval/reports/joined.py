@@ -116,6 +116,7 @@ def _union(runs: Sequence[DepthRun], folder: Path) -> RunRecords:
         notes=(f"{len(runs)} runs joined: {names}", *notes),
         planned=None if None in planned else sum(number or 0 for number in planned),
         sources=tuple(path for records in every for path in records.sources),
+        parts=tuple(records.folder for records in every),
         scorers=tuple(dict.fromkeys(name for records in every for name in records.scorers)),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import geometric_mean, mean, median
 from typing import Any
 
+from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import judged_text
 from infini_eval.reports.model import SCHEMA_VERSION, AnalysedRun, QuestionSummary, number, to_text
@@ -22,7 +23,7 @@ from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_gener
 from infini_eval.tasks.aa_lcr.data import PERPLEXITY, STEPS
 from infini_eval.tasks.aa_lcr.verdicts import Judge, read_judges
 
-SUMMARY, REPORT, PAGE = "summary.json", "report.txt", "report.html"
+SUMMARY, REPORT = "summary.json", "report.txt"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PERCENT = ("a", "b", "difference", "low", "high")
 Pairs = Sequence[tuple[Generation, float | None]]
@@ -50,9 +51,8 @@ class QuestionRun(AnalysedRun):
 
     def write_page(self, folder: Path | None = None) -> list[Path]:
         """Write report.html."""
-        path = self._place(folder) / PAGE
-        write_atomically(path, judged_text.page(self.summary).encode("utf-8", "replace"))
-        return [path]
+        written: list[Path] = registry.load("reports", "html")(self, self._place(folder))
+        return written
 
     def _place(self, folder: Path | None) -> Path:
         if folder is not None:

@@ -232,7 +232,7 @@ def test_a_hub_id_offline_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="cannot be had") as caught:
         find_source("ArtificialAnalysis/AA-LCR-that-is-not-cached")
-    assert "huggingface-cli download" in (caught.value.next_step or "")
+    assert "hf download" in (caught.value.next_step or "")
 
 
 def test_a_local_folder_of_the_hub_ids_name_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

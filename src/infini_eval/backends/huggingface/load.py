@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from infini_eval.backends._packages import require
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape
-from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line
+from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line, similar_path
+from infini_eval.packages import require
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}
 SAMPLED_BYTES = 65536
@@ -27,6 +27,8 @@ def read_config(path: str, trust_remote_code: bool) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if near := similar_path(path):
+            raise CheckpointError(f"no model {path!r}{near}") from None
         reason = in_one_line(error, None)
         old = "does not recognize this architecture" in reason
         code = "trust_remote_code" in reason

@@ -119,7 +119,7 @@ def _snapshot(name: str, revision: str) -> Path:
         raise DataError(
             f"the hub data set {name} cannot be had: {reason}",
             valid=VALID,
-            next_step=f"huggingface-cli download --repo-type dataset {name}, or put its files into ./{Path(name).name}/",
+            next_step=f"hf download --repo-type dataset {name}, or put its files into ./{Path(name).name}/",
         ) from error
 
 
