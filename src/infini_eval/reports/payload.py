@@ -323,7 +323,12 @@ def chosen(cell: np.ndarray, right: np.ndarray, limit: int) -> np.ndarray:
 
 def _stored(run: DepthRun) -> RunRecords:
     """The records with the columns and texts that an analysis leaves out."""
-    return read_run(run.folder)
+    if not run.records.parts:
+        return read_run(run.folder)
+    import pyarrow as pa
+
+    stored = [read_run(part) for part in run.records.parts]
+    return replace(stored[0], folder=run.folder, table=pa.concat_tables([one.table for one in stored]))
 
 
 def _places_in(stored: RunRecords, records: RunRecords) -> np.ndarray:
