@@ -16,6 +16,7 @@ from infini_eval.records import Sample
 from infini_eval.reports.analyze import analyze_run
 from infini_eval.reports.around import around_needles
 from infini_eval.reports.compare import compare_runs
+from infini_eval.reports.joined import join_runs
 from infini_eval.reports.payload import CHUNK, RunFiles, chosen, run_row
 from infini_eval.reports.site import Site, comparison_page
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
@@ -105,9 +106,9 @@ def test_a_selection_is_even_and_prefers_what_is_not_right():
     assert [int(everything_right[cell == one].sum()) for one in range(10)] == [5] * 10
 
 
-def data_run(tmp_path: Path) -> Path:
+def data_run(tmp_path: Path, run: FakeRun = SMALL) -> Path:
     """A run whose manifest names a data set that holds its prompts."""
-    folder = write_fake_run(tmp_path / "run", SMALL)
+    folder = write_fake_run(tmp_path / "run", run)
     path = folder / "samples/replica0.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     rows = []
@@ -134,6 +135,17 @@ def test_the_text_around_the_needle_comes_from_the_data_set(tmp_path):
         assert len(around["text"]) < 1600
         assert around["question"].endswith("What is the pass key? It is")
         assert one["no_text"] is None
+
+
+def test_each_part_of_a_joined_run_reads_its_own_data_set(tmp_path):
+    runs = [
+        analyze_run(data_run(tmp_path / str(length), FakeRun(lengths=(length,), depths=(0, 50), per_cell=2)))
+        for length in (1024, 2048)
+    ]
+    joined = join_runs(runs, tmp_path)
+    texts = files(joined).content("texts-0.json")
+    assert len(texts) == 8
+    assert all(one["answer"] in one["around"]["text"] for one in texts)
 
 
 def test_a_data_set_that_changed_or_is_gone_is_said(tmp_path):
