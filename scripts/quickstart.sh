@@ -97,6 +97,7 @@ cat <<END
 
 ==> finished in $SECONDS s; everything lies in $results/
     page:      $ROOT/$results/16k-on/report.html (open it in a browser; one beside each run)
+    browse:    .venv/bin/infini-eval view $results          all runs: filter, compare, read samples
     look why:  .venv/bin/infini-eval diagnose --ckpt-path $checkpoint --eval_dataset_path $example/data/demo-16k-passkey-eval --depths 50 --num_samples 1
     your own:  .venv/bin/infini-eval grid --ckpt-path CHECKPOINT --context_length 4k 16k --depth_percent 0 50 100 --num_shots 5 --num_digits 5
     help:      .venv/bin/infini-eval help          all commands; docs/start.md goes on from here

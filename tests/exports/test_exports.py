@@ -250,6 +250,21 @@ def test_judged_runs(tmp_path: Path) -> None:
     assert entry["pass@1,one"] == pytest.approx(judged["accuracy"] / 100)
 
 
+def test_report_to_of_a_judged_run_has_the_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from support.tiny_aa_lcr import write_tiny_aa_lcr
+
+    data = write_tiny_aa_lcr(tmp_path / "lcr")
+    asked = ["run", "--task", "aa_lcr", "--model", "fake:any", "--eval_dataset_path", str(data), "--quiet"]
+    given = ["--save_path", str(tmp_path / "run"), "--judge", "--backend fake --model j --judge-name one --quiet"]
+    assert main([*asked, *given, "--report-to", "lm-eval"]) == 0
+    (file,) = (tmp_path / "run").rglob("results_*.json")
+    assert "pass@1,one" in next(iter(json.loads(file.read_text())["results"].values()))
+    second = ["--backend", "fake", "--model", "k", "--judge-name", "two", "--quiet", "--report-to", "lm-eval"]
+    assert main(["judge", str(tmp_path / "run"), *second]) == 0
+    assert "exported: " in capsys.readouterr().out
+    assert {"pass@1,one", "pass@1,two"} <= set(next(iter(json.loads(file.read_text())["results"].values())))
+
+
 def test_an_empty_folder_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), "--format", "csv"]) == 2
     assert "is empty" in capsys.readouterr().err

@@ -7,15 +7,17 @@ The memory of such a process is free when it has ended, whatever happened in it;
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from infini_eval.planning.devices import find_gpus
 
 PHASE = "while "  # as evaluation/run_folder.py writes it, which would import torch here
 PROGRESS = re.compile(r"\S+ \S+ \[INFO\|[^\]]*\]: ((?:loading the model|tokenising|\d+/\d+ samples)\b.*)")
+SAMPLE_S = 1.0  # between two measurements of memory
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -86,17 +89,18 @@ def _wait_for(
 ) -> tuple[str, int]:
     """Run a command to its end; what it wrote to stderr where `quiet`, and its exit status."""
     lines: list[str] = []
+    measuring = contextlib.nullcontext() if watch is None else watch.sampling()
+    watch = watch or ProcessWatch()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if quiet else None, text=True
     ) as process:
+        watch.pid = process.pid
         try:
-            if watch is not None:
-                watch.pid = process.pid
-            for line in process.stderr or ():
-                lines.append(line)
-                if watch is not None:
+            with measuring:
+                for line in process.stderr or ():
+                    lines.append(line)
                     watch.hear(line)
-            process.wait()
+                process.wait()
         except BaseException:  # an interrupt, which the process has had too: nobody waits for it any more
             process.kill()
             raise
@@ -112,30 +116,52 @@ class ProcessWatch:
 
     pid: int | None = None
     said: str = ""
+    host_bytes: int = 0
+    gpu_bytes: tuple[int, ...] = ()
     host_peak_bytes: int = 0
-    gpu_peak_bytes: list[int] = field(default_factory=list)
+    gpu_peak_bytes: tuple[int, ...] = ()
 
     def hear(self, line: str) -> None:
         """Take one of its log lines."""
         message = PROGRESS.match(line)
         self.said = message[1] if message else self.said
 
-    def look(self) -> str:
-        """Memory now, in words; the peaks are kept."""
+    def sample(self) -> None:
+        """Measure now, and keep the peaks."""
+        self.host_bytes = resident_bytes(self.pid) if self.pid is not None else 0
+        self.gpu_bytes = tuple(gpu.used_mib * 2**20 for gpu in find_gpus() or [])
+        self.host_peak_bytes = max(self.host_peak_bytes, self.host_bytes)
+        before = self.gpu_peak_bytes or (0,) * len(self.gpu_bytes)
+        self.gpu_peak_bytes = tuple(max(pair) for pair in zip(before, self.gpu_bytes, strict=False))
+
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Measure every SAMPLE_S seconds inside the block, in a thread."""
+        ended = threading.Event()
+
+        def work() -> None:
+            self.sample()
+            while not ended.wait(SAMPLE_S):
+                self.sample()
+
+        thread = threading.Thread(target=work, name="memory", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def words(self) -> str:
+        """What was measured last."""
         from infini_eval.planning.text import gigabytes
 
-        host = resident_bytes(self.pid) if self.pid is not None else 0
-        gpus = [gpu.used_mib * 2**20 for gpu in find_gpus() or []]
-        self.host_peak_bytes = max(self.host_peak_bytes, host)
-        peaks = self.gpu_peak_bytes or [0] * len(gpus)
-        self.gpu_peak_bytes = [max(pair) for pair in zip(peaks, gpus, strict=False)]
-        words = [f"{gigabytes(host)} of the host's memory"]
-        words += [f"GPU {number} {gigabytes(used)}" for number, used in enumerate(gpus)]
-        return ", ".join(words)
+        gpus = [f"GPU {number} {gigabytes(used)}" for number, used in enumerate(self.gpu_bytes)]
+        return ", ".join([f"{gigabytes(self.host_bytes)} of the host's memory", *gpus] if self.host_bytes else gpus)
 
     def peaks(self) -> dict[str, Any]:
         """The most that was seen, as JSON."""
-        return {"host_peak_bytes": self.host_peak_bytes, "gpu_peak_bytes": self.gpu_peak_bytes}
+        return {"host_peak_bytes": self.host_peak_bytes, "gpu_peak_bytes": list(self.gpu_peak_bytes)}
 
 
 def _last_words(stderr: str, status: int) -> str:

@@ -75,12 +75,14 @@ def compare(comparison: NeedleComparison) -> list[dict[str, Any]]:
     shown = _Shown(comparison)
     with shown.countdown:
         for characters in sorted(comparison.char_counts):
+            shown.next(f"making the prompt of {characters:,}")
             path, context = comparison.data.make(characters, comparison.folder / "data")
             entries = []
             for contender in comparison.contenders:
                 if contender.label in refused:
+                    shown.countdown.add(characters)
                     continue
-                watch = shown.next(contender, characters)
+                watch = shown.next(f"{contender.label} at {characters:,}")
                 entry = _ask(comparison, contender, path, context, characters, watch)
                 entry["watched_memory"] = watch.peaks()
                 shown.countdown.add(characters)
@@ -109,13 +111,13 @@ class _Shown:
             more=self._words,
         )
 
-    def next(self, contender: Contender, characters: int) -> isolated.ProcessWatch:
-        """Begin with a model at a size; the watch for its process."""
-        self._label, self._watch = f"{contender.label} at {characters:,}", isolated.ProcessWatch()
+    def next(self, label: str) -> isolated.ProcessWatch:
+        """Begin with something; the watch for its process."""
+        self._label, self._watch = label, isolated.ProcessWatch()
         return self._watch
 
     def _words(self) -> str:
-        return "; ".join(part for part in (self._label, self._watch.said, self._watch.look()) if part)
+        return "; ".join(part for part in (self._label, self._watch.said, self._watch.words()) if part)
 
 
 def _report(

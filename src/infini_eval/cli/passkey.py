@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infini_eval.api import registry
@@ -64,7 +65,7 @@ def evaluate_and_report(
     written, and a line a context length printed.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
-    from infini_eval.library import ready_to_report, report_to
+    from infini_eval.library import ready_to_report
 
     ready_to_report(config)
     from infini_eval.evaluation.run import evaluate
@@ -78,6 +79,13 @@ def evaluate_and_report(
         print(run_report.line if brief else run_report.text + "\n")
         print(f"Detailed summary saved to: {written[0]}")
     if outcome.is_main:
-        for line in report_to(config, outcome.folder):
-            print(f"exported: {line}")
+        print_exports(config, outcome.folder)
     return outcome
+
+
+def print_exports(config: EvalConfig, folder: Path) -> None:
+    """Export a finished run as --report-to says, and name what was written."""
+    from infini_eval.library import report_to
+
+    for line in report_to(config, folder):
+        print(f"exported: {line}")

@@ -1,5 +1,8 @@
 """Open results in a browser: list of runs, heat maps, samples, diagnosis, comparisons, training; nothing leaves this machine.
 
+  infini-eval view results
+  infini-eval view results/quickstart --bundle site
+
 Serves the pages on this machine only (127.0.0.1) until Ctrl-C; reloading the list reads runs that are new or have gone on.
 --bundle writes them into a folder instead, for any web server.
 """

@@ -459,6 +459,9 @@ async function compareView({choice}) {
   const chosen = (choice.runs ?? "").split(",").map((id) => runs.get(id)).filter(Boolean);
   if (chosen.length < 2) return missing("A comparison needs two runs: choose them in the list.");
   const [first, ...others] = chosen;
+  const ready = (other) => !index.pairs || index.pairs.some(([a, b]) => a === first.id && b === other.id);
+  const absent = others.find((other) => !ready(other));
+  if (absent) return missing(`This folder holds no comparison of ${absent.name} with ${first.name}: infini-eval view without --bundle compares any runs.`);
   const letter = (at) => String.fromCharCode(65 + at);
   const found = await Promise.all(others.map((other) => load(`compare/${first.id}/${other.id}.json`)));
   const swap = link(["compare"], {runs: [...chosen.slice(1), first].map((row) => row.id).join(",")});
