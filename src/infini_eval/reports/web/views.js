@@ -128,10 +128,11 @@ function depthsView(page, row) {
     {title: "spread", number: true, cell: (block) => percent(block.summary_stats.std_dev)},
     {title: "verdict", class: "quiet", cell: (block) => block.headline.words},
   ].filter(Boolean);
+  const plots = [byLength(summary), byCompressions(summary), page.gates && headMap("Gates: how much of each head's output is memory (0 local attention only, 1 memory only). Open gates alone do not show a useful memory.", page.gates, (gate) => gate, (gate) => gate.toFixed(2))].filter(Boolean);
   return [
     section("Accuracy by depth and length", heatMap(row.id, blocks), table("Accuracy by context length", columns, blocks, {class: "stack"})),
     section(`Accuracy by depth, %, with 95${NARROW}% intervals`, byDepth(blocks), blocks.map((block) => depthTable(page, row, block, blocks.length === 1))),
-    section("Length, segments and memory", h("div", {class: "plots"}, byLength(summary), byCompressions(summary), page.gates && headMap("Gates: how much of each head's output is memory (0 local attention only, 1 memory only). Open gates alone do not show a useful memory.", page.gates, (gate) => gate, (gate) => gate.toFixed(2))), placesTable(page)),
+    section("Length, segments and memory", plots.length > 0 && h("div", {class: "plots"}, plots), placesTable(page)),
   ];
 }
 
