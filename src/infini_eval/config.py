@@ -33,6 +33,7 @@ MemoryQuery = Literal["rotary", "plain"]
 MemoryDtype = Literal["float32", "model"]
 LogFormat = Literal["line", "guide"]
 GATE_ACTIVATIONS = ("hard_sigmoid", "orig_sigmoid", "orig_tanh", "tanh_abs")
+GATE_ALIASES = {"tanh": "orig_tanh", "sigmoid": "orig_sigmoid"}  # as the evaluation guide spells two of them
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -240,7 +241,10 @@ class LoadSettings:
     TITLE: ClassVar[str] = "Hugging Face models"
 
     device_map: str | None = option(
-        None, "auto, balanced, sequential: one process spreads the model over its devices", metavar="MAP"
+        None,
+        "auto, balanced, sequential: one process spreads the model over its devices; or FILE.json with the device of "
+        'each module: {"model.embed_tokens": 0, "model.layers.0": "cpu", ...}',
+        metavar="MAP",
     )
     max_memory: str | None = option(
         None,
@@ -440,6 +444,13 @@ class EvalConfig:
     )
     seed: int = option(
         42, "draws the samples, and seeds sampling (default: %(default)s)", read=seed_number, section="data"
+    )
+    preprocess: str | None = option(
+        None,
+        "a function of yours that changes each prompt before it is asked, as MODULE:FUNCTION or FILE.py:FUNCTION; it gets "
+        "a Sample and returns a prompt",
+        metavar="WHAT",
+        section="data",
     )
     strict_data: bool = option(False, "defects of the data set are errors, not warnings", section="data")
     columns: tuple[tuple[str, str], ...] = option(

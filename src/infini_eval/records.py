@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+PERPLEXITY_OF = "perplexity_of"  # column of a sample: a text whose perplexity after the prompt is to be measured
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,10 @@ _PLACE_COLUMNS = (
 COLUMNS = (
     *_ANSWER_COLUMNS,
     *_PLACE_COLUMNS,
+    Column(
+        "perplexity", "number", "of the text that the task names, given the prompt", filled_by="backend", reported=False
+    ),
+    Column("perplexity_tokens", "integer", "tokens of that text", filled_by="backend", reported=False),
     Column("reused_tokens", "integer", "prompt tokens computed for another sample", filled_by="backend"),
     Column("real_depth", "number", "the needle's measured depth, 0 to 100", filled_by="data"),
     Column("haystack", "text", "the haystack's name", filled_by="data"),

@@ -14,7 +14,7 @@ from infini_eval.cli.view import open_server
 from infini_eval.reports.site import Site
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 from support.chromium import CHROMIUM, WHY_NOT
-from support.hostile import hostile_run
+from support.hostile import HOSTILE, hostile_run
 from support.judged import add_judge, answers_file
 from support.limits import PROCESS_S
 
@@ -42,6 +42,7 @@ def write_results(folder: Path) -> Path:
         model={"memory": "ablate"}, fails=lambda length, depth, number: (length, depth, number) == (16384, 50, 0),
     )  # fmt: skip
     write_fake_run(folder / "ablate", ablated)
+    (folder / "ablate" / "diagnosis.json").write_text(json.dumps(failed(diagnosis)))
     for step in (1000, 2000, 3000):
         checkpoint = {"path": f"checkpoints/train/{step}"}
         run = FakeRun(
@@ -49,7 +50,21 @@ def write_results(folder: Path) -> Path:
         )
         write_fake_run(folder / "train" / str(step), run)
     hostile_run(folder / "hostile")
+    nothing = {"samples": 0, "verdict": {"label": HOSTILE, "reason": HOSTILE, "where": None}, "evidence": [HOSTILE]}
+    (folder / "hostile" / "diagnosis.json").write_text(json.dumps(nothing))
     return folder
+
+
+def failed(diagnosis: dict[str, Any]) -> dict[str, Any]:
+    """The same measurements as of a run with wrong samples, and a verdict."""
+    wrong = {name: {"mean": 0.5, "low": None, "high": None, "n": 3} for name in diagnosis["evidence_right"]}
+    verdict = {"label": "not_read", "reason": "the memory holds it", "where": "3 of 3 go wrong first at token 1"}
+    return diagnosis | {
+        "verdict": verdict,
+        "evidence_wrong": wrong,
+        "evidence": ["opened gates mend 3 of 3"],
+        "correct": 9,
+    }
 
 
 def write_judged(folder: Path) -> Path:

@@ -242,6 +242,15 @@ def test_the_diagnosis_is_a_page(address, opened):
     assert page.locator(".heat tbody tr").count() == 3
 
 
+def test_the_diagnosis_of_a_failure_and_of_weights_that_cannot_be_asked(address, opened):
+    text = opened(address + "#/run/ablate/diagnosis").locator("main").inner_text()
+    assert "not read" in text and "the memory holds it. 3 of 3 go wrong first at token 1" in text
+    assert "opened gates mend 3 of 3" in text and "How often the best head's read tells the answer" in text
+    hostile = opened(address + "#/run/hostile/diagnosis")
+    assert "onerror=alert(1)" in hostile.locator(".hero").inner_text()
+    assert hostile.locator("main img").count() == 0
+
+
 def test_training_over_its_steps(address, opened):
     page = opened(address + "#/track")
     section = page.locator("section", has_text="train, memory on")

@@ -45,6 +45,29 @@ def test_a_sweep_leaves_one_json_a_size_and_a_plot(tmp_path: Path):
     assert (tmp_path / "sweep.png").stat().st_size > 1000
 
 
+def test_loading_and_inference_tests_stand_in_one_table(tmp_path: Path, capsys, monkeypatch):
+    compare(tmp_path, "--models", f"nanotron:{DEMO}", "--char-count", "2000", "--test-mode")
+    compare(tmp_path, "--models", "fake:any", "--char-count", "2000,3000")
+    missing = tmp_path / "no-model"
+    missing.mkdir()
+    broken = ("--models", f"transformers:{missing}", "--tokenizer", str(DEMO / "tokenizer"))
+    status, _ = compare(tmp_path, *broken, "--char-count", "2000", "--chat-template", "off")
+    assert status == 1
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (tmp_path / "tests.md").read_text().splitlines()
+    ]
+    assert rows[0][:7] == ["model", "characters", "tokens", "test", "result", "phase", "error type"]
+    assert [[row[0], row[1], *row[3:7]] for row in rows[2:]] == [
+        ["nanotron-infini-demo", "2,000", "loading", "loaded", "loading the model", "-"],
+        ["fake-any", "2,000", "inference", "needle found", "answering", "-"],
+        ["fake-any", "3,000", "inference", "needle found", "answering", "-"],
+        ["transformers-no-model", "2,000", "inference", "failed", "opening the model", "CheckpointError"],
+    ]
+    assert float(rows[2][8]) > 0, "the peak that was measured"
+    assert (tmp_path / "tests.md").read_text().splitlines()[-1] in capsys.readouterr().out
+
+
 def test_the_prompt_has_the_size_and_the_needle(tmp_path: Path):
     from infini_eval.cli.niah_data import NiahData
     from infini_eval.data.reading import load_samples

@@ -161,7 +161,8 @@ def test_full_benchmark_runs_four_lengths_and_one_analysis(desk: Desk):
     folders = [Path(flag(command, "--save_path")) for command in desk.commands("run_passkey_eval.py")]
     assert [folder.name for folder in folders] == ["1024", "2048", "4096", "8192"]
     (analysis,) = desk.commands("analyze_passkey_results.py")
-    assert analysis.endswith(str(folders[0].parent))
+    assert analysis.endswith(f"{folders[0].parent} --html"), "one page of all lengths"
+    assert all("--brief" in command for command in desk.commands("run_passkey_eval.py")), "each report printed once"
 
 
 def test_full_benchmark_goes_on_after_a_failure(desk: Desk):

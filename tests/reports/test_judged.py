@@ -355,3 +355,27 @@ def test_a_judges_own_folder_points_to_the_run(source: Path) -> None:
 def test_unfinished_runs_say_so(tmp_path: Path) -> None:
     path = answers_file(tmp_path / "a.json", {("1", 1): "x"}, planned=5)
     assert "INCOMPLETE: 1 of 5 planned answers" in analyze_questions(path).text
+
+
+def test_the_metrics_that_were_asked_for(tmp_path):
+    texts = {
+        ("1", 1): "1. The question.\n2. Sub-questions.\n2. again\nFinal answer: Oslo",
+        ("2", 1): "**Step 1:** look\nStep 2. think\nStep 3) say\n**Final answer:** 8",
+        ("3", 1): "Oslo",
+    }
+    source = answers_file(tmp_path / "a.json", texts, settings={"metrics": ["perplexity", "steps"]})
+    data = json.loads(source.read_text())
+    for row, value in zip(data["generations"], (2.0, 8.0, None), strict=True):
+        row["perplexity"] = value
+    source.write_text(json.dumps(data))
+    run = analyze_questions(source)
+    assert run.summary.metrics == {
+        "perplexity": {"n": 2, "geometric_mean": 4, "median": 5},
+        "steps": {"n": 3, "mean": pytest.approx(5 / 3, abs=1e-5), "median": 2, "most": 3, "final_answer_lines": 2},
+    }
+    assert "geometric mean 4, median 5 (n=2)" in run.text
+    assert "a final answer on a line of its own in 2 of 3" in run.text
+
+
+def test_no_metrics_without_asking(tmp_path):
+    assert analyze_questions(answers_file(tmp_path / "a.json", {("1", 1): "1. x"})).summary.metrics is None

@@ -57,8 +57,10 @@ def task(name: str) -> Task:
 
 
 def scorer(name: str) -> Scorer:
-    """The scorer of that name; ConfigError where there is none."""
-    return cast(Scorer, load("scorers", name))
+    """The scorer of that name, with its setting where one stands behind a colon; ConfigError where there is none."""
+    base, colon, setting = name.partition(":")
+    found = cast(Scorer, load("scorers", base))
+    return found.with_setting(setting) if colon else found
 
 
 def export(name: str) -> Export:

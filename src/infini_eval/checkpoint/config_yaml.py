@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from infini_eval.config import DTYPES, GATE_ACTIVATIONS, ModelConfig
+from infini_eval.config import DTYPES, GATE_ACTIVATIONS, GATE_ALIASES, ModelConfig
 from infini_eval.errors import CheckpointError, in_one_line
 from infini_eval.foreign import read_json_object, read_text, shown
 
@@ -180,7 +180,7 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
         saved_dp=saved.whole("dp", default=1),
         saved_tp=saved.whole("tp", default=1),
         saved_pp=saved.whole("pp", default=1),
-        **({} if infini is None else _infini_fields(infini, path)),
+        **({} if infini is None else _infini_fields(infini, path, notes)),
     )
 
 
@@ -201,14 +201,18 @@ def _tokenizer(document: Mapping[str, Any], path: Path) -> str | None:
     return name
 
 
-def _infini_fields(infini: Any, path: Path) -> dict[str, Any]:
+def _infini_fields(infini: Any, path: Path, notes: list[str]) -> dict[str, Any]:
     if not isinstance(infini, dict):
         raise CheckpointError(f"{path}: infini_attention is not a section")
     number = _Numbers(infini, path, prefix="infini_attention.")
     gate = infini.get("balance_act_type")
+    if isinstance(gate, str) and gate in GATE_ALIASES:
+        notes.append(f"{path}: infini_attention.balance_act_type {gate!r} is taken as {GATE_ALIASES[gate]!r}")
+        gate = GATE_ALIASES[gate]
     if not isinstance(gate, str) or gate not in GATE_ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: unknown gate infini_attention.balance_act_type {shown(gate)}", valid=", ".join(GATE_ACTIVATIONS)
+            f"{path}: unknown gate infini_attention.balance_act_type {shown(gate)}",
+            valid=", ".join((*GATE_ACTIVATIONS, *GATE_ALIASES)),
         )
     query = infini.get("memory_query", "rotary")
     if query not in ("rotary", "plain"):

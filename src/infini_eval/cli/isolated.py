@@ -28,6 +28,7 @@ from infini_eval.distributed.shutdown import LAUNCHED
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError
 from infini_eval.planning.devices import find_gpus
 
+PHASE = "while "  # as evaluation/run_folder.py writes it, which would import torch here
 PROGRESS = re.compile(r"\S+ \S+ \[INFO\|[^\]]*\]: ((?:loading the model|tokenising|\d+/\d+ samples)\b.*)")
 SAMPLE_S = 1.0  # between two measurements of memory
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -35,11 +36,16 @@ LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 
 @dataclass(frozen=True)
 class CallResult:
-    """What a call returned as a JSON value, or why it failed; `status` is an exit status."""
+    """What a call returned as a JSON value, or why it failed; `status` is an exit status.
+
+    Of a failure also the error's class, and the part of the run that it ended, where they are known.
+    """
 
     value: Any = None
     error: str | None = None
     status: int = EXIT_OK
+    error_type: str | None = None
+    phase: str | None = None
 
 
 def call(
@@ -212,12 +218,19 @@ def _done(asked: Mapping[str, Any]) -> CallResult:
         backend = found.get("judge", found)["backend"]
         return CallResult(work(kind.from_json(found, registry.backend_face(backend).settings), asked["timeout_s"]))
     except InfiniEvalError as error:
-        return CallResult(error=str(error), status=EXIT_USAGE)
+        return CallResult(None, str(error), EXIT_USAGE, type(error).__name__, _phase(error))
     except KeyboardInterrupt:
         return CallResult(error="interrupted; the same command continues", status=EXIT_INTERRUPTED)
     except Exception as error:
         traceback.print_exc()
-        return CallResult(error=f"{type(error).__name__}: {error}", status=EXIT_CHECK_FAILED)
+        kind = type(error).__name__
+        return CallResult(None, f"{kind}: {error}", EXIT_CHECK_FAILED, kind, _phase(error))
+
+
+def _phase(error: BaseException) -> str | None:
+    """The part of a run that an error ended, as `Timing` notes it."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(PHASE)]
+    return notes[0].removeprefix(PHASE) if notes else None
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
     """Run it; exit status 1 where a model failed (a needle that was not found is a result, not a failure)."""
     from infini_eval.cli.niah_comparison import NeedleComparison, compare
     from infini_eval.cli.niah_data import NiahData
+    from infini_eval.reports import needle_tests
 
     args.results_dir.mkdir(parents=True, exist_ok=True)
     data = NiahData(
@@ -115,7 +116,9 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
             args.overwrite,
         )
     )
-    print(f"results: {args.results_dir}/")
+    tests = needle_tests.needle_tests(args.results_dir)
+    print(f"\n{needle_tests.render(tests)}\n")
+    print(f"table: {needle_tests.write(tests, args.results_dir)}\nresults: {args.results_dir}/")
     entries = [entry for report in reports for entry in report["models"]]
     if len(reports) > 1 and not args.test_mode:
         from infini_eval.reports.plots import write_sweep_plot

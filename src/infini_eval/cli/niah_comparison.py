@@ -154,14 +154,15 @@ def _ask(
     planned = plan_here(config, context + comparison.max_new_tokens)
     entry["plan"] = planned
     if comparison.plan and planned is not None and not planned["fits"]:
-        return entry | {"status": "does not fit"}
+        return entry | {"status": "does not fit", "phase": "planning", "error_type": "does not fit"}
     what = "load_only" if comparison.test_mode else "evaluate"
     began = time.perf_counter()
     processes, keys = contender.tp or 1, contender.environment
     made = isolated.call(what, config, processes=processes, environment=keys, quiet=True, watch=watch)
     entry["seconds"] = round(time.perf_counter() - began, 3)
     if made.error is not None:
-        return entry | {"status": "failed", "error": made.error}
+        kind = made.error_type or "the process ended"
+        return entry | {"status": "failed", "error": made.error, "phase": made.phase, "error_type": kind}
     return entry | ({"loading": made.value} if comparison.test_mode else _answered(folder))
 
 
@@ -203,6 +204,8 @@ def _answered(folder: Path) -> dict[str, Any]:
         "status": "failed" if failed else "ok",
         "success": None if failed else bool(row["correct"]),
         "error": row["error"],
+        "phase": "answering",
+        "error_type": _error_type(row["error"]) if failed else None,
         "reply": row["generation_text"],
         "expected": row["answer"],
         "prompt_tokens": row["prompt_tokens"],
@@ -211,6 +214,11 @@ def _answered(folder: Path) -> dict[str, Any]:
         "memory": manifest.environment.get("memory"),
         "run_folder": str(folder),
     }
+
+
+def _error_type(error: str | None) -> str:
+    """The kind of an error that a sample's record names."""
+    return "OutOfMemory" if "out of memory" in (error or "").lower() else "failed answer"
 
 
 def _say(entry: dict[str, Any]) -> None:

@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         run_group, "--diagnose", action="store_true", help="afterwards say why it works or fails (docs/diagnosis.md)"
     )
+    flags.add_flag(
+        run_group,
+        "--brief",
+        action="store_true",
+        help="end with one line a context length instead of the report, which is in report.txt",
+    )
     flags.add_data_flags(parser.add_argument_group("data"))
     flags.add_topology_flags(parser.add_argument_group("processes"))
     flags.add_model_flags(parser.add_argument_group("model"))
@@ -37,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    outcome = evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout)
+    outcome = evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout, brief=args.brief)
     if outcome.is_main and args.diagnose:
         from infini_eval.cli.diagnose import write_into
 
@@ -46,11 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate_and_report(
-    config: EvalConfig, timeout_s: float, make_data: Callable[[], None] | None = None, *, report: bool = True
+    config: EvalConfig,
+    timeout_s: float,
+    make_data: Callable[[], None] | None = None,
+    *,
+    report: bool = True,
+    brief: bool = False,
 ) -> Outcome:
     """Run or continue an evaluation and print its report; every process of a launch calls this.
 
-    make_data: called on rank 0 before the data are read. report: False for the caller's own report.
+    make_data: called on rank 0 before the data are read. report: False for the caller's own report. brief: the report is
+    written, and a line a context length printed.
     """
     registry.scorer(config.scorer)  # a wrong name is said before torch is imported
     from infini_eval.library import ready_to_report
@@ -64,8 +76,8 @@ def evaluate_and_report(
 
         run_report = analyze_any(outcome.folder, failed_as_wrong=config.failed_as_wrong)
         written = run_report.write(outcome.folder)
-        print(run_report.text)
-        print(f"\nDetailed summary saved to: {written[0]}")
+        print(run_report.line if brief else run_report.text + "\n")
+        print(f"Detailed summary saved to: {written[0]}")
     if outcome.is_main:
         print_exports(config, outcome.folder)
     return outcome

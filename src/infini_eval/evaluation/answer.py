@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infini_eval.api import registry
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
@@ -17,10 +17,10 @@ from infini_eval.data.passkey import number_source
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.progress import Progress
 from infini_eval.distributed.work_queue import WorkQueue
-from infini_eval.errors import OutOfMemory, in_one_line
-from infini_eval.evaluation.prepare import BatchPrefetcher
+from infini_eval.errors import ConfigError, OutOfMemory, in_one_line
+from infini_eval.evaluation.prepare import BatchPrefetcher, with_ids
 from infini_eval.evaluation.run_folder import RunFolder
-from infini_eval.records import Response, SampleRecord
+from infini_eval.records import PERPLEXITY_OF, Response, Sample, SampleRecord
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,11 @@ class Scoring:
 
     @classmethod
     def of(cls, task: Task, counts: str) -> Scoring:
-        """Load the scorer that counts and those that the task records beside it."""
-        return cls(counts, {name: registry.scorer(name) for name in dict.fromkeys([counts, *task.scorers])})
+        """Load the scorer that counts and those that the task records beside it; a setting is no part of their names."""
+        scorers = {one.name: one for one in map(registry.scorer, dict.fromkeys([*task.scorers, counts]))}
+        for one in scorers.values():
+            one.set_up()
+        return cls(registry.scorer(counts).name, scorers)
 
     def early_stop(self, backend: Backend, *, allowed: bool = True) -> EarlyStop | None:
         """The rule that ends answers: no further token can change a recorded score.
@@ -201,7 +204,7 @@ def answer_batches(
         watched = progress if mesh.is_leader else None
         work = _until_stopped(prefetcher, world, watched, alone=mesh.shape.tp * mesh.shape.pp == 1)
         answers = backend.answer(work, early_stop=early_stop, on_tokens=on_tokens)
-        for item, response in _answered(folder, items, answers, watched):
+        for item, response in _answered(folder, items, answers, backend, watched):
             if writer is None:
                 continue
             reuse.add(response)
@@ -239,10 +242,29 @@ def _until_stopped(
         yield batch, rows
 
 
+def check_measures(backend: Backend, samples: Sequence[Sample], name: str) -> None:
+    """ConfigError where a perplexity is asked for that this backend cannot measure."""
+    if not backend.measures_texts and any(PERPLEXITY_OF in sample.columns for sample in samples):
+        able = [name for name, face in registry.backend_faces().items() if getattr(face, "measures_texts", False)]
+        raise ConfigError(f"perplexity: the backend {name} cannot measure it", valid=f"--backend {' or '.join(able)}")
+
+
+def _measured(item: WorkItem, response: Response, backend: Backend) -> Response:
+    """The response with the perplexity of the text that the sample names, where it names one."""
+    text = item.sample.columns.get(PERPLEXITY_OF)
+    if not text or response.error is not None:
+        return response
+    values = backend.logprobs(with_ids(item, backend), str(text))
+    perplexity = math.exp(-math.fsum(values) / len(values)) if values else None
+    details = {"perplexity": perplexity, "perplexity_tokens": len(values)}
+    return replace(response, details={**response.details, **details})
+
+
 def _answered(
     folder: RunFolder,
     items: Sequence[WorkItem],
     answers: Iterator[tuple[Batch, list[Response]]],
+    backend: Backend,
     progress: Progress | None,
 ) -> Iterator[tuple[WorkItem, Response]]:
     """Each item with its response; where memory runs out on a sharded model, note a smaller batch for the next attempt."""
@@ -250,7 +272,8 @@ def _answered(
         for batch, responses in answers:
             if progress is not None:
                 progress.end(batch)
-            yield from zip((items[row] for row in batch.rows), responses, strict=True)
+            for row, response in zip(batch.rows, responses, strict=True):
+                yield items[row], _measured(items[row], response, backend)
     except OutOfMemory as error:
         if error.rows > 1:
             folder.note_largest_batch(error.rows // 2)

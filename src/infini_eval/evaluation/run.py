@@ -12,7 +12,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
 from infini_eval.errors import ConfigError
-from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches
+from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches, check_measures
 from infini_eval.evaluation.guard import MemoryWatch, batch_sizes, batches_left
 from infini_eval.evaluation.messages import check_context_window, log_notes, log_prompt_lengths
 from infini_eval.evaluation.prepare import choose_samples, prepare_items
@@ -50,8 +50,7 @@ def evaluate(
         raise ConfigError("--save_path is empty", valid="the folder of the run")
     if config.results_file is not None:
         check_results_file(config.results_file, config.save_path)
-    with launch(config.model.device, timeout_s) as world:
-        timing = Timing(world)
+    with launch(config.model.device, timeout_s) as world, Timing(world) as timing:
         task = registry.task(config.task)
         if make_data is not None:
             timing.begin("making the data")
@@ -62,6 +61,7 @@ def evaluate(
         backend = (open_backend or registry.load("backends", config.backend))(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
         log_notes(world, backend.notes)
+        check_measures(backend, samples, config.backend)
         timing.begin("tokenising")
         items = prepare_items(task, backend, samples, world, config.progress_every)
         log_prompt_lengths(world, items)

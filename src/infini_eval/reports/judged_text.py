@@ -22,6 +22,8 @@ def render(summary: QuestionSummary, *, ascii_only: bool) -> str:
         lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
     if not summary.judges:
         lines += ["", f"{not_judged(summary).capitalize()}: infini-eval judge RUN --backend BACKEND --model JUDGE"]
+    if summary.metrics:
+        lines += ["", "METRICS", *metric_lines(summary.metrics)]
     if summary.agreement:
         lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary.agreement)]
     if summary.judges and summary.wrong:
@@ -72,6 +74,22 @@ def warnings(summary: QuestionSummary) -> list[str]:
     if len({judge["protocol"] for judge in summary.judges}) > 1:
         found.append("judged by several protocols: their accuracies are not comparable")
     return [f"! {line}" for line in found]
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What was measured beside the verdicts, a line each."""
+    lines = []
+    if found := metrics.get("perplexity"):
+        values = "not measured" if found["median"] is None else (
+            f"geometric mean {found['geometric_mean']:.4g}, median {found['median']:.4g}"
+        )  # fmt: skip
+        lines.append(f"perplexity of the official answer given the documents: {values} (n={found['n']})")
+    if (found := metrics.get("steps")) and found["n"]:
+        lines.append(
+            f"numbered steps in an answer: mean {found['mean']:.1f}, median {found['median']:g}, at most {found['most']}; "
+            f"a final answer on a line of its own in {found['final_answer_lines']} of {found['n']}"
+        )
+    return lines
 
 
 def agreement_line(found: Part) -> str:

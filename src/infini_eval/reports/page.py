@@ -64,13 +64,18 @@ def _told(summary: Summary | QuestionSummary) -> dict[str, Any]:
     return {"story": Story.of_questions(summary), "blocks": (), "summary": summary}
 
 
-def one_file(rows: Sequence[RunRow], files: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
-    """The application and these files in one page; `shown` is what the template shows where no script runs."""
+def one_file(
+    rows: Sequence[RunRow], files: Mapping[str, Any], shown: Mapping[str, Any], open: str | None = None
+) -> str:
+    """The application and these files in one page; `shown` is what the template shows where no script runs.
+
+    open: the address that the page shows first; by default the list of runs, or the only run.
+    """
     scripts = [(WEB / name).read_text(encoding="utf-8") for name in SCRIPTS]
     style = (WEB / STYLE).read_text(encoding="utf-8")
     inline = " ".join(f"'{_sha256(text)}'" for text in scripts)
     policy = _policy(script=inline, style=f"'{_sha256(style)}' '{CHART_STYLE}'")
-    content = {"index.json": to_json(index(rows)), **files}
+    content = {"index.json": to_json(index(rows, open=open)), **files}
     return _render(
         "page.html.j2", policy=policy, scripts=scripts, style=style, files=embedded(content), rows=rows, **shown
     )
@@ -89,7 +94,7 @@ def served_policy() -> str:
 
 def index(rows: Sequence[RunRow], **more: Any) -> dict[str, Any]:
     """The content of index.json: the list of runs, and what a site of many runs adds."""
-    return {"version": __version__, "runs": list(rows), "track": None, "pairs": None, **more}
+    return {"version": __version__, "runs": list(rows), "track": None, "pairs": None, "open": None, **more}
 
 
 def embedded(content: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.diagnosis.text import EVIDENCE, RATES
-from infini_eval.reports.around import Prompts, around_needles
+from infini_eval.reports.around import Around, Prompts, around_needles
 from infini_eval.reports.judged import QuestionRun
 from infini_eval.reports.model import (
     SCHEMA_VERSION,
@@ -254,7 +254,7 @@ class _DepthSamples:
         scores = {name: _numbers(self.records.number(name)[rows]) for name in self._scorers()}
         if self.prompts is None:
             everything = self._stored("prompt_sha256", self.rows)
-            self.prompts = around_needles(self.records.manifest, {sha for sha in everything if sha})
+            self.prompts = _prompts(self.records, {sha for sha in everything if sha})
         made = []
         for at, key in enumerate(self.keys(rows)):
             around = self.prompts.found.get(own["prompt_sha256"][at] or "")
@@ -323,7 +323,25 @@ def chosen(cell: np.ndarray, right: np.ndarray, limit: int) -> np.ndarray:
 
 def _stored(run: DepthRun) -> RunRecords:
     """The records with the columns and texts that an analysis leaves out."""
-    return read_run(run.folder)
+    if not run.records.parts:
+        return read_run(run.folder)
+    import pyarrow as pa
+
+    stored = [read_run(part) for part in run.records.parts]
+    return replace(stored[0], folder=run.folder, table=pa.concat_tables([one.table for one in stored]))
+
+
+def _prompts(records: RunRecords, wanted: set[str]) -> Prompts:
+    """The text around the needles; each part of a joined run has its own data set."""
+    if not records.parts:
+        return around_needles(records.manifest, wanted)
+    found: dict[str, Around] = {}
+    missing = None
+    for part in records.parts:
+        prompts = around_needles(_json_object(part / MANIFEST), wanted - set(found))
+        found |= prompts.found
+        missing = prompts.missing
+    return Prompts(found, missing)
 
 
 def _places_in(stored: RunRecords, records: RunRecords) -> np.ndarray:

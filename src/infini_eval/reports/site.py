@@ -15,7 +15,8 @@ from infini_eval.reports.analyze import analyze_any
 from infini_eval.reports.compare import compare_scores, pair, read_scores
 from infini_eval.reports.judged import compare_questions
 from infini_eval.reports.model import AnalysedRun, DepthRun, to_json
-from infini_eval.reports.page import WEB, index, served_page, web_files
+from infini_eval.reports.page import LISTED as LISTED_HERE
+from infini_eval.reports.page import LONGEST, WEB, index, one_file, served_page, web_files
 from infini_eval.reports.payload import RunFiles, RunRow, as_json, run_row, unread_row
 from infini_eval.reports.track import rows_of
 from infini_eval.results.files import write_atomically
@@ -82,6 +83,11 @@ class Site:
             a, b = rest[0], rest[1].removesuffix(".json")
             return self._compared(a, b) if a in self.folders and b in self.folders else None
         return None
+
+    def excerpt(self, name: str, limit: int) -> dict[str, Any]:
+        """The files of a run with at most so many samples, by their path."""
+        files = self._files(name)
+        return RunFiles(files.run, files.row, limit, LONGEST).all()
 
     def write(self, folder: Path) -> int:
         """Write everything into a folder for any web server; returns how many files.
@@ -154,6 +160,18 @@ class Site:
             return found | _compared_depths(self.folders[a], self.folders[b])
         except InfiniEvalError as error:
             return found | {"problem": error.problem}
+
+
+def comparison_page(roots: Sequence[Path]) -> str:
+    """Some runs and their comparisons, each with each, as one file that opens from disk and shows the comparison."""
+    site = Site(roots)
+    names = [row.id for row in site.rows]
+    files: dict[str, Any] = {}
+    for row in site.rows:
+        files |= site.excerpt(row.id, LISTED_HERE // len(names))
+    for a, b in list(permutations(names, 2))[:MOST_PAIRS]:
+        files[f"compare/{a}/{b}.json"] = site.content(f"compare/{a}/{b}.json")
+    return one_file(site.rows, files, {}, open=f"#/compare?runs={','.join(names)}")
 
 
 def _compared_depths(a: Path, b: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from infini_eval.reports.text import (
 )
 
 LONGEST = 2000  # characters of a setting
+_NAMED = 3  # lengths in a title
 _TONE = {"EXCELLENT": "good", "VERY_GOOD": "good", "GOOD": "good", "FAIR": "fair", "POOR": "poor", UNDECIDED: ""}
 
 
@@ -59,7 +60,7 @@ class Story:
     def of(cls, summary: Summary) -> Story:
         memory = facts_of(summary).memory
         words = [task_words(summary), *([f"memory {one_line(str(memory), 40)}"] if memory else [])]
-        words += [", ".join(short_tokens(block.context_length) for block in summary.by_context_length)]
+        words += _lengths(summary)
         return cls(
             title=f"{summary.model}: {', '.join(words)}",
             facts=tuple(_facts(summary)),
@@ -92,6 +93,12 @@ class Story:
             why=(Lines("Agreement of judges", agreed),) if agreed else (),
             settings=tuple(flat_settings({"settings": summary.settings})),
         )
+
+
+def _lengths(summary: Summary) -> list[str]:
+    """Each length, of many the first and the last."""
+    names = [short_tokens(block.context_length) for block in summary.by_context_length]
+    return names if len(names) <= _NAMED else [f"{names[0]} to {names[-1]}"]
 
 
 def task_words(summary: Summary) -> str:

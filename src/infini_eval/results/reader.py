@@ -160,7 +160,8 @@ class RunRecords:
     """The records of one run. `planned` is None where no manifest says how many samples there should be.
 
     `table` has one row a sample: numbers float64, flags bool, texts string, null where unknown. `present` names the
-    columns that some file really had, `scorers` the names of columns that may hold scores. `notes` are sentences about
+    columns that some file really had, `scorers` the names of columns that may hold scores; `parts` are the folders of runs
+    that are joined here, none for a single run. `notes` are sentences about
     what was found amiss.
     """
 
@@ -172,6 +173,7 @@ class RunRecords:
     planned: int | None = None
     sources: tuple[Path, ...] = ()
     scorers: tuple[str, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

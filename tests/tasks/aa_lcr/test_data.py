@@ -16,7 +16,7 @@ import pytest
 
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.tasks.aa_lcr import documents
-from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr
+from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr, metrics_of
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, WebTextError, fetch_text, html_text, real_name
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
 from support.tiny_aa_lcr import ACCENTED, MEMBER_NAMES, MOJIBAKE, ROWS, break_member, write_tiny_aa_lcr
@@ -371,3 +371,10 @@ def test_a_pipe_among_unpacked_documents_is_not_waited_for(tmp_path: Path) -> No
     assert archive.read("a", "b", "text.txt") == "words"
     with pytest.raises(DocumentMissing, match="not among"):
         archive.read("a", "b", "pipe.txt")
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(ConfigError, match="speed is not known"):
+        metrics_of("perplexity, speed")
+    assert metrics_of("steps,perplexity,steps") == ("steps", "perplexity")
+    assert metrics_of("") == ()

@@ -43,10 +43,12 @@ class TransformersBackend(Backend):
     computes_here = True
     attention = LAZY["transformers"].attention
     stops_early = True
+    measures_texts = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
         self._loading = config.settings(LoadSettings)
+        hf_load.refuse_disk_without_folder(self._loading)
         self._hf = self._read_config()
         self._dtype = hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
@@ -182,6 +184,10 @@ class TransformersBackend(Backend):
                 yield batch, answer_or_halve(rows, self._generator.answer)
             else:
                 yield batch, self._answer_together(rows)
+
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        assert self._generator is not None, "load() comes first"
+        return self._generator.logprobs(item, text)
 
     def _answer_together(self, rows: list[WorkItem]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""

@@ -83,6 +83,25 @@ class BatchGenerator:
             for place, (row, ids, bad) in enumerate(answers)
         ]
 
+    def logprobs(self, row: WorkItem, text: str) -> list[float]:
+        """ln P of each token of `text` right behind the prompt, which is read in chunks. Legend: T tokens, V vocabulary."""
+        prompt, answer = row.ids.tolist(), self._tokenizer.encode(text, add_special_tokens=False).tolist()
+        step = self._chunk or len(prompt)
+        cache = None
+        with torch.inference_mode():
+            for at in range(0, len(prompt), step):
+                output = self._forward(prompt[at : at + step], cache, logits_to_keep=1)
+                cache = output.past_key_values
+            logits = [output.logits[0, -1:]]
+            if len(answer) > 1:
+                logits.append(self._forward(answer[:-1], cache).logits[0])
+        logprobs_TV = torch.cat(logits).float().log_softmax(dim=-1)
+        return [float(logprobs_TV[at, token]) for at, token in enumerate(answer)]
+
+    def _forward(self, ids: list[int], cache: Any, **arguments: Any) -> Any:
+        ids_1T = torch.tensor([ids], device=self._model.device)
+        return self._model(ids_1T, past_key_values=cache, use_cache=True, **arguments)
+
     def _count(self, model: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
         """Tell how many tokens a step has read: a long prompt takes many, and minutes."""
         ids_BT = inputs[0] if inputs else named.get("input_ids")

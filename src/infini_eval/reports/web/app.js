@@ -114,6 +114,7 @@ addEventListener("keydown", (event) => {
 
 put(document.getElementById("tools"), [h("button", {id: "theme", onclick: nextTheme, title: "dark mode (d)"}), h("button", {onclick: help, title: "keys (?)", "aria-label": "keys"}, "?")]);
 setTheme(THEMES.includes(kept("theme")) ? kept("theme") : "system");
+if (!location.hash && index.open) history.replaceState(null, "", index.open);
 addEventListener("hashchange", () => show());
 addEventListener("chosen", () => show(true));
 addEventListener("beforeprint", () => content.querySelectorAll("details").forEach((one) => { one.open = true; }));

@@ -92,7 +92,7 @@ function byCompressions(summary) {
 /** A number as a colour of the map from dark blue (least) to yellow (most), and ink that reads on it. */
 function shade(share) {
   const colour = d3.interpolateCividis(Math.max(0, Math.min(1, share)));
-  return {background: colour, color: share < 0.55 ? "#fff" : "#111"};
+  return {background: colour, color: share < 0.48 ? "#fff" : "#111"};
 }
 
 /** Lengths downwards, depths to the right: each cell is a link to its samples; a star where some failed. */

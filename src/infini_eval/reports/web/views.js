@@ -128,10 +128,11 @@ function depthsView(page, row) {
     {title: "spread", number: true, cell: (block) => percent(block.summary_stats.std_dev)},
     {title: "verdict", class: "quiet", cell: (block) => block.headline.words},
   ].filter(Boolean);
+  const plots = [byLength(summary), byCompressions(summary), page.gates && headMap("Gates: how much of each head's output is memory (0 local attention only, 1 memory only). Open gates alone do not show a useful memory.", page.gates, (gate) => gate, (gate) => gate.toFixed(2))].filter(Boolean);
   return [
     section("Accuracy by depth and length", heatMap(row.id, blocks), table("Accuracy by context length", columns, blocks, {class: "stack"})),
     section(`Accuracy by depth, %, with 95${NARROW}% intervals`, byDepth(blocks), blocks.map((block) => depthTable(page, row, block, blocks.length === 1))),
-    section("Length, segments and memory", h("div", {class: "plots"}, byLength(summary), byCompressions(summary), page.gates && headMap("Gates: how much of each head's output is memory (0 local attention only, 1 memory only). Open gates alone do not show a useful memory.", page.gates, (gate) => gate, (gate) => gate.toFixed(2))), placesTable(page)),
+    section("Length, segments and memory", plots.length > 0 && h("div", {class: "plots"}, plots), placesTable(page)),
   ];
 }
 
@@ -459,6 +460,9 @@ async function compareView({choice}) {
   const chosen = (choice.runs ?? "").split(",").map((id) => runs.get(id)).filter(Boolean);
   if (chosen.length < 2) return missing("A comparison needs two runs: choose them in the list.");
   const [first, ...others] = chosen;
+  const ready = (other) => !index.pairs || index.pairs.some(([a, b]) => a === first.id && b === other.id);
+  const absent = others.find((other) => !ready(other));
+  if (absent) return missing(`This folder holds no comparison of ${absent.name} with ${first.name}: infini-eval view without --bundle compares any runs.`);
   const letter = (at) => String.fromCharCode(65 + at);
   const found = await Promise.all(others.map((other) => load(`compare/${first.id}/${other.id}.json`)));
   const swap = link(["compare"], {runs: [...chosen.slice(1), first].map((row) => row.id).join(",")});
