@@ -142,3 +142,15 @@ def test_a_haystack_without_spaces_is_refused_before_it_is_read_whole() -> None:
     with pytest.raises(DataError, match="without two words"):
         list(haystack._blocks(endless(), "endless"))
     assert len(read) < 10
+
+
+@pytest.mark.parametrize(
+    "value", ["[broken", "[" * 100_000, 5, [{"a": 1}], [["x"]], {"a": 1}], ids=lambda value: f"{value!s:.9}"
+)
+@pytest.mark.parametrize("column", ["outputs", "needles"])
+def test_several_answers_or_needles_are_a_list_of_texts(tmp_path, column, value) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "answer": "x", column: value}) + "\n")
+    assert column in refused(path)
+    path.write_text(json.dumps({"prompt": "a", "answer": "x", column: '["x", 5]'}) + "\n")
+    assert load_samples(path).samples

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from infini_eval.data.passkey import passkey_depth, whole_word_starts
 from infini_eval.data.tables import NUMBERS, array_of
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.foreign import shown
+from infini_eval.foreign import parse_json, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -241,7 +241,7 @@ def _several(answer: Any) -> list[str] | None:
     """The texts of a list of answers as data sets write them: a list, SQuAD's {"text": […]}, TriviaQA's value and aliases."""
     if isinstance(answer, str) and answer.startswith("["):
         try:
-            answer = json.loads(answer)
+            answer = parse_json(answer)
         except ValueError:
             return None
     if isinstance(answer, Mapping) and "text" in answer:
@@ -278,7 +278,7 @@ def _chat_in(prompt: Any) -> list[Mapping[str, Any]] | None:
     """The messages of a chat, also of one written as JSON; None for anything else."""
     if isinstance(prompt, str) and prompt.startswith("[{"):
         try:
-            prompt = json.loads(prompt)
+            prompt = parse_json(prompt)
         except ValueError:
             return None
     if not isinstance(prompt, list) or not prompt or not all(isinstance(one, dict) for one in prompt):

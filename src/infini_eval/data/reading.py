@@ -17,7 +17,7 @@ from infini_eval.data.columns import MESSAGES, answer_text, mapped, with_depths
 from infini_eval.data.passkey import answer_follows_question
 from infini_eval.data.tables import KINDS, PACKED, SUFFIXES, Kind, kind_of, read_text_table
 from infini_eval.errors import ConfigError, DataError, first_line, in_one_line
-from infini_eval.foreign import MOST_SHOWN, as_number, as_whole, read_json_object, shown
+from infini_eval.foreign import MOST_SHOWN, as_number, as_whole, parse_json, read_json_object, shown
 from infini_eval.options import MOST_COUNTED, MOST_TOKENS
 from infini_eval.records import Sample
 from infini_eval.results.manifest import MANIFEST
@@ -38,6 +38,7 @@ PLACING = {
     "num_shots": (MOST_COUNTED, "a whole number"),
     "num_digits": (MOST_COUNTED, "a whole number"),
 }
+LISTS = ("outputs", "needles")  # columns of several texts
 RESULTS = ("sample_key", "generation_text")  # columns of our records, which no data have
 
 
@@ -446,6 +447,8 @@ def _sample(row: dict[str, Any], prompt: Any, index: int, chat: str | None = Non
     depth = row["depth_percent"]
     if not prompt or row["answer"] is None or depth is None:
         raise DataError(f"row {index} (id {identity[:MOST_SHOWN]}) has an empty prompt, answer or depth_percent")
+    for name in LISTS:
+        _check_list(row.get(name), name, index)
     placed = {name: _placed(row.get(name), name, index) for name in PLACING}
     return Sample(
         id=identity,
@@ -458,6 +461,21 @@ def _sample(row: dict[str, Any], prompt: Any, index: int, chat: str | None = Non
         columns=row,
         turns=() if chat is None else tuple((role, text) for role, text in json.loads(chat)),
     )
+
+
+def _check_list(value: Any, name: str, index: int) -> None:
+    """Refuse what is no list of texts, nor the JSON of one: scorers read it in the middle of a run."""
+    found = value
+    if isinstance(value, str) and (name == "needles" or value.startswith("[")):
+        try:
+            found = parse_json(value)
+        except ValueError:
+            found = {}
+    whole = isinstance(found, str | None) or (
+        isinstance(found, list) and all(isinstance(one, str | int | float | None) for one in found)
+    )
+    if not whole or (name == "needles" and isinstance(found, str)):
+        raise DataError(f"row {index}: {name} is {shown(value)}", valid="a list of texts, or JSON of one")
 
 
 def _placed(value: Any, name: str, index: int) -> Any:
