@@ -69,7 +69,7 @@ def damaged(draw: Callable[..., Any], good: Any) -> Any:
             continue
         match draw(st.sampled_from(["replace", "replace", "replace", "leave out", "rename"])):
             case "replace":
-                holder[where[-1]] = draw(odd)
+                holder[where[-1]] = copy.deepcopy(draw(odd))
             case "leave out":
                 del holder[where[-1]]
             case "rename" if isinstance(holder, dict):
@@ -88,8 +88,9 @@ def taken_or_refused(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except InfiniEvalError as error:
-        assert len(str(error)) < 20_000
-        return None
+        message = str(error)
+    assert len(message) < 20_000
+    return None
 
 
 GOOD_CONFIG = yaml.safe_load((find_step_folder(ROOT / "checkpoints/infini-demo") / "config.yaml").read_text())
