@@ -135,15 +135,21 @@ def _adapter(document: Mapping[str, Any], vision: Mapping[str, Any]) -> int:
     """Llama 4's pixel-shuffle MLP and its projection into the text model."""
     if not vision.get("projector_input_dim"):
         return 0
-    entry, result = int(vision["projector_input_dim"]), int(vision["projector_output_dim"])
-    text = document.get("text_config") or {}
+    where = "vision_config"
+    entry, result = (_whole(vision, key, where) for key in ("projector_input_dim", "projector_output_dim"))
+    text = document.get("text_config")
+    text = text if isinstance(text, Mapping) else document
     ratio = as_number(vision.get("pixel_shuffle_ratio") or 0.5, 1e-3, 1)
     if ratio is None:
         raise ConfigError(
             f"vision_config: pixel_shuffle_ratio is {shown(vision['pixel_shuffle_ratio'])}", valid="a number up to 1"
         )
     shuffled = int(vision["hidden_size"] / ratio**2)
-    return shuffled * entry + entry * result + int(vision.get("vision_output_dim") or result) * int(text["hidden_size"])
+    return (
+        shuffled * entry
+        + entry * result
+        + int(vision.get("vision_output_dim") or result) * _whole(text, "hidden_size", where)
+    )
 
 
 # What a configuration may say, where it is read: whole numbers up to these, and lists of them or of names.
@@ -249,7 +255,7 @@ class _Shape:
         self.expert_width = int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0)
         self.latent_width = 0
         if text.get("kv_lora_rank"):
-            self.latent_width = int(text["kv_lora_rank"]) + int(text["qk_rope_head_dim"])
+            self.latent_width = int(text["kv_lora_rank"]) + _whole(text, "qk_rope_head_dim", name)
         if not (self.dense_width or self.experts):
             raise _missing(name, "intermediate_size")
 
@@ -319,8 +325,8 @@ class _Shape:
 
     def _latent_attention(self) -> tuple[int, int, int]:
         text, heads, hidden = self._text, self.heads, self.hidden
-        rank, rope = int(text["kv_lora_rank"]), int(text["qk_rope_head_dim"])
-        nope, value = int(text["qk_nope_head_dim"]), int(text["v_head_dim"])
+        rank, rope = int(text["kv_lora_rank"]), _whole(text, "qk_rope_head_dim", self.family)
+        nope, value = (_whole(text, key, self.family) for key in ("qk_nope_head_dim", "v_head_dim"))
         low = int(text.get("q_lora_rank") or 0)
         query = hidden * low + low * heads * (nope + rope) if low else hidden * heads * (nope + rope)
         kv = hidden * (rank + rope) + rank * heads * (nope + value)
@@ -356,9 +362,11 @@ def _first(section: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _whole(text: Mapping[str, Any], key: str, name: str) -> int:
-    value = as_whole(text[key], 1, LARGEST[key])
+    value = as_whole(text.get(key), 1, LARGEST[key])
     if value is None:
-        raise ConfigError(f"{name}: {key} is {shown(text[key])}", valid=f"a whole number from 1 to {LARGEST[key]:,}")
+        raise ConfigError(
+            f"{name}: {key} is {shown(text.get(key))}", valid=f"a whole number from 1 to {LARGEST[key]:,}"
+        )
     return value
 
 
