@@ -5,7 +5,7 @@ Only values that somebody reads are described; whatever else is there is kept. I
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -19,7 +19,7 @@ Section = dict[str, Any] | None
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config: ClassVar[ConfigDict] = {"extra": "allow", "strict": True}
 
 
 class _Gates(_Part):
