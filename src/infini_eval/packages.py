@@ -32,7 +32,7 @@ def broken_import(error: BaseException) -> BackendError | None:
     cause: BaseException | None = error
     while cause is not None:
         frames = traceback.extract_tb(cause.__traceback__)
-        importing = any(frame.filename.startswith("<frozen importlib") for frame in frames)
+        importing = any(frame.name == "<module>" for frame in frames)  # below where it was caught: a module being run
         if importing or isinstance(cause, ImportError) or "Failed to import" in str(cause):
             return BackendError(
                 f"an import fails: {type(cause).__name__}: {in_one_line(cause, 400)}",
