@@ -14,6 +14,15 @@ settings.register_profile("same", deadline=None, derandomize=True, suppress_heal
 settings.load_profile("same")
 
 
+@pytest.fixture(autouse=True)
+def _log_lines_reach_pytest() -> Iterator[None]:
+    """A run in this process sends the package's lines to stderr alone, and another tag; no later test sees that."""
+    yield
+    logger = logging.getLogger("infini_eval")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shuffle", type=int, metavar="SEED", help="files, and tests in a file, in an order drawn by SEED"
