@@ -15,9 +15,17 @@ from infini_eval.options import (
     names_list,
     option,
     positive_int,
+    probability,
+    process_count,
+    rate,
     seconds,
+    seconds_or_zero,
+    seed_number,
+    temperature,
+    thread_count,
     token_count,
     token_count_or_zero,
+    try_count,
 )
 
 Memory = Literal["on", "off", "ablate"]
@@ -149,18 +157,20 @@ class ModelSettings(WeightSettings):
 class Topology:
     """Sizes of the mesh axes; None means "choose" (distributed/mesh.py says how)."""
 
-    dp: int | None = option(None, _axis_help("data"), read=positive_int, metavar="N")
-    tp: int | None = option(None, _axis_help("tensor"), read=positive_int, metavar="N")
-    pp: int | None = option(None, _axis_help("pipeline"), read=positive_int, metavar="N")
+    dp: int | None = option(None, _axis_help("data"), read=process_count, metavar="N")
+    tp: int | None = option(None, _axis_help("tensor"), read=process_count, metavar="N")
+    pp: int | None = option(None, _axis_help("pipeline"), read=process_count, metavar="N")
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn: temperature 0 is greedy; top_k 0 and top_p 1 keep the whole distribution."""
 
-    temperature: float = option(0.0, "0 is greedy (default: %(default)s)", read=float)
+    temperature: float = option(0.0, "0 is greedy (default: %(default)s)", read=temperature)
     top_k: int = option(0, "draw from the k likeliest tokens; 0 keeps all (default: %(default)s)", read=count)
-    top_p: float = option(1.0, "draw from the smallest set with this probability (default: %(default)s)", read=float)
+    top_p: float = option(
+        1.0, "draw from the smallest set with this probability (default: %(default)s)", read=probability
+    )
     seed: int = 0
 
 
@@ -194,17 +204,17 @@ class RequestSettings:
         metavar="URL",
     )
     concurrency: int = option(
-        8, "requests in flight from each process (default: %(default)s)", read=positive_int, metavar="N"
+        8, "requests in flight from each process (default: %(default)s)", read=thread_count, metavar="N"
     )
     timeout_s: float = option(
         1800.0,
         "limit of one request; prefilling a long prompt takes minutes (default: %(default)s)",
         flag="--request-timeout",
-        read=float,
+        read=seconds,
         metavar="SECONDS",
     )
     attempts: int = option(
-        6, "tries of a request on 429, 5xx and lost connections (default: %(default)s)", read=positive_int, metavar="N"
+        6, "tries of a request on 429, 5xx and lost connections (default: %(default)s)", read=try_count, metavar="N"
     )
     replies: str | None = option(
         None,
@@ -288,21 +298,21 @@ class FakeSettings:
         0.0,
         "share of answers with one wrong character (default: %(default)s)",
         flag="--fake-near-miss-rate",
-        read=float,
+        read=rate,
         metavar="RATE",
     )
     failure_rate: float = option(
         0.0,
         "share of requests that fail (default: %(default)s)",
         flag="--fake-failure-rate",
-        read=float,
+        read=rate,
         metavar="RATE",
     )
     seconds: float = option(
         0.0,
         "time that an answer takes (default: %(default)s)",
         flag="--fake-seconds",
-        read=float,
+        read=seconds_or_zero,
         metavar="SECONDS",
     )
 
@@ -432,7 +442,9 @@ class EvalConfig:
         metavar="N",
         section="data",
     )
-    seed: int = option(42, "draws the samples, and seeds sampling (default: %(default)s)", read=int, section="data")
+    seed: int = option(
+        42, "draws the samples, and seeds sampling (default: %(default)s)", read=seed_number, section="data"
+    )
     preprocess: str | None = option(
         None,
         "a function of yours that changes each prompt before it is asked, as MODULE:FUNCTION or FILE.py:FUNCTION; it gets "

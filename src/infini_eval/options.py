@@ -13,7 +13,18 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from infini_eval.errors import ConfigError
+from infini_eval.foreign import shown
 
+MOST_TOKENS = 1024**3  # a thousand times the longest context of today: more is a slip of the keyboard
+MOST_COUNTED = 10**9  # of anything else that a flag counts
+MOST_SECONDS = 10**7  # 115 days; waits of the system end at about 9 * 10**9
+MOST_DEPTHS = 10_001
+LARGEST_SEED = 2**63 - 1
+MOST_DIGITS = 20
+MOST_PROCESSES = 65_536
+MOST_THREADS = 1_024
+MOST_TRIES = 1_000
+HOTTEST, COOLEST = 100.0, 1e-4  # temperatures; logits divided by less than this overflow
 TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
 CHARACTER_SUFFIXES = {"k": 1_000, "m": 1_000_000}
 _METADATA = "infini_eval.option"
@@ -72,10 +83,10 @@ def spelling(one: Field[Any], found: Option) -> str:
 
 def token_count(text: str) -> int:
     """ "4096", "128k" (x 1,024) or "1m" (x 1,048,576) as a number of tokens."""
-    match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
-    if not match or int(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens (valid: 4096, 128k, 1m)")
-    return int(match[1]) * TOKEN_SUFFIXES.get(match[2].lower(), 1)
+    found = _suffixed(r"(\d+)([kKmM]?)", text, TOKEN_SUFFIXES)
+    if not 0 < found <= MOST_TOKENS:
+        raise _not(text, "a number of tokens", f"4096, 128k, 1m; at most {MOST_TOKENS:,}")
+    return found
 
 
 def token_count_or_zero(text: str) -> int:
@@ -83,49 +94,126 @@ def token_count_or_zero(text: str) -> int:
     return 0 if text.strip() == "0" else token_count(text)
 
 
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def character_count(text: str) -> int:
     """ "100000", "10_000", "10k" (x 1,000) or "8m" (x 1,000,000) as a number of characters; people count these in tens."""
-    match = re.fullmatch(r"(\d[\d_]*)([kKmM]?)", text.strip())
-    number = int(match[1].replace("_", "")) * CHARACTER_SUFFIXES.get(match[2].lower(), 1) if match else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of characters (valid: 100000, 10_000, 10k, 8m)")
-    return number
+    found = _suffixed(r"(\d[\d_]*)([kKmM]?)", text, CHARACTER_SUFFIXES)
+    if not 0 < found <= 10 * MOST_TOKENS:
+        raise _not(text, "a number of characters", "100000, 10_000, 10k, 8m")
+    return found
+
+
+def _suffixed(pattern: str, text: str, suffixes: Mapping[str, int]) -> int:
+    """A number of at most 20 digits with one of these suffixes; 0 for anything else."""
+    match = re.fullmatch(pattern, text.strip())
+    if not match or len(match[1]) > MOST_DIGITS:
+        return 0
+    return int(match[1].replace("_", "")) * suffixes.get(match[2].lower(), 1)
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(text, 1)
 
 
 def count(text: str) -> int:
     """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int, largest: int = MOST_COUNTED) -> int:
+    found = int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else -1
+    if not least <= found <= largest:
+        most = f" and at most {largest:,}" if text.isdecimal() and found != 0 else ""
+        raise _not(text, f"a whole number of at least {least}{most}")
+    return found
+
+
+def process_count(text: str) -> int:
+    """How many processes, or devices, or places on a mesh axis: at most MOST_PROCESSES."""
+    return _whole(text, 1, MOST_PROCESSES)
+
+
+def thread_count(text: str) -> int:
+    """How many threads: at most MOST_THREADS."""
+    return _whole(text, 1, MOST_THREADS)
+
+
+def try_count(text: str) -> int:
+    """How often something is tried: at most MOST_TRIES."""
+    return _whole(text, 1, MOST_TRIES)
+
+
+def port_number(text: str) -> int:
+    """A port; 0 takes a free one."""
+    return _whole(text, 0, 65_535)
+
+
+def seed_number(text: str) -> int:
+    """A whole number that random generators take."""
+    match = re.fullmatch(r"[+-]?\d+", text.strip())
+    if not match or len(match[0]) > MOST_DIGITS or abs(int(match[0])) > LARGEST_SEED:
+        raise _not(text, "a seed", "a whole number below 2**63")
+    return int(match[0])
 
 
 def gigabytes(text: str) -> float:
     """Gigabytes (10**9 bytes), fractions allowed; at least 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes of at least 0 (valid: 0, 0.5, 4)")
-    return number
+    return _between(text, 0.0, 1e6, "a number of gigabytes of at least 0", "0, 0.5, 4")
 
 
 def seconds(text: str) -> float:
     """A number of seconds above 0, fractions allowed."""
+    return _between(text, 1e-6, MOST_SECONDS, "a number of seconds above 0", f"10, 0.5; at most {MOST_SECONDS:,}")
+
+
+def seconds_or_zero(text: str) -> float:
+    """The same, or 0."""
+    return _between(text, 0.0, MOST_SECONDS, "a number of seconds of at least 0", f"0, 0.5; at most {MOST_SECONDS:,}")
+
+
+def tolerance(text: str) -> float:
+    """The largest difference that is taken for none."""
+    return _between(text, 0.0, 1e6, "a tolerance", "a number of at least 0")
+
+
+def rate(text: str) -> float:
+    """A share from 0 to 1."""
+    return _between(text, 0.0, 1.0, "a share", "0 to 1")
+
+
+def temperature(text: str) -> float:
+    """A temperature of sampling: 0, or what logits can be divided by."""
+    valid = f"0, or {COOLEST:g} to {HOTTEST:g}"
+    found = _between(text, 0.0, HOTTEST, "a temperature", valid)
+    if 0 < found < COOLEST:
+        raise _not(text, "a temperature", valid)
+    return found
+
+
+def probability(text: str) -> float:
+    """A probability above 0, at most 1."""
+    return _between(text, 1e-9, 1.0, "a probability", "above 0, at most 1")
+
+
+def _between(text: str, low: float, high: float, what: str, valid: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 (valid: 10, 0.5)")
+        number = low - 1
+    if not low <= number <= high:  # NaN is nowhere
+        raise _not(text, what, valid)
     return number
+
+
+def _not(text: str, what: str, valid: str = "") -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"{shown(text)} is not {what}" + (f" (valid: {valid})" if valid else ""))
+
+
+def path_name(text: str) -> str:
+    """A path; an empty one would be the folder that one happens to be in."""
+    if not text.strip():
+        raise _not(text, "a path", "a name; . is the folder you are in")
+    return text
 
 
 def option_pairs(words: list[str]) -> dict[str, str]:
@@ -166,15 +254,14 @@ def depth_list(text: str) -> tuple[float, ...]:
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
-            if step <= 0:
+            steps = (stop - start) / step if step > 0 else -1.0
+            if not 0 <= steps + 1e-9 < MOST_DEPTHS:
                 raise ValueError
-            depths = [start + step * i for i in range(int((stop - start) / step + 1e-9) + 1)]
+            depths = [start + step * i for i in range(int(steps + 1e-9) + 1)]
         else:
             depths = [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of depths (valid: 50 or 0,25,50 or 0:100:5)"
-        ) from None
+        raise _not(text, "a list of depths", f"50 or 0,25,50 or 0:100:5; at most {MOST_DEPTHS:,} of them") from None
     if not depths or any(not 0 <= depth <= 100 for depth in depths):
-        raise argparse.ArgumentTypeError(f"{text!r} has depths outside 0..100 percent")
+        raise argparse.ArgumentTypeError(f"{shown(text)} has depths outside 0..100 percent")
     return tuple(depths)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
-from infini_eval.errors import RunFolderError
+from infini_eval.errors import ConfigError, RunFolderError
 from infini_eval.records import RunManifest
 from infini_eval.results.files import write_atomically
-from infini_eval.results.manifest import ResumeState, differences, open_run, read_manifest, update_environment
+from infini_eval.results.manifest import (
+    ResumeState,
+    check_results_file,
+    content,
+    differences,
+    open_run,
+    read_manifest,
+    read_progress,
+    update_environment,
+)
 from infini_eval.results.samples import SampleWriter
 
 
@@ -179,3 +189,73 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema_version": None}, "schema_version"),
+        ({"schema_version": [1]}, "schema_version"),
+        ({"identity": 5}, "identity"),
+        ({"model": "x"}, "model"),
+        ({"environment": [1]}, "environment"),
+        ({"samples_planned": 10**400}, "samples_planned"),
+        ({"samples_planned": -1}, "samples_planned"),
+        ({"model": {"segment_length": "x" * 9_999}}, "model.segment_length"),
+        ({"environment": {"started": 5}}, "environment.started"),
+        ({"environment": {"batch_sizes": {"largest": {}}}}, "environment.batch_sizes"),
+    ],
+    ids=str,
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_who_continues_and_left_out_by_who_reads(tmp_path, change, said):
+    open_run(tmp_path, manifest())
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunFolderError, match=re.escape(said)) as caught:
+        read_manifest(tmp_path)
+    assert len(str(caught.value)) < 800
+    data, (problem,) = content(path)
+    assert problem.startswith(f"{said} is ")
+    section, _, key = said.partition(".")
+    assert key not in data[section] if key else section not in data
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "\xff", "5", "null", "", '{"schema_version": ' + "9" * 5_000 + "}"])
+def test_a_file_that_is_no_manifest_is_one_error(tmp_path, text):
+    open_run(tmp_path, manifest())
+    (tmp_path / "manifest.json").write_text(text, encoding="latin1")
+    with pytest.raises(RunFolderError) as caught:
+        read_manifest(tmp_path)
+    assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize("there", ["summary.json", "plots/mine.png", "samples/mine.jsonl"])
+def test_overwrite_deletes_nothing_where_no_run_was(tmp_path, there):
+    mine = tmp_path / there
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    for manifest_text in (None, "{}", "broken"):
+        if manifest_text is not None:
+            (tmp_path / "manifest.json").write_text(manifest_text)
+        with pytest.raises(RunFolderError, match="--overwrite deletes runs only"):
+            open_run(tmp_path, manifest(), overwrite=True)
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "samples/x.json", "replies/x", "run.lock", "summary.json", ".", ""])
+def test_the_results_file_takes_no_place_of_the_runs_own(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="a file of the run itself"):
+        check_results_file(name and f"run/{name}", "run")
+    check_results_file("run/mine.json", "run")
+    check_results_file("manifest.json", "run")
+
+
+def test_many_lines_that_are_no_records_are_one_note(tmp_path):
+    open_run(tmp_path, manifest())
+    (tmp_path / "samples" / "replica-00000.jsonl").write_bytes(
+        b"x\n" * 1_000 + b'{"sample_key": "a", "depth_percent": {}}\n'
+    )
+    finished, failed, notes = read_progress(tmp_path)
+    assert (finished, failed, len(notes)) == (set(), set(), 1)
+    assert "1001 lines (1, 2, 3, 4, 5, …)" in notes[0]

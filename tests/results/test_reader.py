@@ -128,7 +128,7 @@ def test_columns_of_changing_type_are_read_line_by_line(tmp_path):
     assert records.number("depth_percent").tolist() == [0, 50, 100]
     assert records.texts("answer", np.arange(3)) == ["42", "7", "0012"]
     assert records.number("correct")[2] == 1
-    assert records.texts("generation_text", np.array([2])) == ["? 12"]
+    assert records.texts("generation_text", np.array([2])) == ["\ufffd 12"]
 
 
 def test_an_answer_longer_than_a_block_is_read(tmp_path):

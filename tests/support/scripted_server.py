@@ -22,6 +22,7 @@ class ScriptedStep:
     status: an error instead. headers: of that error. slow_s: first wait. cut_off: close in the middle of the body.
     malformed: a body that is not JSON, or not an answer. read: tokens that it claims to have read. text: the answer.
     finish: its finish reason. message, code: of the error. reasoning: tokens spent on thinking.
+    drip_s: seconds between two bytes of the body.
     """
 
     status: int = 200
@@ -35,6 +36,7 @@ class ScriptedStep:
     message: str = "as scripted"
     code: str | None = None
     reasoning: int | None = None
+    drip_s: float = 0.0
 
 
 GOOD = ScriptedStep()
@@ -121,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, step: ScriptedStep, body: dict[str, Any]) -> None:
         if step.malformed is not None:
-            self._send(200, step.malformed)
+            self._send(200, step.malformed, step.headers)
         elif step.status != 200:
             error = {
                 "message": step.message,
@@ -131,9 +133,18 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._send(step.status, {"error": error}, step.headers)
         else:
-            self._send(200, answer(self.path, body, step, self.scripted.count), cut_off=step.cut_off)
+            reply = answer(self.path, body, step, self.scripted.count)
+            self._send(200, reply, cut_off=step.cut_off, drip_s=step.drip_s)
 
-    def _send(self, status: int, content: Any, headers: dict[str, str] | None = None, *, cut_off: bool = False) -> None:
+    def _send(
+        self,
+        status: int,
+        content: Any,
+        headers: dict[str, str] | None = None,
+        *,
+        cut_off: bool = False,
+        drip_s: float = 0,
+    ) -> None:
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
         all_headers = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # some tests have the client give up
@@ -141,7 +152,12 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in all_headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut_off else data)
+            if drip_s:
+                for place in range(len(data)):
+                    self.wfile.write(data[place : place + 1])
+                    time.sleep(drip_s)
+            else:
+                self.wfile.write(data[: len(data) // 2] if cut_off else data)
         self.close_connection = self.close_connection or cut_off
 
 

@@ -23,6 +23,7 @@ from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
 from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
 from infini_eval.errors import ConfigError, did_you_mean
+from infini_eval.foreign import shown
 
 Kind = Literal["tasks", "scorers", "backends", "reports", "exports"]
 _TYPES: dict[str, type] = {"tasks": Task, "scorers": Scorer, "reports": Report, "exports": Export}
@@ -125,7 +126,7 @@ def _known(kind: Kind, name: str) -> str:
     known = names(kind)
     if name not in known:
         near = did_you_mean(name, known)
-        problem = f"unknown {kind.removesuffix('s')} {name!r}{near}"
+        problem = f"unknown {kind.removesuffix('s')} {shown(name)}{near}"
         if near:  # one line: the list would only hide it
             raise ConfigError(problem)
         raise ConfigError(
@@ -186,13 +187,15 @@ def _plugged_in(kind: Kind, name: str) -> Any:
         found = point.load()
     except Exception as error:
         raise ConfigError(
-            f"the {kind.removesuffix('s')} {name!r} ({origin}) cannot be imported: {type(error).__name__}: {error}",
+            f"the {kind.removesuffix('s')} {shown(name)} ({origin}) cannot be imported: {type(error).__name__}: {error}",
             next_step="mend or uninstall that package",
         ) from error
     fits = _is_backend(found) if kind == "backends" else isinstance(found, _TYPES[kind])
     if not fits:
         wanted = "a class of infini_eval.Backend" if kind == "backends" else f"an infini_eval.{_TYPES[kind].__name__}"
-        raise ConfigError(f"the {kind.removesuffix('s')} {name!r} ({origin}) is {type(found).__name__}", valid=wanted)
+        raise ConfigError(
+            f"the {kind.removesuffix('s')} {shown(name)} ({origin}) is {type(found).__name__}", valid=wanted
+        )
     return found
 
 

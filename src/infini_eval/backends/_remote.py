@@ -7,26 +7,39 @@ import json
 import logging
 import queue
 import random
+import sys
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem, no_ids
 from infini_eval.config import EvalConfig, PromptSettings, RequestSettings
 from infini_eval.data.passkey import excerpt, needle_position
 from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.launch import World
-from infini_eval.errors import BackendError, ConfigError
-from infini_eval.keys import hide_keys
+from infini_eval.errors import BackendError, CacheError, ConfigError, InfiniEvalError, first_line, in_one_line
+from infini_eval.foreign import REPLACED, parse_json, read_json_object, shown, valid_text
+from infini_eval.keys import hide_keys, remember_keys
 from infini_eval.records import NeedlePosition, Response, Sample
 from infini_eval.results.files import write_json
 
 logger = logging.getLogger(__name__)
 Answered = tuple[Batch, list[Response]]
+Answer = TypeVar("Answer")
+TokenCount = Annotated[int, Field(ge=0, le=1 << 40)]
+MOST_BYTES = 64 * 1024**2  # of a reply: ten times what the longest answer of any model is with its frame
+MOST_CHARS, MOST_CHARS_PER_NEW_TOKEN = (
+    100_000,
+    100,
+)  # of an answer; thoughts that a server sends along are no part of it
+MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 MOST_CHARS_PER_TOKEN = 10  # ordinary text has 2 to 5, boilerplate up to 7: beyond, something was cut
 EXAMPLE = '{"reasoning_effort": "low"}'
 NO_TOKENIZER = (
@@ -147,13 +160,30 @@ class Remote(Backend):
 
     def _asked(self, request: Mapping[str, Any], prepared: WorkItem) -> tuple[Reply, int]:
         """The server's reply, checked and kept, and the attempts that it took."""
-        reply, attempts = self._retry(lambda: self.ask(request))
-        reply = replace(reply, text=hide_keys(reply.text))
+        reply, attempts = self._retry(lambda: within(self._settings.timeout_s, lambda: self._reply(request)))
         truncation = self._truncation(prepared, reply)
         if truncation:
             raise SampleFailed(truncation)
         self._cache.put(request, reply)
         return reply, attempts
+
+    def _reply(self, request: Mapping[str, Any]) -> Reply:
+        """One try: the server's reply without keys and as valid Unicode; TryAgain for one that is none."""
+        try:
+            reply = self.ask(request)
+        except InfiniEvalError:
+            raise
+        except MALFORMED as error:  # the client, or what reads its objects, found something else than the protocol says
+            raise TryAgain(f"malformed reply: {in_one_line(hide_keys(first_line(error)), 300)}") from None
+        most = MOST_CHARS + MOST_CHARS_PER_NEW_TOKEN * self._config.max_new_tokens
+        if len(reply.text) > most:
+            raise SampleFailed(
+                f"the reply has {len(reply.text):,} characters: more than --max-new-tokens {self._config.max_new_tokens} "
+                f"can be ({most:,})"
+            )
+        text = valid_text(hide_keys(reply.text))
+        marks = {"replacement_characters": text.count(REPLACED)} if REPLACED in text else {}
+        return replace(reply, text=text, details={**reply.details, **marks})
 
     def _response(self, prepared: WorkItem, reply: Reply, details: Mapping[str, Any], seconds: float) -> Response:
         ids = [] if self.tokenizer is None else self.tokenizer.encode(reply.text, add_special_tokens=False).tolist()
@@ -182,15 +212,14 @@ def json_object(flag: str, text: str | None, example: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"{flag} {text!r} is not JSON: {error}", valid=example) from None
+        raise ConfigError(f"{flag} {shown(text)} is not JSON: {in_one_line(error, 200)}", valid=example) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{flag} {text!r} is not a JSON object", valid=example)
+        raise ConfigError(f"{flag} {shown(text)} is not a JSON object", valid=example)
+    remember_keys(value)
     return value
 
-
-Answer = TypeVar("Answer")
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -213,6 +242,73 @@ class TryAgain(Exception):
 
 class SampleFailed(Exception):
     """This sample cannot be answered now; asking again would cost much or change nothing."""
+
+
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` gives or raises; SampleFailed where it takes longer in all, however often a byte arrives.
+
+    The client's own limit is one of silence. The thread that still listens is a daemon, and ends with the connection.
+    """
+    outcome: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((ask(), None))
+        except BaseException as error:  # it is raised again by who waits
+            outcome.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise too_late(seconds) from None
+    if error is not None:
+        raise error
+    return cast(Answer, answer)
+
+
+def too_late(seconds: float) -> SampleFailed:
+    """A request that took its whole time."""
+    return SampleFailed(
+        f"no reply within {seconds:g} s (--request-timeout); not asked again, for the server may still be reading the prompt"
+    )
+
+
+class BodyTooLarge(Exception):
+    """A reply has more bytes than any answer; it is not read on."""
+
+
+class _BoundedBody:
+    """The bytes of a reply as they arrive, MOST_BYTES of them at most."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        read = 0
+        for part in self._body:
+            read += len(part)
+            if read > MOST_BYTES:
+                self.close()
+                raise BodyTooLarge(f"the reply has more than {MOST_BYTES:,} bytes")
+            yield part
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def bounded_client() -> dict[str, Any]:
+    """Arguments of an httpx client that reads bounded replies: nothing packed, for a packed kilobyte can be a gigabyte."""
+
+    def bound(response: Any) -> None:
+        packed = response.headers.get("content-encoding", "identity")
+        if packed.lower() not in ("", "identity"):
+            raise BodyTooLarge(f"the reply is packed ({shown(packed)}), which was not asked for")
+        library = sys.modules[type(response).__module__.partition(".")[0]]  # clients use either of two
+        body = type("Body", (_BoundedBody, library.SyncByteStream), {})
+        response.stream = body(response.stream)
+
+    return {"event_hooks": {"response": [bound]}, "headers": {"accept-encoding": "identity"}}
 
 
 @dataclass(frozen=True)
@@ -271,14 +367,18 @@ OFF = "off"
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class Reply:
-    """What a server answered. `prompt_tokens` is what it says it has read (None where it does not say)."""
+    """What a server answered. `prompt_tokens` is what it says it has read (None where it does not say).
+
+    Every field is checked, from a server as from the cache; pydantic.ValidationError, a ValueError, where one is not of
+    its kind or absurd.
+    """
 
     text: str
     finish_reason: Literal["stop", "length"]
-    prompt_tokens: int | None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    prompt_tokens: TokenCount | None
+    details: dict[str, TokenCount | str | bool] = field(default_factory=dict)
 
 
 class ReplyCache:
@@ -296,9 +396,9 @@ class ReplyCache:
         if path is None or not self._reading or not path.is_file():
             return None
         try:
-            return Reply(**json.loads(path.read_bytes())["reply"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s is not usable (%s): asking again", path, error)
+            return Reply(**read_json_object(path, CacheError, MOST_BYTES)["reply"])
+        except (CacheError, *MALFORMED) as error:
+            logger.warning("%s is not usable (%s): asking again", path, in_one_line(first_line(error), 200))
             return None
 
     def put(self, request: Mapping[str, Any], reply: Reply) -> None:

@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
+from infini_eval.backends._remote import (
+    AGAIN,
+    REFUSED,
+    BodyTooLarge,
+    Remote,
+    Reply,
+    SampleFailed,
+    TryAgain,
+    bounded_client,
+    refused,
+    too_late,
+)
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
@@ -50,6 +61,7 @@ class GeminiBackend(Remote):
             base_url=self._settings.base_url,
             timeout=round(self._settings.timeout_s * 1000),
             retry_options=self._genai.types.HttpRetryOptions(attempts=1),
+            client_args=bounded_client(),
         )
         self._client = self._genai.Client(api_key=self._key, vertexai=False, http_options=options)
         model, _ = self._retry(self._described)
@@ -88,6 +100,8 @@ class GeminiBackend(Remote):
             return ask()
         except self._errors.APIError as error:
             raise self._of_status(error) from None
+        except BodyTooLarge as error:
+            raise SampleFailed(str(error)) from None
         except (ValueError, KeyError) as error:
             raise TryAgain(f"malformed reply: {hide_keys(str(error))[:300]}") from None
         except Exception as error:
@@ -116,10 +130,7 @@ class GeminiBackend(Remote):
                 f"cannot connect to {self._settings.base_url or 'the Gemini service'}: {reason}", unreachable=True
             )
         if "TimeoutException" in names:
-            return SampleFailed(
-                f"no reply within {self._settings.timeout_s:g} s (--request-timeout); not asked again, for the service "
-                "may still be reading the prompt"
-            )
+            return too_late(self._settings.timeout_s)
         if "TransportError" in names or "DecodingError" in names:
             return TryAgain(f"the reply was cut off: {reason}")
         return None

@@ -5,20 +5,37 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from pydantic import BaseModel, Field
+
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
+from infini_eval.backends._remote import (
+    AGAIN,
+    MALFORMED,
+    REFUSED,
+    BodyTooLarge,
+    Remote,
+    Reply,
+    SampleFailed,
+    TokenCount,
+    TryAgain,
+    bounded_client,
+    refused,
+    too_late,
+)
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError, in_one_line
+from infini_eval.foreign import as_number, parse_json, shown
 from infini_eval.keys import hide_keys, key_from_environment, require_key
 from infini_eval.packages import require, versions
 from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
+NO_ADDRESS = frozenset(' <>"\\^`{|}')  # characters that no address has
 NO_KEY = "none"  # servers of one's own need no key, the client wants a word
 CONNECT_S = 30.0
 TOO_LONG = ("context length", "context_length", "maximum context", "too long", "max_model_len", "input tokens")
@@ -52,11 +69,16 @@ class OpenAiBackend(Remote):
 
     def load(self, plan: BatchPlan) -> None:
         timeout = self._openai.Timeout(self._settings.timeout_s, connect=CONNECT_S)
-        self._client = self._openai.OpenAI(api_key=self._key, base_url=self._base_url, timeout=timeout, max_retries=0)
+        http = self._openai.DefaultHttpxClient(**bounded_client())
+        self._client = self._openai.OpenAI(
+            api_key=self._key, base_url=self._base_url, timeout=timeout, max_retries=0, http_client=http
+        )
         served, _ = self._retry(self._served_models)
         logger.info("%s at %s", "chat completions" if self._chat else "completions", self._client.base_url)
         if served and self._config.model_path not in served:
-            logger.warning("the server does not list %r; it lists %s", self._config.model_path, ", ".join(served[:10]))
+            logger.warning(
+                "the server does not list %r; it lists %s", self._config.model_path, shown(", ".join(served[:10]), 500)
+            )
 
     def request(self, sample: Sample, seed: int) -> dict[str, Any]:
         sampling, budget = self._config.sampling, self._config.max_new_tokens
@@ -74,10 +96,12 @@ class OpenAiBackend(Remote):
     def ask(self, request: Mapping[str, Any]) -> Reply:
         endpoint = self._client.chat.completions if self._chat else self._client.completions
         try:
-            answer = endpoint.create(**request["body"], extra_body=request["extra_body"] or None)
-        except (self._openai.APIError, ValueError) as error:  # ValueError: a body that is not JSON
+            answer = endpoint.with_raw_response.create(**request["body"], extra_body=request["extra_body"] or None)
+        except self._openai.APIError as error:
             raise self._translated(error) from None
-        reply = _reply(answer, chat=self._chat)
+        except BodyTooLarge as error:
+            raise SampleFailed(str(error)) from None
+        reply = _reply(answer.content, chat=self._chat)
         _refuse_cut_answer(reply, {**request["body"], **request["extra_body"]})
         return reply
 
@@ -90,12 +114,13 @@ class OpenAiBackend(Remote):
     def _served_models(self) -> list[str]:
         """Ids of the models that the server lists; none where it does not say. TryAgain where it cannot be reached."""
         try:
-            return [model.id for model in self._client.with_options(timeout=CONNECT_S).models.list().data or []]
+            listed = self._client.with_options(timeout=CONNECT_S).models.list().data or []
+            return [model.id for model in listed if isinstance(model.id, str)]
         except self._openai.APIConnectionError as error:
             if _unreachable(error):
                 raise self._cannot_connect(error) from None
             return []
-        except (self._openai.APIError, ValueError, AttributeError, TypeError) as error:
+        except (self._openai.APIError, BodyTooLarge, *MALFORMED) as error:
             logger.info("the server does not list its models: %s", hide_keys(str(error))[:200])
             return []
 
@@ -106,41 +131,67 @@ class OpenAiBackend(Remote):
         if _unreachable(error):
             return self._cannot_connect(error)
         if isinstance(error, self._openai.APITimeoutError):
-            return SampleFailed(
-                f"no reply within {self._settings.timeout_s:g} s (--request-timeout); not asked again, for the server "
-                "may still be reading the prompt"
-            )
+            return too_late(self._settings.timeout_s)
         return TryAgain(f"the reply was cut off or cannot be read: {hide_keys(_reason(error))}")
 
     def _cannot_connect(self, error: Exception) -> TryAgain:
         return TryAgain(f"cannot connect to {self._client.base_url}: {hide_keys(_reason(error))}", unreachable=True)
 
 
-def _reply(answer: Any, *, chat: bool) -> Reply:
-    """The first choice of a completion; TryAgain where the reply is not one, SampleFailed where it holds no answer."""
-    choices = getattr(answer, "choices", None)
-    if not choices:
-        raise TryAgain(f"malformed reply without choices: {hide_keys(str(answer))[:200]}")
-    choice, usage = choices[0], getattr(answer, "usage", None)
-    text = (choice.message.content or getattr(choice.message, "refusal", None)) if chat else choice.text
-    completion = getattr(usage, "completion_tokens", None)
-    thought = getattr(getattr(usage, "completion_tokens_details", None), "reasoning_tokens", None)
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Details(BaseModel):
+    reasoning_tokens: TokenCount | None = None
+    cached_tokens: TokenCount | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: TokenCount | None = None
+    completion_tokens: TokenCount | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Answer(BaseModel):
+    """What is read of a completion; whatever else a server says is left aside."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    model: Annotated[str, Field(max_length=1_000)] | None = None
+    usage: _Usage | None = None
+
+
+def _reply(body: bytes, *, chat: bool) -> Reply:
+    """The first choice of a completion; ValueError where the body is none, SampleFailed where it holds no answer."""
+    answer = _Answer.model_validate(parse_json(body.decode("utf-8", "replace")))
+    choice, usage = answer.choices[0], answer.usage or _Usage()
+    said = choice.message or _Message()
+    text = (said.content or said.refusal) if chat else choice.text
+    thought = (usage.completion_tokens_details or _Details()).reasoning_tokens
     if choice.finish_reason == "content_filter":
         raise SampleFailed("the service's content filter withheld the answer")
     if not text and choice.finish_reason == "length" and thought:
         raise SampleFailed(
-            f"all {completion} tokens went into reasoning: raise --max-new-tokens, or lower the effort with "
+            f"all {usage.completion_tokens} tokens went into reasoning: raise --max-new-tokens, or lower the effort with "
             '--request-extra \'{"reasoning_effort": "low"}\''
         )
     details = {
-        "model_version": getattr(answer, "model", None),
-        "completion_tokens": completion,
+        "model_version": answer.model,
+        "completion_tokens": usage.completion_tokens,
         "reasoning_tokens": thought,
-        "cached_prompt_tokens": getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None),
+        "cached_prompt_tokens": (usage.prompt_tokens_details or _Details()).cached_tokens,
     }
     finish: Literal["stop", "length"] = "length" if choice.finish_reason == "length" else "stop"
-    said = {name: value for name, value in details.items() if value is not None}
-    return Reply(text or "", finish, getattr(usage, "prompt_tokens", None), said)
+    known = {name: value for name, value in details.items() if value is not None}
+    return Reply(text or "", finish, usage.prompt_tokens, known)
 
 
 def _refuse_cut_answer(reply: Reply, body: Mapping[str, Any]) -> None:
@@ -177,9 +228,12 @@ def _message(error: Any) -> str:
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     try:
-        return float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(headers["retry-after"])
+        asked = (
+            float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(headers["retry-after"])
+        )
     except (KeyError, ValueError):
         return None  # absent, or a date: our own delay will do
+    return as_number(asked, 0)
 
 
 def _unreachable(error: Exception) -> bool:
@@ -194,9 +248,13 @@ def _reason(error: Exception) -> str:
 def _checked_url(url: str | None) -> str | None:
     if url is None:
         return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--base-url {hide_keys(url)!r} is not an address", valid="http://HOST:PORT/v1")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # .port raises as well
+    except ValueError:
+        usable = False
+    if not usable or not NO_ADDRESS.isdisjoint(url) or not url.isprintable():
+        raise ConfigError(f"--base-url {shown(hide_keys(url))} is not an address", valid="http://HOST:PORT/v1")
     if parts.username or parts.password or "key=" in parts.query:
         raise BackendError(
             f"--base-url for {parts.hostname} holds a name or key, which would be recorded with the run",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,34 @@ from typing import Any
 import yaml
 
 from infini_eval.config import DTYPES, GATE_ACTIVATIONS, GATE_ALIASES, ModelConfig
-from infini_eval.errors import CheckpointError
+from infini_eval.errors import CheckpointError, in_one_line
+from infini_eval.foreign import read_json_object, read_text, shown
 
+MOST_BYTES = 1 << 20  # of a configuration
+MOST_VALUES = 100_000  # in it, aliases written out
+# Above any model there is; what is larger would be allocated, or counted layer by layer.
+LARGEST = {
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 1 << 16,
+    "num_key_value_heads": 1 << 16,
+    "vocab_size": 1 << 26,
+    "max_position_embeddings": 1 << 40,
+    "segment_length": 1 << 40,
+    "dp": 1 << 20,
+    "tp": 1 << 20,
+    "pp": 1 << 20,
+}
+SMALLEST_REAL, LARGEST_REAL = 1e-30, 1e15
+# nanotron's keys that change what the model computes, each with the values that leave it as it is.
+FUNCTION_CHANGING: dict[str, tuple[Any, ...]] = {
+    "no_rope_layer": (0, False),
+    "sliding_window_size": (0, -1, False),
+    "rope_seq_len_interpolation_factor": (1,),
+    "rope_scaling": ({},),
+    "attention_bias": (False,),
+}
 DEFAULT_ROPE_THETA = 10000.0  # nanotron's, where the key is absent
 DEFAULT_ROPE_INTERLEAVED = True  # a saved Llama checkpoint without the key was written when it was hard-coded
 
@@ -30,6 +55,7 @@ def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
     document = _load_yaml(path)
     fields = _section(document, path, "model", "model_config")
     _refuse_other_architectures(fields, path)
+    _refuse_other_functions(fields, path)
     _check_model_config_json(path.parent, fields, path)
     notes: list[str] = []
     config = _build(document, fields, path, notes)
@@ -38,19 +64,38 @@ def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
 
 
 def _load_yaml(path: Path) -> Mapping[str, Any]:
+    text = read_text(path, CheckpointError, MOST_BYTES)
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise CheckpointError(
             f"unsafe or unknown YAML tag in {path}: {error.problem}",
             valid="plain YAML values; tags that build Python objects are never loaded",
             next_step="replace the tagged value by a plain one",
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply to be a configuration") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a number of 5,000 digits
+        raise CheckpointError(f"{path} is not valid YAML: {in_one_line(error, 300)}") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not a mapping of sections", valid="nanotron's config.yaml")
+    if _size(document, {}) > MOST_VALUES:
+        raise CheckpointError(
+            f"{path} stands for more than {MOST_VALUES:,} values: its aliases repeat what they name",
+            next_step="write the configuration without YAML aliases",
+        )
     return document
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are where each alias is written out; infinite where one holds itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def _section(document: Mapping[str, Any], path: Path, *keys: str) -> Mapping[str, Any]:
@@ -62,16 +107,29 @@ def _section(document: Mapping[str, Any], path: Path, *keys: str) -> Mapping[str
     return value
 
 
+def _refuse_other_functions(fields: Mapping[str, Any], path: Path) -> None:
+    """Keys of other architectures that change what the model computes; as none of ours, at most with a value of no effect."""
+    for key, without_effect in FUNCTION_CHANGING.items():
+        value = fields.get(key)
+        if value is not None and not any(value is none or value == none for none in without_effect):
+            raise CheckpointError(
+                f"{path}: {key} is {shown(value)}, and such layers are not computed here: the answers would be wrong",
+                valid="a dense Llama, with or without Infini-Attention: leave the key out",
+            )
+
+
 def _refuse_other_architectures(fields: Mapping[str, Any], path: Path) -> None:
-    others = [key for key, value in fields.items() if key.startswith("is_") and key.endswith("_config") and value]
+    others = [
+        key for key, value in fields.items() if str(key).startswith("is_") and str(key).endswith("_config") and value
+    ]
     if any(key != "is_llama_config" for key in others) or fields.get("moe_config"):
-        unknown = "moe_config" if fields.get("moe_config") else ", ".join(others)
+        unknown = "moe_config" if fields.get("moe_config") else shown(", ".join(others))
         raise CheckpointError(
             f"unknown architecture in {path}: {unknown}",
             valid="is_llama_config (dense Llama, with or without Infini-Attention)",
         )
     if fields.get("is_llama_config", True) is not True:
-        raise CheckpointError(f"{path}: is_llama_config is {fields['is_llama_config']!r}", valid="true")
+        raise CheckpointError(f"{path}: is_llama_config is {shown(fields['is_llama_config'])}", valid="true")
 
 
 def _check_model_config_json(folder: Path, fields: Mapping[str, Any], path: Path) -> None:
@@ -79,14 +137,11 @@ def _check_model_config_json(folder: Path, fields: Mapping[str, Any], path: Path
     other_path = folder / "model_config.json"
     if not other_path.exists():
         return
-    try:
-        other = json.loads(other_path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{other_path} is not valid JSON: {error}") from None
+    other = read_json_object(other_path, CheckpointError, MOST_BYTES)
     for key in fields.keys() & other.keys():
         if fields[key] != other[key]:
             raise CheckpointError(
-                f"{path} and {other_path.name} disagree: {key} is {fields[key]!r} there and {other[key]!r} here",
+                f"{path} and {other_path.name} disagree: {key} is {shown(fields[key])} there and {shown(other[key])} here",
                 next_step="restore the pair that training wrote; config.yaml decides how the model is computed",
             )
 
@@ -97,10 +152,10 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
     hidden = number.whole("hidden_size")
     infini = document.get("infini_attention")
     model = _section(document, path, "model")
-    use_mup = bool((model.get("init_method") or {}).get("use_mup", False))
-    parallelism = document.get("parallelism") or {}
+    use_mup = bool(_part(model, "init_method", path).get("use_mup", False))
+    saved = _Numbers(_part(document, "parallelism", path), path, prefix="parallelism.")
     if fields.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{path}: hidden_act is {fields['hidden_act']!r}", valid="silu")
+        raise CheckpointError(f"{path}: hidden_act is {shown(fields['hidden_act'])}", valid="silu")
     if heads < 1 or hidden % heads:
         raise CheckpointError(f"{path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
     head_dim = hidden // heads
@@ -119,14 +174,31 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
         tie_word_embeddings=number.flag("tie_word_embeddings", default=False),
         dtype=_dtype(model, path),
         softmax_scale=1 / head_dim if use_mup else head_dim**-0.5,
-        bos_token_id=fields.get("bos_token_id"),
-        eos_token_id=fields.get("eos_token_id"),
-        tokenizer=(document.get("tokenizer") or {}).get("tokenizer_name_or_path"),
-        saved_dp=int(parallelism.get("dp") or 1),
-        saved_tp=int(parallelism.get("tp") or 1),
-        saved_pp=int(parallelism.get("pp") or 1),
+        bos_token_id=number.token_id("bos_token_id"),
+        eos_token_id=number.token_id("eos_token_id"),
+        tokenizer=_tokenizer(document, path),
+        saved_dp=saved.whole("dp", default=1),
+        saved_tp=saved.whole("tp", default=1),
+        saved_pp=saved.whole("pp", default=1),
         **({} if infini is None else _infini_fields(infini, path, notes)),
     )
+
+
+def _part(section: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """A section that may be absent."""
+    found = section.get(key) or {}
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: {key} is {shown(found)}", valid="a section")
+    return found
+
+
+def _tokenizer(document: Mapping[str, Any], path: Path) -> str | None:
+    name = _part(document, "tokenizer", path).get("tokenizer_name_or_path")
+    if name is not None and (not isinstance(name, str) or "\0" in name):
+        raise CheckpointError(
+            f"{path}: tokenizer.tokenizer_name_or_path is {shown(name)}", valid="a folder or a hub name"
+        )
+    return name
 
 
 def _infini_fields(infini: Any, path: Path, notes: list[str]) -> dict[str, Any]:
@@ -137,14 +209,14 @@ def _infini_fields(infini: Any, path: Path, notes: list[str]) -> dict[str, Any]:
     if isinstance(gate, str) and gate in GATE_ALIASES:
         notes.append(f"{path}: infini_attention.balance_act_type {gate!r} is taken as {GATE_ALIASES[gate]!r}")
         gate = GATE_ALIASES[gate]
-    if gate not in GATE_ACTIVATIONS:
+    if not isinstance(gate, str) or gate not in GATE_ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: unknown gate infini_attention.balance_act_type {gate!r}",
+            f"{path}: unknown gate infini_attention.balance_act_type {shown(gate)}",
             valid=", ".join((*GATE_ACTIVATIONS, *GATE_ALIASES)),
         )
     query = infini.get("memory_query", "rotary")
     if query not in ("rotary", "plain"):
-        raise CheckpointError(f"{path}: infini_attention.memory_query is {query!r}", valid="rotary, plain")
+        raise CheckpointError(f"{path}: infini_attention.memory_query is {shown(query)}", valid="rotary, plain")
     return {
         "segment_length": number.whole("segment_length"),
         "gate_activation": gate,
@@ -156,7 +228,7 @@ def _infini_fields(infini: Any, path: Path, notes: list[str]) -> dict[str, Any]:
 def _dtype(model: Mapping[str, Any], path: Path) -> str:
     dtype = str(model.get("dtype", "")).removeprefix("torch.")
     if dtype not in DTYPES:
-        raise CheckpointError(f"{path}: model.dtype is {model.get('dtype')!r}", valid=", ".join(DTYPES))
+        raise CheckpointError(f"{path}: model.dtype is {shown(model.get('dtype'))}", valid=", ".join(DTYPES))
     return dtype
 
 
@@ -183,19 +255,25 @@ class _Numbers:
         self._fields, self._path, self._prefix = fields, path, prefix
 
     def whole(self, key: str, default: int | None = None) -> int:
-        value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self._error(key, value, "a whole number of at least 1")
+        value, most = self._get(key, default), LARGEST[key]
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise self._error(key, value, f"a whole number from 1 to {most:,}")
+        return value
+
+    def token_id(self, key: str) -> int | None:
+        value = self._get(key, None)
+        if value is not None and (type(value) is not int or not -1 <= value <= LARGEST["vocab_size"]):
+            raise self._error(key, value, "a token's number")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
         value = self._get(key, default)
         try:
             number = float(value)  # YAML reads 1e-5 (without a dot) as text
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self._error(key, value, "a number") from None
-        if isinstance(value, bool) or not number > 0:
-            raise self._error(key, value, "a number above 0")
+        if isinstance(value, bool) or not SMALLEST_REAL <= number <= LARGEST_REAL:
+            raise self._error(key, value, f"a number from {SMALLEST_REAL:g} to {LARGEST_REAL:g}")
         return number
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -209,5 +287,5 @@ class _Numbers:
         return default if value is None else value
 
     def _error(self, key: str, value: Any, valid: str) -> CheckpointError:
-        state = "is missing" if value is None else f"is {value!r}"
+        state = "is missing" if value is None else f"is {shown(value)}"
         return CheckpointError(f"{self._path}: {self._prefix}{key} {state}", valid=valid)

@@ -16,10 +16,13 @@ from itertools import combinations
 from pathlib import Path
 
 from infini_eval.config import ModelConfig
-from infini_eval.errors import CheckpointError, similar_path
+from infini_eval.errors import CheckpointError, in_one_line, similar_path
+from infini_eval.foreign import read_text, shown
 
 VERSIONS = ("1.2", "1.3", "1.4", "1.5")
 TENSOR_KEY = "data"
+MOST_NAME_BYTES = 1_024  # of latest.txt
+MOST_METADATA_CHARS = 1 << 20  # of a shard's slices
 LISTED = 12  # checkpoints in a message
 WEIGHTS_FOLDER = "model"
 EMBEDDING = "model.token_position_embeddings.pp_block.token_embedding.weight"
@@ -161,11 +164,15 @@ def parse_metadata(
             next_step="re-save the checkpoint with a newer nanotron",
         )
     check_version(metadata.get("version"), path)
+    if len(metadata["local_global_slices_pairs"]) > MOST_METADATA_CHARS:
+        raise CheckpointError(
+            f"unreadable slice metadata in {path}: {len(metadata['local_global_slices_pairs']):,} characters"
+        )
     try:
         shape = _parse_shape(metadata["unsharded_shape"])
         pairs = [_parse_pair(text, local_shape, shape) for text in metadata["local_global_slices_pairs"].split(";")]
-    except (ValueError, SyntaxError, IndexError) as error:
-        raise CheckpointError(f"unreadable slice metadata in {path}: {error}") from None
+    except (ValueError, SyntaxError, IndexError, TypeError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f"unreadable slice metadata in {path}: {in_one_line(error, 200)}") from None
     for pair in pairs:
         sizes = [[stop - start for start, stop in block] for block in (pair.local, pair.global_)]
         if sizes[0] != sizes[1]:
@@ -179,7 +186,7 @@ def check_version(version: object, path: Path) -> None:
     """Accept 1.2 to 1.5; refuse what this reader was not written for."""
     if str(version) not in VERSIONS:
         raise CheckpointError(
-            f"{path} says checkpoint version {version!r}",
+            f"{path} says checkpoint version {shown(version)}",
             valid=f"{VERSIONS[0]} to {VERSIONS[-1]}",
             next_step="a newer layout needs a newer infini_eval",
         )
@@ -197,9 +204,11 @@ def check_tiling(name: str, shape: Sequence[int], blocks: Sequence[Block], folde
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
+    if len(text) > MOST_NAME_BYTES:
+        raise ValueError(f"unsharded_shape {shown(text)}")
     shape = ast.literal_eval(_NUMPY_INT.sub(r"\1", text))
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"unsharded_shape {text!r}")
+    if not isinstance(shape, tuple) or not all(type(size) is int and 0 <= size < 1 << 48 for size in shape):
+        raise ValueError(f"unsharded_shape {shown(text)}")
     return shape
 
 
@@ -211,12 +220,12 @@ def _parse_pair(text: str, local_shape: Sequence[int], global_shape: Sequence[in
 def _parse_block(text: str, shape: Sequence[int]) -> Block:
     dims = _NUMPY_INT.sub(r"\1", text).split("|")
     if len(dims) != len(shape):
-        raise ValueError(f"slice {text!r} has {len(dims)} dims, the tensor {len(shape)}")
+        raise ValueError(f"slice {shown(text)} has {len(dims)} dims, the tensor {len(shape)}")
     block = []
     for dim, size in zip(dims, shape, strict=True):
         start, stop, step = (None if part.strip() == "None" else int(part) for part in dim.split(","))
         if step not in (None, 1) or not 0 <= (start or 0) <= (size if stop is None else stop) <= size:
-            raise ValueError(f"slice {dim!r} of a dim of size {size}")
+            raise ValueError(f"slice {shown(dim)} of a dim of size {size}")
         block.append((start or 0, size if stop is None else stop))
     return tuple(block)
 
@@ -249,11 +258,12 @@ def find_step_folder(path: str | Path) -> Path:
         return path
     latest = path / "latest.txt"
     if latest.is_file():
-        step = path / latest.read_text().strip()
-        if (step / "config.yaml").is_file():
-            return step
+        name = read_text(latest, CheckpointError, MOST_NAME_BYTES).strip()
+        if "\0" not in name and (path / name / "config.yaml").is_file():
+            return path / name
         raise CheckpointError(
-            f"{latest} names {step.name!r}, but {step}/config.yaml does not exist", next_step=_nearby(path / "x")
+            f"{latest} names {shown(name)}, but there is no {shown(f'{path / name}/config.yaml')}",
+            next_step=_nearby(path / "x"),
         )
     raise _no_config(path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from infini_eval.checkpoint.layout import (
 )
 from infini_eval.config import ModelConfig
 from infini_eval.errors import CheckpointError
+from infini_eval.foreign import read_json_object
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 BLOCK_BYTES = 1 << 22  # copied, checked and converted at once
@@ -128,10 +128,7 @@ def _check_saved_version(folder: Path) -> None:
     path = folder / "checkpoint_metadata.json"
     if not path.exists():
         return  # each sharded file states its version too
-    try:
-        metadata = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    metadata = read_json_object(path, CheckpointError)
     check_version(metadata.get("version"), path)
 
 

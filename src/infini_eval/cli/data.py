@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
-from infini_eval.options import column_pairs, depth_list, token_count
+from infini_eval.options import column_pairs, count, depth_list, token_count
 
 if TYPE_CHECKING:
     from infini_eval.api.task import DataFinding
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also show how questions stand to the model's segments",
     )
     add_flag(parser, "--task", default="passkey", help="whose rules to check by (default: %(default)s)")
-    add_flag(parser, "--num_shots", type=int, help="check only rows with that many shots")
+    add_flag(parser, "--num_shots", type=count, help="check only rows with that many shots")
     add_flag(parser, "--context_length", type=token_count, metavar="N", help="check only rows of that length")
     add_flag(parser, "--depths", type=depth_list, metavar="LIST", help="check only rows of these depths")
     add_flag(

@@ -108,6 +108,7 @@ NEEDED = (
     "torch",
     "numpy",
     "pyarrow",
+    "pydantic",
     "safetensors",
     "tokenizers",
     "transformers",

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology, WeightSettings
 from infini_eval.distributed.shutdown import tell_user
-from infini_eval.errors import EXIT_USAGE, ConfigError, did_you_mean
-from infini_eval.options import Option, options_of, positive_int, sections_of, spelling
+from infini_eval.errors import EXIT_USAGE, did_you_mean
+from infini_eval.foreign import MOST_SHOWN, shown, valid_text
+from infini_eval.options import Option, options_of, path_name, positive_int, sections_of, spelling
 
 Settings = TypeVar("Settings")
 
@@ -34,10 +35,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
+        for word in given:
+            if "\0" in word or valid_text(word) != word:
+                self.error(f"{shown(word)} is not UTF-8 text")
         unknown = next(self._unknown_flags(given), None)
         if unknown is not None:
-            shown = {action.option_strings[0] for action in self._actions if action.option_strings}
-            self.error(f"unknown flag {unknown}{did_you_mean(unknown, shown)}")
+            known = {action.option_strings[0] for action in self._actions if action.option_strings}
+            self.error(f"unknown flag {unknown[:MOST_SHOWN]}{did_you_mean(unknown, known)}")
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -48,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             near = did_you_mean(str(value), known) or f" (valid: {', '.join(known)})"
-            raise argparse.ArgumentError(action, f"unknown {value!r}{near}")
+            raise argparse.ArgumentError(action, f"unknown {shown(value)}{near}")
 
     def _unknown_flags(self, given: Sequence[str]) -> Iterator[str]:
         """Words that stand where flags stand, and are none."""
@@ -199,7 +203,14 @@ def add_data_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def add_run_flags(parser: argparse._ActionsContainer) -> None:
-    add_flag(parser, "--save_path", required=True, metavar="DIR", help="the run folder; the same command continues it")
+    add_flag(
+        parser,
+        "--save_path",
+        type=path_name,
+        required=True,
+        metavar="DIR",
+        help="the run folder; the same command continues it",
+    )
     add_options(parser, EvalConfig, "run")
 
 
@@ -224,10 +235,5 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
 
 
 def sampling(args: argparse.Namespace) -> Sampling:
-    """The sampling flags as Sampling; ConfigError for values outside their ranges."""
-    if args.temperature < 0 or not 0 < args.top_p <= 1:
-        raise ConfigError(
-            f"--temperature {args.temperature:g} --top-p {args.top_p:g}",
-            valid="temperature of at least 0, top-p in (0, 1]",
-        )
+    """The sampling flags as Sampling."""
     return read_options(args, Sampling, seed=args.seed)

@@ -19,7 +19,7 @@ from infini_eval.cli import suite
 from infini_eval.cli.flags import add_flag, add_options, read_options
 from infini_eval.data.config import SHOWN, GenerateConfig
 from infini_eval.errors import EXIT_OK, ConfigError
-from infini_eval.options import option_pairs, positive_int
+from infini_eval.options import depth_percent, option_pairs, path_name, thread_count
 
 if TYPE_CHECKING:
     from infini_eval.data.dataset import Message
@@ -45,7 +45,7 @@ def _add_length_and_place(group: argparse._ArgumentGroup) -> None:
     add_flag(
         group,
         "--depth_percent",
-        type=float,
+        type=depth_percent,
         nargs="+",
         metavar="D",
         help="depth of the needle in percent of the haystack",
@@ -69,7 +69,7 @@ def _add_length_and_place(group: argparse._ArgumentGroup) -> None:
 
 def _add_haystack_and_output(group: argparse._ArgumentGroup) -> None:
     add_options(group, GenerateConfig, "haystack and output")
-    add_flag(group, "--save_path", required=True, metavar="DIR", help="folder to write into")
+    add_flag(group, "--save_path", type=path_name, required=True, metavar="DIR", help="folder to write into")
     add_flag(
         group,
         "--format",
@@ -82,7 +82,7 @@ def _add_haystack_and_output(group: argparse._ArgumentGroup) -> None:
     add_flag(
         group,
         "--workers",
-        type=positive_int,
+        type=thread_count,
         default=2,
         metavar="N",
         help="threads; they never change the rows" + SHOWN,

@@ -19,7 +19,7 @@ from infini_eval.cli.passkey import evaluate_and_report
 from infini_eval.cli.suite import counted
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK
-from infini_eval.options import depth_percent, positive_int, token_count
+from infini_eval.options import depth_percent, positive_int, seed_number, token_count
 
 DEFAULT_ROOT = Path("results") / "run_evals"
 
@@ -68,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of texts, or english, filler, python-docs (default: english)",
     )
     flags.add_flag(
-        trials, "--seed", type=int, default=42, help="makes the trials, and seeds sampling (default: %(default)s)"
+        trials,
+        "--seed",
+        type=seed_number,
+        default=42,
+        help="makes the trials, and seeds sampling (default: %(default)s)",
     )
     run_group = parser.add_argument_group("run")
     flags.add_run_flags(run_group)

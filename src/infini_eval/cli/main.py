@@ -1,4 +1,4 @@
-"""`infini-eval COMMAND`: finds the command's file, runs it, and turns users' mistakes into one message and status 2."""
+"""`infini-eval COMMAND`: finds the command's file, runs it, and turns mistakes into one message: users' status 2, ours 1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from infini_eval._version import __version__
 from infini_eval.cli.flags import Command, make_parser
+from infini_eval.cli.output import OutputLost, safe_output, tell_of_our_mistake
 from infini_eval.distributed.shutdown import tell_user
-from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError, did_you_mean
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError, did_you_mean
+from infini_eval.foreign import shown
 
 # Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, or a `Command`
 # in one ("module:NAME"), imported only when it runs. --help shows GROUPS first, ALIASES and TOOLS below.
@@ -67,17 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] == "help":  # `infini-eval help run` is `infini-eval run --help`
         argv = [*argv[1:2], "--help"]
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] in COMMANDS:
+        return run_command(argv[0], argv[1:], prog=f"infini-eval {argv[0]}")
+    return guarded(_without_command, argparse.Namespace(argv=argv))
+
+
+def _without_command(args: argparse.Namespace) -> int:
+    """What there is to say where no command is named, or none of ours."""
+    name = next(iter(args.argv), "--help")
+    if name in ("-h", "--help"):
         print(_usage())
-        return 0
-    if argv[0] in ("-V", "--version"):
+    elif name in ("-V", "--version"):
         print(f"infini-eval {__version__}")
-        return 0
-    if argv[0] not in COMMANDS:
-        near = did_you_mean(argv[0], COMMANDS) or f"\n  valid: {', '.join(COMMANDS)}"
-        print(f"error: unknown command {argv[0]!r}{near}", file=sys.stderr)
+    else:
+        near = did_you_mean(name, COMMANDS) or f"\n  valid: {', '.join(COMMANDS)}"
+        tell_user(f"error: unknown command {shown(name)}{near}")
         return EXIT_USAGE
-    return run_command(argv[0], argv[1:], prog=f"infini-eval {argv[0]}")
+    return EXIT_OK
 
 
 def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None, **defaults: Any) -> int:
@@ -117,18 +125,29 @@ def load_command(name: str) -> Command:
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a command; a user's mistake becomes one message on stderr and exit status 2."""
-    try:
-        return run(args)
-    except InfiniEvalError as error:
-        tell_user(f"error: {error}")
-        return EXIT_USAGE
-    except BrokenPipeError:  # `| head` closed our output: not an error of the user's
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is on disk, the same command continues", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    """Run a command: a user's mistake becomes one message and status 2, and a mistake of ours one message and status 1."""
+    with safe_output():
+        try:
+            status = run(args)
+            sys.stdout.flush()
+            return status
+        except InfiniEvalError as error:
+            tell_user(f"error: {error}")
+            return EXIT_USAGE
+        except OutputLost as error:
+            return error.end()
+        except BrokenPipeError:  # `2>&1 | head` closed our messages' way
+            return EXIT_OK
+        except KeyboardInterrupt:
+            tell_user("interrupted; what was finished is on disk, the same command continues")
+            return EXIT_INTERRUPTED
+        except OSError as error:
+            if error.filename is None:
+                return tell_of_our_mistake(error)
+            tell_user(f"error: {shown(str(error.filename))} cannot be used: {error.strerror}")
+            return EXIT_USAGE
+        except Exception as error:
+            return tell_of_our_mistake(error)
 
 
 def _usage() -> str:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from infini_eval.cli.flags import Command, add_flag, add_options, read_options
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, RequestSettings, Sampling
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
-from infini_eval.options import character_count, positive_int
+from infini_eval.options import character_count, depth_percent, positive_int, seed_number, temperature
 from infini_eval.planning.devices import find_gpus
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
@@ -271,7 +271,7 @@ def _add_prompt(parser: argparse._ActionsContainer) -> None:
     add_flag(
         parser,
         "--depth",
-        type=float,
+        type=depth_percent,
         default=50.0,
         metavar="PERCENT",
         help="where the needle stands (default: %(default)s)",
@@ -289,12 +289,12 @@ def _add_prompt(parser: argparse._ActionsContainer) -> None:
         help="counts the context's tokens (default: the local model's, else the shipped one)",
     )
     add_options(parser, PromptSettings)
-    add_flag(parser, "--seed", type=int, default=42, help="default: %(default)s")
+    add_flag(parser, "--seed", type=seed_number, default=42, help="default: %(default)s")
     add_flag(parser, "--max-new-tokens", type=positive_int, default=128, metavar="N", help="default: %(default)s")
     add_flag(
         parser,
         "--temperature",
-        type=float,
+        type=temperature,
         metavar="T",
         help="draw tokens at this temperature; 0 is greedy (default: 0, with --do-sample 1)",
     )

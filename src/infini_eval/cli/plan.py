@@ -14,7 +14,7 @@ import json
 from infini_eval.cli import flags
 from infini_eval.config import Topology
 from infini_eval.errors import EXIT_OK
-from infini_eval.options import positive_int, token_count
+from infini_eval.options import positive_int, process_count, token_count
 
 DTYPES = ("float32", "bfloat16", "float16", "fp8", "int8")
 QUANTIZATIONS = ("none", "fp8", "int8", "int4", "nf4", "bnb-4bit", "bnb-8bit")
@@ -54,7 +54,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         add(
             parser,
             f"--{axis}",
-            type=positive_int,
+            type=process_count,
             metavar="N",
             help=f"size of the mesh axis {axis} (default: chosen)",
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from infini_eval.cli import flags
 from infini_eval.config import ModelSettings, Topology
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
+from infini_eval.options import tolerance
 
 if TYPE_CHECKING:
     from infini_eval.distributed.launch import World
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="plain compares with the *_nope_query entries where present (default: as the checkpoint says)",
     )
     flags.add_flag(
-        parser, "--atol", type=float, default=1e-4, help="largest |difference| of logits (default: %(default)s)"
+        parser, "--atol", type=tolerance, default=1e-4, help="largest |difference| of logits (default: %(default)s)"
     )
     flags.add_flag(parser, "--device", metavar="DEVICE", help="cpu or cuda (default: cuda when present)")
     flags.add_topology_flags(parser)

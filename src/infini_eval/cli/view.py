@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from infini_eval.cli.flags import add_failed_flag, add_flag
 from infini_eval.errors import EXIT_OK, ConfigError
+from infini_eval.options import port_number
 
 if TYPE_CHECKING:
     from infini_eval.reports.site import Site
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results", nargs="+", metavar="RESULTS", type=Path, help="run folders, or folders of run folders"
     )
     add_flag(parser, "--bundle", metavar="DIR", type=Path, help="write a folder for any web server, and end")
-    add_flag(parser, "--port", type=int, default=PORT, metavar="N", help="port of 127.0.0.1; 0 takes a free one")
+    add_flag(
+        parser, "--port", type=port_number, default=PORT, metavar="N", help="port of 127.0.0.1; 0 takes a free one"
+    )
     add_failed_flag(parser)
 
 

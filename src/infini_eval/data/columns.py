@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from infini_eval.data.passkey import passkey_depth, whole_word_starts
 from infini_eval.data.tables import NUMBERS, array_of
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.foreign import parse_json, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -240,13 +241,14 @@ def _several(answer: Any) -> list[str] | None:
     """The texts of a list of answers as data sets write them: a list, SQuAD's {"text": […]}, TriviaQA's value and aliases."""
     if isinstance(answer, str) and answer.startswith("["):
         try:
-            answer = json.loads(answer)
+            answer = parse_json(answer)
         except ValueError:
             return None
     if isinstance(answer, Mapping) and "text" in answer:
         answer = answer["text"]
     elif isinstance(answer, Mapping) and "value" in answer:
-        answer = [answer["value"], *(answer.get("aliases") or ())]
+        more = answer.get("aliases")
+        answer = [answer["value"], *(more if isinstance(more, list) else ())]
     if not isinstance(answer, list):
         return None
     return list(dict.fromkeys(str(one) for one in answer if one is not None))
@@ -276,7 +278,7 @@ def _chat_in(prompt: Any) -> list[Mapping[str, Any]] | None:
     """The messages of a chat, also of one written as JSON; None for anything else."""
     if isinstance(prompt, str) and prompt.startswith("[{"):
         try:
-            prompt = json.loads(prompt)
+            prompt = parse_json(prompt)
         except ValueError:
             return None
     if not isinstance(prompt, list) or not prompt or not all(isinstance(one, dict) for one in prompt):
@@ -289,15 +291,20 @@ def _turn(message: Mapping[str, Any]) -> tuple[str, str]:
     said, content = (message["role"], message["content"]) if "role" in message else (message["from"], message["value"])
     role = ROLES.get(str(said), str(said))
     if role not in KNOWN_ROLES:
-        raise ValueError(f"a message has the role {said!r}")
+        raise ValueError(f"a message has the role {shown(said)}")
     if isinstance(content, list):
-        kinds = {part.get("type", "text") for part in content if isinstance(part, dict)}
-        if kinds - {"text"}:
-            raise ValueError(f"a message holds {', '.join(sorted(kinds - {'text'}))}: only text can be asked")
+        others = [part for part in content if isinstance(part, dict) and not _is_text(part)]
+        if others:
+            kinds = sorted({str(part.get("type", "no text")) for part in others})
+            raise ValueError(f"a message holds {shown(', '.join(kinds))}: only text can be asked")
         content = "\n".join(part["text"] if isinstance(part, dict) else str(part) for part in content)
     if content is not None and not isinstance(content, str):
         raise ValueError(f"a message holds {type(content).__name__}, not text")
     return role, content or ""
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    return part.get("type", "text") == "text" and isinstance(part.get("text"), str)
 
 
 def _answers_of_chats(

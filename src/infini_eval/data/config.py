@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from infini_eval.api.task import Generator
 from infini_eval.errors import ConfigError
+from infini_eval.foreign import shown
 from infini_eval.options import (
+    MOST_DEPTHS,
     character_count,
     count,
     depth_list,
@@ -18,6 +20,7 @@ from infini_eval.options import (
     options_of,
     positive_int,
     sections_of,
+    seed_number,
     spelling,
     token_count,
 )
@@ -45,16 +48,16 @@ def depth_schedule(text: str) -> tuple[float | None, ...]:
         return (None,)
     if kind not in ("linear", "sigmoid"):
         return depth_list(text)
-    if not number.isdecimal() or int(number) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a depth schedule (valid: linear:11, sigmoid:11)")
+    if not number.isdecimal() or len(number) > 6 or not 2 <= int(number) <= MOST_DEPTHS:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a depth schedule (valid: linear:11, sigmoid:11)")
     return evenly_spaced(int(number), kind)
 
 
 def digit_counts(text: str) -> tuple[int, ...]:
     """Read "5" or "4,5" as numbers of digits, each 1..18."""
     parts = text.split(",")
-    if not all(part.isdecimal() and 1 <= int(part) <= 18 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of digits (valid: 1..18, or a list as 4,5)")
+    if not all(part.isdecimal() and len(part) <= 2 and 1 <= int(part) <= 18 for part in parts):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of digits (valid: 1..18, or a list as 4,5)")
     return tuple(int(part) for part in parts)
 
 
@@ -111,7 +114,7 @@ class GenerateConfig:
         metavar="N",
         section="what to make",
     )
-    seed: int = option(42, "same arguments and seed, same rows" + SHOWN, read=int, section="what to make")
+    seed: int = option(42, "same arguments and seed, same rows" + SHOWN, read=seed_number, section="what to make")
     id: str = option("", "a name that enters the seed, the ids and the hf folder's name", section="what to make")
     task: str = option("passkey", "kind of question; ruler: the suite of 13 tasks" + SHOWN, section="what to make")
     options: Mapping[str, str] = field(default_factory=dict)

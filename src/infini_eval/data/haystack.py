@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError
+from infini_eval.foreign import shown
 
 # A cut is a single space after a word or a sentence: the text before it ends there, the text after it begins with the
 # space, so that both parts and whatever is put between them keep the tokens they have in one piece.
@@ -23,6 +24,7 @@ CUT = re.compile(r"(?<=[^\W_]) (?=[^\W_])|(?<=[.!?]) (?=[^\W_])")
 SENTENCE_ENDS = ".!?"
 NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
 BLOCK_CHARS = 65_536
+LONGEST_STRETCH = 1 << 22  # characters; the longest word of any text is far shorter
 BATCH_BLOCKS = 16  # tokenised side by side
 CHARS_A_TOKEN = 4
 POOL_CHARS = BLOCK_CHARS // 2  # a pool is known by its beginning, which does not depend on how much is read of it
@@ -148,7 +150,7 @@ def build_haystack(
     """
     needed = tokens if needed is None else needed
     builder = _Builder(tokenizer)
-    blocks = _blocks(parts)
+    blocks = _blocks(parts, name)
     while not builder.enough(tokens) and (some := list(itertools.islice(blocks, builder.blocks_for(tokens)))):
         builder.add(some, tokens)
     unique = builder.available
@@ -248,13 +250,22 @@ def _period(text: str) -> int:
     return max(again, 0)
 
 
-def _blocks(parts: Iterable[str]) -> Iterator[str]:
-    """Blocks of about BLOCK_CHARS characters; each but the first begins with the space of a cut."""
+def _blocks(parts: Iterable[str], name: str) -> Iterator[str]:
+    """Blocks of about BLOCK_CHARS characters; each but the first begins with the space of a cut.
+
+    Raises:
+        DataError: a stretch of LONGEST_STRETCH characters has no place to cut: as one word it would be tokenised at once.
+    """
     held = ""
     for part in parts:
         held += part
         while len(held) >= BLOCK_CHARS:
             cut = next((m.start() for m in CUT.finditer(held, BLOCK_CHARS // 2)), None)
+            if cut is None and len(held) > LONGEST_STRETCH:
+                raise DataError(
+                    f"the haystack {name} has {len(held):,} characters in a row without two words: {shown(held[:40])}",
+                    valid="text with words separated by spaces",
+                )
             if cut is None:
                 break
             yield held[:cut]

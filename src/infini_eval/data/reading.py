@@ -16,7 +16,9 @@ from infini_eval.api.task import LoadedData, Task
 from infini_eval.data.columns import MESSAGES, answer_text, mapped, with_depths
 from infini_eval.data.passkey import answer_follows_question
 from infini_eval.data.tables import KINDS, PACKED, SUFFIXES, Kind, kind_of, read_text_table
-from infini_eval.errors import ConfigError, DataError, first_line
+from infini_eval.errors import ConfigError, DataError, first_line, in_one_line
+from infini_eval.foreign import MOST_SHOWN, as_number, as_whole, parse_json, read_json_object, shown
+from infini_eval.options import MOST_COUNTED, MOST_TOKENS
 from infini_eval.records import Sample
 from infini_eval.results.manifest import MANIFEST
 
@@ -29,6 +31,14 @@ VALID_SOURCES = (
     "(owner/name:CONFIGURATION)"
 )
 SPLITS = ("train", "validation", "valid", "dev", "test")
+# Columns that say where a sample belongs, with their largest values.
+PLACING = {
+    "depth_percent": (100, "a number"),
+    "context_length": (MOST_TOKENS, "a whole number"),
+    "num_shots": (MOST_COUNTED, "a whole number"),
+    "num_digits": (MOST_COUNTED, "a whole number"),
+}
+LISTS = ("outputs", "needles")  # columns of several texts
 RESULTS = ("sample_key", "generation_text")  # columns of our records, which no data have
 
 
@@ -75,6 +85,10 @@ def read_table(data: DataFiles) -> pa.Table:
     import pyarrow as pa
 
     tables = [_read(path, data.kind) for path in data.files]
+    for path, table in zip(data.files, tables, strict=True):
+        twice = [name for name, times in Counter(table.column_names).items() if times > 1]
+        if twice:
+            raise DataError(f"{path} has the column {shown(twice[0])} more than once", next_step="rename one of them")
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
@@ -98,13 +112,16 @@ def _read(path: Path, kind: str) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        if kind == "parquet":
-            return pq.ParquetFile(path).read()
-        if kind != "arrow":
+        if kind not in ("parquet", "arrow"):
             return read_text_table(path, kind)
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_stream(source).read_all()
-    except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
+        if kind == "parquet":
+            table = pq.ParquetFile(path).read()
+        else:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_stream(source).read_all()
+        table.validate(full=True)  # text that is not UTF-8 is refused here, not in the middle of a run
+        return table
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as {kind}: {first_line(error)}", valid=VALID_SOURCES) from error
 
 
@@ -176,11 +193,11 @@ def _results_of_a_run(path: Path | str, run: Path | None = None) -> DataError:
 
 
 def _saved_files(folder: Path) -> tuple[Path, ...]:
+    state = read_json_object(folder / "state.json", DataError)
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return tuple(folder / entry["filename"] for entry in state["_data_files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'state.json'} is not what save_to_disk writes: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'state.json'} is not what save_to_disk writes: {in_one_line(error)}") from error
 
 
 def _is_hub_id(name: str) -> bool:
@@ -257,7 +274,7 @@ def load_samples(
         table, settings["depths"], said = with_depths(table, files.source)
         notes.append(said)
     rows = _filtered(
-        table,
+        _with_numbers(table, files.source),
         files.source,
         notes,
         {
@@ -355,6 +372,31 @@ def _refuse_training_data(table: pa.Table, source: str) -> None:
         )
 
 
+def _with_numbers(table: pa.Table, source: str) -> pa.Table:
+    """The table with numbers in the columns that say where a sample belongs; texts of numbers are read as such.
+
+    Raises:
+        DataError: such a column holds something else.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, name in enumerate(table.column_names):
+        kind = table.schema.field(place).type
+        if name not in PLACING or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+            continue
+        try:
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_decimal(kind)):
+                raise pa.ArrowInvalid(f"its type is {kind}")
+            table = table.set_column(place, name, pc.cast(table.column(place), pa.float64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{source}: the column {name} should hold numbers: {in_one_line(first_line(error), 200)}",
+                next_step="mend the column, or take another: --columns OURS=THEIRS",
+            ) from None
+    return table
+
+
 def _filtered(
     table: pa.Table, source: str, notes: list[str], filters: dict[str, Callable[[Any], bool] | None]
 ) -> pa.Table:
@@ -404,19 +446,44 @@ def _sample(row: dict[str, Any], prompt: Any, index: int, chat: str | None = Non
     identity = str(row["id"]) if row.get("id") is not None else str(index)
     depth = row["depth_percent"]
     if not prompt or row["answer"] is None or depth is None:
-        raise DataError(f"row {index} (id {identity}) has an empty prompt, answer or depth_percent")
+        raise DataError(f"row {index} (id {identity[:MOST_SHOWN]}) has an empty prompt, answer or depth_percent")
+    for name in LISTS:
+        _check_list(row.get(name), name, index)
+    placed = {name: _placed(row.get(name), name, index) for name in PLACING}
     return Sample(
         id=identity,
         prompt=prompt,
         answer=answer_text(row["answer"]),
-        depth_percent=float(depth),
-        context_length=_whole(row.get("context_length")),
-        num_shots=_whole(row.get("num_shots")),
-        num_digits=_whole(row.get("num_digits")),
+        depth_percent=placed["depth_percent"],
+        context_length=placed["context_length"],
+        num_shots=placed["num_shots"],
+        num_digits=placed["num_digits"],
         columns=row,
         turns=() if chat is None else tuple((role, text) for role, text in json.loads(chat)),
     )
 
 
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+def _check_list(value: Any, name: str, index: int) -> None:
+    """Refuse what is no list of texts, nor the JSON of one: scorers read it in the middle of a run."""
+    found = value
+    if isinstance(value, str) and (name == "needles" or value.startswith("[")):
+        try:
+            found = parse_json(value)
+        except ValueError:
+            found = {}
+    whole = isinstance(found, str | None) or (
+        isinstance(found, list) and all(isinstance(one, str | int | float | None) for one in found)
+    )
+    if not whole or (name == "needles" and isinstance(found, str)):
+        raise DataError(f"row {index}: {name} is {shown(value)}", valid="a list of texts, or JSON of one")
+
+
+def _placed(value: Any, name: str, index: int) -> Any:
+    """A number that says where a sample belongs, within its bounds; DataError for any other."""
+    if value is None:
+        return None
+    most, what = PLACING[name]
+    found = as_number(value, 0, most) if name == "depth_percent" else as_whole(value, 0, most)
+    if found is None:
+        raise DataError(f"row {index}: {name} is {shown(value)}", valid=f"{what} from 0 to {most:,}")
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import os
 import random
 import re
@@ -15,7 +14,8 @@ from typing import Any
 
 from infini_eval.data import english
 from infini_eval.data.english import needle_haystack
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, first_line, in_one_line
+from infini_eval.foreign import parse_json, shown
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
@@ -113,9 +113,9 @@ def _json_text(file: Path, number: int, line: str) -> str:
     if not line.strip():
         return ""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
-        raise DataError(f"{file}, line {number} is not JSON: {error}") from error
+        raise DataError(f"{file}, line {number} is not JSON: {in_one_line(error, 200)}") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise DataError(f"{file}, line {number} has no column text; it holds: {held}")
@@ -128,12 +128,15 @@ def _parquet_texts(file: Path) -> Iterator[str]:
 
     try:
         data = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{file} cannot be read as parquet: {error}") from error
-    if "text" not in data.schema_arrow.names:
-        raise DataError(f"{file} has no column text; its columns: {', '.join(data.schema_arrow.names)}")
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} cannot be read as parquet: {first_line(error)}") from error
+    names = data.schema_arrow.names
+    if names.count("text") != 1:
+        raise DataError(f"{file} has no column text, or several; its columns: {', '.join(names)}")
     for batch in data.iter_batches(batch_size=64, columns=["text"]):
         for text in batch.column(0).to_pylist():
+            if not isinstance(text, str | None):
+                raise DataError(f"{file}: the column text holds {shown(text)}", valid="texts")
             yield (text or "") + "\n\n"
 
 

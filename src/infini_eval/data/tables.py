@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from infini_eval.errors import DataError, first_line
+from infini_eval.errors import DataError, first_line, in_one_line
+from infini_eval.foreign import parse_json, shown
 from infini_eval.records import COLUMNS
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def read_text_table(path: Path, kind: str) -> pa.Table:
         return readers[kind](path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except (csv.Error, RecursionError) as error:
+    except (csv.Error, EOFError, RecursionError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {kind}: {first_line(error)}") from error
 
 
@@ -141,7 +143,7 @@ def _numbers(name: str, values: list[str | None], path: Path) -> list[Any]:
         return [None if n is None else int(n) for n in numbers] if kind == "integer" else list(numbers)
     except (ValueError, OverflowError):
         wrong = next(value for value in values if value is not None and not _is_number(value))
-        raise DataError(f"{path}: the column {name} should hold numbers, and holds {wrong[:60]!r}") from None
+        raise DataError(f"{path}: the column {name} should hold numbers, and holds {shown(wrong)}") from None
 
 
 def _is_number(text: str) -> bool:
@@ -167,9 +169,9 @@ def _objects(lines: io.TextIOWrapper, path: Path) -> Iterator[Mapping[str, Any]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}") from None
+            raise DataError(f"{path}, line {number} is not JSON: {in_one_line(error, 200)}") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number} is no object", valid='lines such as {"prompt": "…", "answer": "…"}')
         yield row
@@ -180,11 +182,11 @@ def _json(path: Path) -> pa.Table:
     with _opened(path) as file:
         text = file.read()
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
         if text.lstrip().startswith("{") and "Extra data" in str(error):
             return _json_lines(path)
-        raise DataError(f"{path} is not JSON: {error}") from None
+        raise DataError(f"{path} is not JSON: {in_one_line(error, 200)}") from None
     rows = _rows_in(found)
     if rows is None:
         raise DataError(

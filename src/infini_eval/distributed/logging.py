@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TextIO
 
+from infini_eval.keys import safe_to_show
+
 CLEAR_LINE = "\r\x1b[2K"
 PACKAGE = "infini_eval"
 DATE = "%m/%d/%Y %H:%M:%S"
@@ -34,6 +36,14 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         raise AttributeError("the stream is always sys.stderr")
 
 
+class SafeFormatter(logging.Formatter):
+    """Lines without keys, in which nothing acts on the terminal: they quote prompts, answers and servers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format the line."""
+        return safe_to_show(super().format(record))
+
+
 def setup_logging(tag: str = "DP=0|PP=0|TP=0", *, speaks: bool = True, level: int = logging.INFO) -> logging.Logger:
     """Send this package's log lines to stderr, tagged with `Mesh.tag`; may be called again with another tag.
 
@@ -41,7 +51,7 @@ def setup_logging(tag: str = "DP=0|PP=0|TP=0", *, speaks: bool = True, level: in
     """
     logger = logging.getLogger(PACKAGE)
     handler = StderrHandler()
-    handler.setFormatter(logging.Formatter(f"%(asctime)s [%(levelname)s|{tag}]: %(message)s", DATE))
+    handler.setFormatter(SafeFormatter(f"%(asctime)s [%(levelname)s|{tag}]: %(message)s", DATE))
     logger.handlers = [handler]
     logger.setLevel(level if speaks else max(level, logging.WARNING))
     logger.propagate = False

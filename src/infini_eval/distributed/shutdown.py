@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
+from infini_eval.keys import safe_to_show
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -183,13 +184,15 @@ def is_lost_peer(error: BaseException) -> bool:
 
 def print_message(text: str) -> None:
     """Print a message for the user, above whatever else is on the terminal."""
-    with contextlib.suppress(OSError, ValueError):  # the terminal may be gone, as the process soon will be
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - past any logging handler
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # the terminal may be gone, as the process soon will be
+        print(safe_to_show(text), file=sys.stderr, flush=True)  # noqa: T201 - past any logging handler
 
 
 def tell_user(text: str) -> None:
     """Say why this process ends: to its launcher, which says it last, and on stderr unless the launcher is our own."""
-    leave_for_torchrun(text)
+    leave_for_torchrun(safe_to_show(text))
     if LAUNCHED not in os.environ:
         print_message(text)
 

@@ -15,7 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infini_eval.errors import ConfigError
+from infini_eval.errors import ConfigError, in_one_line
+from infini_eval.foreign import shown
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -51,10 +52,15 @@ class LaunchEnvironment:
             local_rank = int(variables.get("LOCAL_RANK", rank))
             local_world_size = int(variables.get("LOCAL_WORLD_SIZE", world_size))
             if not 0 <= rank < world_size:
-                raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}")
+                raise ValueError(f"RANK={shown(rank)} is not below WORLD_SIZE={shown(world_size)}")
+            if not 0 <= local_rank < local_world_size <= world_size:
+                raise ValueError(
+                    f"LOCAL_RANK={shown(local_rank)} is not below LOCAL_WORLD_SIZE={shown(local_world_size)}, which is at "
+                    f"most WORLD_SIZE={shown(world_size)}"
+                )
         except (KeyError, ValueError) as error:
             raise ConfigError(
-                f"the launcher's environment is not usable: {error}",
+                f"the launcher's environment is not usable: {in_one_line(error, 200)}",
                 valid=f"numbers in {', '.join(VARIABLES)}, as torchrun sets them",
                 next_step="start with torchrun, or unset these variables for a single process",
             ) from error
@@ -116,6 +122,8 @@ def join(environment: LaunchEnvironment, timeout_s: float) -> RunStore:
     host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if host is None or port is None:
         raise ConfigError("RANK is set, but MASTER_ADDR and MASTER_PORT are not", next_step="start with torchrun")
+    if not port.isdecimal() or not 0 < int(port[:6]) < 1 << 16:
+        raise ConfigError(f"MASTER_PORT is {shown(port)}", valid="a port: 1 to 65535", next_step="start with torchrun")
     agent_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     enter = _open_attempt if environment.rank == 0 else _enter_attempt
     try:

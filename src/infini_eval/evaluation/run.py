@@ -11,11 +11,13 @@ from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
+from infini_eval.errors import ConfigError
 from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches, check_measures
 from infini_eval.evaluation.guard import MemoryWatch, batch_sizes, batches_left
 from infini_eval.evaluation.messages import check_context_window, log_notes, log_prompt_lengths
 from infini_eval.evaluation.prepare import choose_samples, prepare_items
 from infini_eval.evaluation.run_folder import RunFolder, Timing, describe_run
+from infini_eval.results.manifest import check_results_file
 from infini_eval.results.results_file import ResultsFile
 
 OpenBackend = Callable[[EvalConfig, World], Backend]
@@ -44,6 +46,10 @@ def evaluate(
         open_backend: makes the backend where it is not the one that `config.backend` names (a model that is loaded).
     """
     setup_logging()
+    if not config.save_path.strip():
+        raise ConfigError("--save_path is empty", valid="the folder of the run")
+    if config.results_file is not None:
+        check_results_file(config.results_file, config.save_path)
     with launch(config.model.device, timeout_s) as world, Timing(world) as timing:
         task = registry.task(config.task)
         if make_data is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -15,7 +16,7 @@ from infini_eval.keys import hide_keys
 from infini_eval.reports.model import AnalysedRun, DepthRun, LengthSummary, QuestionSummary
 from infini_eval.reports.model_facts import task_of
 from infini_eval.reports.track import step_of
-from infini_eval.results.manifest import MANIFEST
+from infini_eval.results.manifest import MANIFEST, content
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RunFacts:
         manifest: dict[str, Any] = {}
         path = run.folder / MANIFEST
         if path.is_file():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = content(path)[0]
         summary = run.summary
         task = summary.task if isinstance(summary, QuestionSummary) else task_of(summary)
         return cls(run, name, task, summary.model, manifest)
@@ -66,7 +67,7 @@ class RunFacts:
     def started(self) -> datetime:
         """When the run began; when its folder was changed last where no manifest says."""
         text = (self.manifest.get("environment") or {}).get("started")
-        if text:
+        with contextlib.suppress(ValueError):
             return datetime.fromisoformat(str(text))
         return datetime.fromtimestamp(self.run.folder.stat().st_mtime, UTC)
 

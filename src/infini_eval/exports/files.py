@@ -15,6 +15,8 @@ from infini_eval.api import registry
 from infini_eval.api.export import export
 from infini_eval.errors import ConfigError
 from infini_eval.exports._facts import RunFacts, facts_of
+from infini_eval.foreign import as_number, as_whole
+from infini_eval.options import MOST_COUNTED
 from infini_eval.reports.model import AnalysedRun, QuestionSummary
 from infini_eval.results.files import make_folder, os_error, to_jsonable, write_atomically, write_json
 from infini_eval.results.manifest import MANIFEST
@@ -162,7 +164,8 @@ def _results(facts: RunFacts, entries: Mapping[str, Rows]) -> dict[str, Any]:
     metrics = {name: _metrics(facts, rows) for name, rows in entries.items()}
     several = [name for name in entries if name != facts.task]
     shots = {name: {row.get("num_shots") for row in rows} for name, rows in entries.items()}
-    seconds = sum(part.get("wall", 0.0) for part in (environment.get("seconds") or {}).values())
+    parts = (environment.get("seconds") or {}).values()
+    seconds = sum(part.get("wall", 0.0) if isinstance(part, Mapping) else part for part in parts)
     budget = identity.get("max_new_tokens")
     return {
         "results": {
@@ -183,7 +186,10 @@ def _results(facts: RunFacts, entries: Mapping[str, Rows]) -> dict[str, Any]:
             for name, found in metrics.items()
         },
         "versions": dict.fromkeys(entries, 1),
-        "n-shot": {name: int(next(iter(found)) or 0) if len(found) == 1 else 0 for name, found in shots.items()},
+        "n-shot": {
+            name: as_whole(next(iter(found)), 0, MOST_COUNTED) or 0 if len(found) == 1 else 0
+            for name, found in shots.items()
+        },
         "higher_is_better": {name: dict.fromkeys(_names(found), True) for name, found in metrics.items()},
         "n-samples": {name: {"original": len(rows), "effective": len(rows)} for name, rows in entries.items()},
         "config": {
@@ -217,7 +223,7 @@ def _metrics(facts: RunFacts, rows: Rows) -> dict[str, float | None]:
         return {f"pass@1,{name}": value / 100 for name, value in found.items()}
     metrics: dict[str, float | None] = {}
     for name in _scorers(facts, rows):
-        values = [float(row[name]) for row in rows if row.get(name) is not None]
+        values = [score for row in rows if (score := as_number(row.get(name))) is not None]
         if values:
             metrics |= {f"{name},{FILTER}": sum(values) / len(values), f"{name}_stderr,{FILTER}": _stderr(values)}
     return metrics

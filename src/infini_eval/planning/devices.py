@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 
 from infini_eval.errors import ConfigError
+from infini_eval.foreign import shown
 
 GIB = 2**30
 GPU_RESERVE = 1_500_000_000  # driver context, libraries' workspaces: an estimate between 1 and 2 GB
@@ -57,12 +58,12 @@ CATALOGUE = {
 
 def parse_gpus(text: str) -> tuple[int, Device]:
     """ "4xH100-80GB" as (4, device); "cpu-64GB" and "gpu-24GB" are taken at their word (10^9 bytes each GB)."""
-    match = re.fullmatch(r"(?:(\d+)[xX×])?(.+)", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,6})[xX×])?(.+)", text.strip())
     count, name = (int(match[1] or 1), match[2]) if match else (0, text)
     device = _find(name)
     if count < 1 or device is None:
         raise ConfigError(
-            f"unknown devices {text!r}",
+            f"unknown devices {shown(text)}",
             valid=f"[N x] one of {', '.join(CATALOGUE)}, or gpu-<N>GB, cpu-<N>GB; as in 4xH100-80GB",
         )
     return count, device
@@ -75,7 +76,7 @@ def _find(name: str) -> Device | None:
     alone = [device for key, device in known.items() if key.rpartition("-")[0] == name.lower()]
     if len(alone) == 1:
         return alone[0]
-    literal = re.fullmatch(r"(gpu|cpu)-(\d+(?:\.\d+)?)GB", name, re.IGNORECASE)
+    literal = re.fullmatch(r"(gpu|cpu)-(\d{1,7}(?:\.\d{1,7})?)GB", name, re.IGNORECASE)
     if literal is None:
         return None
     kind = "cpu" if literal[1].lower() == "cpu" else "cuda"

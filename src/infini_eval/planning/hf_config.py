@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import ConfigError, did_you_mean, similar_path
+from infini_eval.foreign import as_number, as_whole, read_json_object, shown
 from infini_eval.planning.architecture import Architecture, Attention, Layer
 
 
@@ -61,13 +61,9 @@ def _from_yaml(path: Path, name: str) -> Architecture:
 
 
 def _from_json(path: Path, name: str) -> Architecture:
-    try:
-        document: Any = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} is not a JSON object", valid="a model's config.json")
-    if "model_config" in (document.get("model") or {}):  # nanotron's sections, written as JSON
+    document = read_json_object(path, ConfigError)
+    model = document.get("model")
+    if isinstance(model, dict) and "model_config" in model:  # nanotron's sections, written as JSON
         return _from_yaml(path, name)
     from infini_eval.planning.hf_config import from_hf_config
 
@@ -124,6 +120,7 @@ def vision_parameters(document: Mapping[str, Any]) -> int:
     vision = document.get("vision_config")
     if not isinstance(vision, Mapping) or not vision.get("hidden_size"):
         return 0
+    _check_kinds(vision, "vision_config")
     width, inner = int(vision["hidden_size"]), int(vision.get("intermediate_size") or 4 * int(vision["hidden_size"]))
     patch, image = int(vision.get("patch_size") or 14), int(vision.get("image_size") or 336)
     attention = 4 * (width * width + width)
@@ -138,10 +135,61 @@ def _adapter(document: Mapping[str, Any], vision: Mapping[str, Any]) -> int:
     """Llama 4's pixel-shuffle MLP and its projection into the text model."""
     if not vision.get("projector_input_dim"):
         return 0
-    entry, result = int(vision["projector_input_dim"]), int(vision["projector_output_dim"])
-    text = document.get("text_config") or {}
-    shuffled = int(vision["hidden_size"] / float(vision.get("pixel_shuffle_ratio") or 0.5) ** 2)
-    return shuffled * entry + entry * result + int(vision.get("vision_output_dim") or result) * int(text["hidden_size"])
+    where = "vision_config"
+    entry, result = (_whole(vision, key, where) for key in ("projector_input_dim", "projector_output_dim"))
+    text = document.get("text_config")
+    text = text if isinstance(text, Mapping) else document
+    ratio = as_number(vision.get("pixel_shuffle_ratio") or 0.5, 1e-3, 1)
+    if ratio is None:
+        raise ConfigError(
+            f"vision_config: pixel_shuffle_ratio is {shown(vision['pixel_shuffle_ratio'])}", valid="a number up to 1"
+        )
+    shuffled = int(vision["hidden_size"] / ratio**2)
+    return (
+        shuffled * entry
+        + entry * result
+        + int(vision.get("vision_output_dim") or result) * _whole(text, "hidden_size", where)
+    )
+
+
+# What a configuration may say, where it is read: whole numbers up to these, and lists of them or of names.
+LARGEST = {
+    "num_hidden_layers": 10_000,
+    "max_window_layers": 10_000,
+    "image_size": 1 << 20,
+    "patch_size": 1 << 20,
+    "hidden_size": 1 << 24,
+    "intermediate_size": 1 << 28,
+    "intermediate_size_mlp": 1 << 28,
+    "moe_intermediate_size": 1 << 28,
+    "shared_expert_intermediate_size": 1 << 28,
+    "vocab_size": 1 << 28,
+}
+LARGEST |= dict.fromkeys(
+    ("num_attention_heads", "num_key_value_heads", "head_dim", "num_local_experts", "num_experts", "n_routed_experts",
+     "num_experts_per_tok", "n_shared_experts", "kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim",
+     "v_head_dim", "no_rope_layer_interval", "sliding_window_pattern", "interleave_moe_layer_step", "decoder_sparse_step",
+     "first_k_dense_replace", "projector_input_dim", "projector_output_dim", "vision_output_dim"),
+    1 << 20,
+)  # fmt: skip
+LARGEST |= dict.fromkeys(("sliding_window", "attention_chunk_size", "max_position_embeddings"), 1 << 50)
+LISTS = ("layer_types", "no_rope_layers", "moe_layers", "mlp_only_layers")
+FLAGS = ("tie_word_embeddings", "attention_bias", "use_sliding_window")
+
+
+def _check_kinds(section: Mapping[str, Any], name: str) -> None:
+    """Refuse values of other kinds and sizes than a model has, once for all that read them."""
+    for key, most in LARGEST.items():
+        value = section.get(key)
+        if value is not None and as_whole(value, 0, most) is None:
+            raise ConfigError(f"{name}: {key} is {shown(value)}", valid=f"a whole number up to {most:,}")
+    for key in LISTS:
+        value = section.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(one, int | str) for one in value)):
+            raise ConfigError(f"{name}: {key} is {shown(value)}", valid="a list with a number or a name for each layer")
+    for key in FLAGS:
+        if not isinstance(section.get(key), bool | None):
+            raise ConfigError(f"{name}: {key} is {shown(section[key])}", valid="true or false")
 
 
 NESTED = ("text_config", "llm_config", "language_config")
@@ -156,6 +204,7 @@ COUNTED |= {"gemma3_text", "llama4", "llama4_text", "deepseek_v2", "deepseek_v3"
 def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
     """The shape of a causal language model; ConfigError, naming the key, where the document cannot be one."""
     text = _text_part(document, name)
+    _check_kinds(text, name)
     shape = _Shape(text, name)
     kinds = attention_kinds(text, shape.layers)
     layers = tuple(shape.layer(index, *kind) for index, kind in enumerate(kinds))
@@ -186,6 +235,7 @@ def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
     )
 
 
+QUOTE = "'"
 TIED = ("gemma", "gemma2", "gemma3", "gemma3_text")
 
 
@@ -205,7 +255,7 @@ class _Shape:
         self.expert_width = int(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0)
         self.latent_width = 0
         if text.get("kv_lora_rank"):
-            self.latent_width = int(text["kv_lora_rank"]) + int(text["qk_rope_head_dim"])
+            self.latent_width = int(text["kv_lora_rank"]) + _whole(text, "qk_rope_head_dim", name)
         if not (self.dense_width or self.experts):
             raise _missing(name, "intermediate_size")
 
@@ -275,8 +325,8 @@ class _Shape:
 
     def _latent_attention(self) -> tuple[int, int, int]:
         text, heads, hidden = self._text, self.heads, self.hidden
-        rank, rope = int(text["kv_lora_rank"]), int(text["qk_rope_head_dim"])
-        nope, value = int(text["qk_nope_head_dim"]), int(text["v_head_dim"])
+        rank, rope = int(text["kv_lora_rank"]), _whole(text, "qk_rope_head_dim", self.family)
+        nope, value = (_whole(text, key, self.family) for key in ("qk_nope_head_dim", "v_head_dim"))
         low = int(text.get("q_lora_rank") or 0)
         query = hidden * low + low * heads * (nope + rope) if low else hidden * heads * (nope + rope)
         kv = hidden * (rank + rope) + rank * heads * (nope + value)
@@ -295,10 +345,10 @@ def _text_part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _notes(document: Mapping[str, Any], family: str) -> tuple[str, ...]:
     notes = []
     if family not in COUNTED:
-        notes.append(f"model_type {family!r} is counted as a Llama-like decoder; compare with its published size")
-    if document.get("quantization_config"):
-        method = document["quantization_config"].get("quant_method", "unknown")
-        notes.append(f"the checkpoint is quantised ({method}): name it with --quantization")
+        notes.append(f"model_type {shown(family)} is counted as a Llama-like decoder; compare with its published size")
+    if quantization := document.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
+        notes.append(f"the checkpoint is quantised ({shown(method).strip(QUOTE)}): name it with --quantization")
     return tuple(notes)
 
 
@@ -312,9 +362,11 @@ def _first(section: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _whole(text: Mapping[str, Any], key: str, name: str) -> int:
-    value = text[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}: {key} is {value!r}", valid="a whole number of at least 1")
+    value = as_whole(text.get(key), 1, LARGEST[key])
+    if value is None:
+        raise ConfigError(
+            f"{name}: {key} is {shown(text.get(key))}", valid=f"a whole number from 1 to {LARGEST[key]:,}"
+        )
     return value
 
 

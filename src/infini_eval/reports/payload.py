@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.diagnosis.text import EVIDENCE, RATES
+from infini_eval.foreign import parse_json
 from infini_eval.reports.around import Around, Prompts, around_needles
 from infini_eval.reports.judged import QuestionRun
 from infini_eval.reports.model import (
@@ -410,7 +411,7 @@ def _question_row(run: QuestionRun, identity: str, name: str) -> RunRow:
 def _json_object(path: Path) -> dict[str, Any] | None:
     """The object in a file; None where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

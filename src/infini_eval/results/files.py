@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from infini_eval.errors import RunFolderError
+from infini_eval.foreign import valid_text
+from infini_eval.keys import hide_keys
 
 SAMPLES = "samples"
 TEMPORARY = ".tmp"
@@ -79,18 +81,20 @@ def size_of_whole_lines(file: BinaryIO) -> int:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write readable JSON atomically; values that JSON lacks are written as `to_jsonable` does."""
-    write_atomically(path, (json.dumps(to_jsonable(data), indent=2, allow_nan=False) + "\n").encode())
+    """Write readable JSON atomically, without keys; values that JSON lacks are written as `to_jsonable` does."""
+    write_atomically(path, (hide_keys(json.dumps(to_jsonable(data), indent=2, allow_nan=False)) + "\n").encode())
 
 
 def to_jsonable(value: Any) -> Any:
-    """The value as JSON has it: tuples are lists, NaN and infinity null, dates ISO text, numpy values numbers."""
+    """The value as JSON has it: tuples are lists, NaN and infinity null, texts valid Unicode, dates ISO texts, numpy plain."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return valid_text(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): to_jsonable(item) for key, item in value.items()}
+        return {valid_text(str(key)): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_jsonable(item) for item in value]
     if isinstance(value, set | frozenset):

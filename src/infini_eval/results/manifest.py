@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infini_eval.errors import RunFolderError
+from infini_eval.errors import ConfigError, RunFolderError
+from infini_eval.foreign import read_json, shown
+from infini_eval.keys import hide_keys
 from infini_eval.records import SCHEMA_VERSION, RunManifest
 from infini_eval.results.files import SAMPLES, make_folder, os_error, remove_temporaries, to_jsonable, write_json
+from infini_eval.results.lock import LOCK
 from infini_eval.results.samples import iter_samples, truncate_torn_lines
 
 MANIFEST = "manifest.json"
@@ -21,6 +25,7 @@ EXPLAINED = {
     " run: answers of both would not belong together",
 }
 OURS = (MANIFEST, "samples.parquet", "summary.json", "report.txt", "report.html")
+OWN_FOLDERS = (SAMPLES, "replies", "plots", "judges")
 OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
 
@@ -54,12 +59,15 @@ def read_manifest(folder: str | Path) -> RunManifest:
     """The manifest of a run; RunFolderError where it is missing, unreadable or of a newer version."""
     path = Path(folder) / MANIFEST
     try:
-        data = json.loads(path.read_bytes())
+        data, problems = content(path)
+    except RunFolderError as error:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: {error.problem}", next_step=ANOTHER_FOLDER) from None
+    if problems:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: {problems[0]}", next_step=ANOTHER_FOLDER)
+    try:
         manifest = RunManifest.from_json(data)
-    except OSError as error:
-        raise os_error(path, error, "read") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{str(path)!r} is not a manifest: {error}", next_step=ANOTHER_FOLDER) from error
+    except KeyError as error:
+        raise RunFolderError(f"{str(path)!r} is not a manifest: it has no {error}", next_step=ANOTHER_FOLDER) from error
     if manifest.schema_version > SCHEMA_VERSION:
         raise RunFolderError(
             f"{str(path)!r} has schema version {manifest.schema_version}",
@@ -67,6 +75,17 @@ def read_manifest(folder: str | Path) -> RunManifest:
             next_step="use the version of infini_eval that wrote it, or a newer one",
         )
     return manifest
+
+
+def content(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a manifest holds, without values that are not of their kind, and a sentence on each of these.
+
+    Raises:
+        RunFolderError: it is no JSON file.
+    """
+    from infini_eval.results.schemas import checked_manifest
+
+    return checked_manifest(read_json(path, RunFolderError))
 
 
 def write_manifest(folder: str | Path, manifest: RunManifest) -> None:
@@ -99,7 +118,7 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for key, value in data.items():
             yield from _flat(value, f"{prefix}.{key}" if prefix else key)
     elif prefix:
-        yield prefix, json.dumps(data)
+        yield prefix, hide_keys(json.dumps(data))
 
 
 def _refuse_differences(folder: Path, previous: RunManifest, manifest: RunManifest) -> None:
@@ -132,10 +151,34 @@ def _next_attempt(manifest: RunManifest, previous: RunManifest | None) -> RunMan
     return replace(manifest, environment={**carried, **manifest.environment, "previous_attempts": attempts})
 
 
+def _is_of_a_run(folder: Path) -> bool:
+    try:
+        found, _ = content(folder / MANIFEST)
+    except RunFolderError:
+        return False
+    return "schema_version" in found and isinstance(found.get("identity"), dict)
+
+
+def check_results_file(path: str, folder: str | Path) -> None:
+    """Refuse a results file that would take the place of one of the run's own; ConfigError."""
+    real, run = Path(path).resolve(), Path(folder).resolve()
+    taken = real in {run, *(run / name for name in (*OURS, LOCK))} or real.parent in {run / one for one in OWN_FOLDERS}
+    if not path.strip() or taken:
+        raise ConfigError(
+            f"--results_file {shown(path)} is a file of the run itself", valid="a file of another name, or elsewhere"
+        )
+
+
 def _discard(folder: Path) -> list[str]:
-    """Delete the files that a run writes, and nothing else."""
+    """Delete the files that a run writes, and nothing else; RunFolderError where no manifest of ours says that one did."""
     to_delete = [folder / name for name in OURS if (folder / name).is_file()]
     to_delete += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
+    if to_delete and not _is_of_a_run(folder):
+        raise RunFolderError(
+            f"{str(folder)!r} holds {to_delete[0].relative_to(folder)} but no {MANIFEST} of ours: "
+            "--overwrite deletes runs only",
+            next_step="choose another --save_path, or remove the files yourself",
+        )
     for path in to_delete:
         try:
             path.unlink()
@@ -176,13 +219,23 @@ class ResumeState:
 
 
 def read_progress(folder: str | Path) -> tuple[set[str], set[str], list[str]]:
-    """Keys of finished samples, keys of samples that only failed, and a note for each line that cannot be read."""
+    """Keys of finished samples, keys of samples that only failed, and a note for each file with lines that are no records."""
     finished: set[str] = set()
     failed: set[str] = set()
-    notes = []
+    bad: dict[str, list[int]] = defaultdict(list)
     for path, number, record in iter_samples(folder):
         if record is None:
-            notes.append(f"{SAMPLES}/{path.name}, line {number} is not a record; its sample is computed again")
+            bad[path.name].append(number)
         else:
             (failed if record.get("status") == "failed" else finished).add(record["sample_key"])
+    notes = [
+        f"{SAMPLES}/{name}: {_lines(numbers)} not a record; a sample of which there is no other is computed again"
+        for name, numbers in bad.items()
+    ]
     return finished, failed - finished, notes
+
+
+def _lines(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return f"line {numbers[0]} is"
+    return f"{len(numbers)} lines ({', '.join(map(str, numbers[:5]))}{', …' * (len(numbers) > 5)}) are each"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infini_eval.errors import DataError, RunFolderError
 from infini_eval.results.files import SAMPLES
-from infini_eval.results.manifest import MANIFEST
+from infini_eval.results.manifest import MANIFEST, content
 from infini_eval.results.record_files import REPORTED, SUFFIXES, RecordFile, read_record_file
 from infini_eval.results.samples import PARQUET, rows_that_count
 
@@ -244,12 +243,11 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     if not path.is_file():
         return None, []
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return {}, [f"{MANIFEST} cannot be read ({error}); model and settings are unknown"]
-    if not isinstance(manifest, dict):
-        return {}, [f"{MANIFEST} does not hold an object; model and settings are unknown"]
-    return manifest, [NO_DEPTHS] if _has_no_depths(manifest) else []
+        manifest, problems = content(path)
+    except RunFolderError as error:
+        return {}, [f"{MANIFEST} cannot be read ({error.problem}); model and settings are unknown"]
+    notes = [f"{MANIFEST} has a value that cannot be used, which is left out: {problem}" for problem in problems]
+    return manifest, [*notes, *([NO_DEPTHS] if _has_no_depths(manifest) else [])]
 
 
 def _has_no_depths(manifest: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from infini_eval.errors import DataError, first_line
+from infini_eval.foreign import valid_text
 from infini_eval.records import COLUMNS
 from infini_eval.results.files import size_of_whole_lines
 
@@ -215,10 +216,10 @@ def _plain(value: Any, name: str) -> Any:
         return None
     if name in TEXTS:
         text = value if isinstance(value, str) else json.dumps(value)
-        return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be stored or printed
+        return valid_text(text)  # a lone surrogate cannot be stored or printed
     if REPORTED.get(name) == "flag":
         return bool(value)
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infini_eval.errors import RunFolderError
+from infini_eval.foreign import as_number, parse_json
+from infini_eval.keys import hider
 from infini_eval.records import COLUMNS, SampleRecord
 from infini_eval.results.files import (
     SAMPLES,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARQUET = "samples.parquet"
+PLACED_BY = ("context_length", "depth_percent", "correct")  # numbers by which records are sorted and counted
+MOST_NUMBER = 1e15
 SYNC_EVERY_S = 5.0
 INT64 = range(-(2**63), 2**63)
 ARROW = {"text": "string", "integer": "int64", "number": "double", "flag": "bool"}
@@ -50,6 +54,7 @@ class SampleWriter:
     def __init__(self, folder: str | Path, name: str, *, sync_every_s: float = SYNC_EVERY_S) -> None:
         self.path = Path(folder) / SAMPLES / f"{name}.jsonl"
         self.written = 0
+        self._hide = hider()
         self._sync_every_s = sync_every_s
         self._last_sync = time.monotonic()
         make_folder(self.path.parent)
@@ -62,7 +67,7 @@ class SampleWriter:
     def write(self, record: SampleRecord | Mapping[str, Any]) -> None:
         """Append one finished sample."""
         data = record.to_json() if isinstance(record, SampleRecord) else record
-        line = json.dumps(to_jsonable(data), allow_nan=False).encode() + b"\n"
+        line = self._hide(json.dumps(to_jsonable(data), allow_nan=False)).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
             self._append(line)
@@ -109,7 +114,7 @@ class SampleWriter:
 
 
 class SampleLine(NamedTuple):
-    """One line of samples/*.jsonl; `record` is None where the line is not a record."""
+    """One line of samples/*.jsonl; `record` is None where the line is not a record that can be merged."""
 
     path: Path
     number: int
@@ -156,10 +161,18 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("sample_key"), str) else None
+    return record if isinstance(record, dict) and _is_ours(record) else None
+
+
+def _is_ours(record: Mapping[str, Any]) -> bool:
+    """Whether what every reader relies on is there and of its kind."""
+    numbers = (record.get(name) for name in PLACED_BY)
+    return isinstance(record.get("sample_key"), str) and all(
+        value is None or as_number(value, -MOST_NUMBER, MOST_NUMBER) is not None for value in numbers
+    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +235,7 @@ def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[in
 
 
 def _sort_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    numbers = [record.get(name) for name in ("context_length", "depth_percent")]
+    numbers = [record.get(name) for name in PLACED_BY[:2]]
     return (*((value is None, value or 0) for value in numbers), str(record.get("id")), record["sample_key"])
 
 

@@ -6,7 +6,6 @@ Behaviour as RULER's own scripts have it since December 2024; what differs stand
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs
 from infini_eval.data.english import all_words, word_pair
 from infini_eval.data.sources import FILLER
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.foreign import parse_json
 from infini_eval.tasks._fitting import filling, largest_that_fits, no_exact_prompt
 from infini_eval.tasks.ruler import ruler_task
 
@@ -262,7 +262,7 @@ def read_words(file: str) -> tuple[str, ...]:
     path = Path(file).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
-        held = json.loads(text) if path.suffix == ".json" else text.split("\n")
+        held = parse_json(text) if path.suffix == ".json" else text.split("\n")
         words = dict.fromkeys(str(word).strip() for word in (held.values() if isinstance(held, dict) else held))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(

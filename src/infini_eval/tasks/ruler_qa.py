@@ -6,7 +6,6 @@ The files are the user's (`--option file=…`); nothing of them is shipped. Dist
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ from typing import Any
 
 from infini_eval.api.task import Generator, PromptTokenizer, Question, RowInputs, Span, Task
 from infini_eval.errors import DataError, MaterialError
+from infini_eval.foreign import parse_json
 from infini_eval.tasks._fitting import filling, largest_that_fits, no_exact_prompt
 from infini_eval.tasks.ruler import ruler_task
 
@@ -61,7 +61,7 @@ def read_own(file: str) -> Corpus:
     rows = []
     for number, line in enumerate(_text(file).splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             answers = tuple(str(answer) for answer in row.get("answers") or [row["answer"]])
             rows.append((str(row["question"]), answers, str(row["context"])))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -159,7 +159,10 @@ def _text(file: str) -> str:
 
 
 def _json(file: str) -> Any:
-    return json.loads(_text(file))
+    try:
+        return parse_json(_text(file))
+    except ValueError as error:
+        raise DataError(f"the question file {file} is not JSON: {error}") from error
 
 
 class _Prompt:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from infini_eval.errors import ConfigError, DataError
+from infini_eval.tasks.aa_lcr import documents
 from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr, metrics_of
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, WebTextError, fetch_text, html_text, real_name
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
@@ -241,6 +247,130 @@ def test_a_local_folder_of_the_hub_ids_name_wins(monkeypatch: pytest.MonkeyPatch
     source = find_source("ArtificialAnalysis/AA-LCR")
     assert source.path == Path("AA-LCR")
     assert "instead of the hub" in source.notes[0]
+
+
+PRIVATE = [
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+    "10.1.2.3",
+    "192.168.0.1",
+    "169.254.169.254",
+    "[fe80::1]",
+    "0.0.0.0",
+    "[::ffff:127.0.0.1]",
+]
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_private_addresses_are_not_asked(host: str, monkeypatch) -> None:
+    monkeypatch.setattr(documents.urllib.request, "getproxies", dict)
+    with pytest.raises(WebTextError, match="is a private address"):
+        fetch_text(f"http://{host}:1/latest/meta-data")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[bad",
+        "http://host:x/",
+        "http://a b/",
+        "http:///x",
+        "http://a\r\nb/",
+        "http://" + "a" * 300 + ".x/",
+        "//x",
+    ],
+)
+def test_an_address_that_is_none_is_one_documents_problem(url: str) -> None:
+    with pytest.raises(WebTextError):
+        fetch_text(url)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """Answers with what the path names."""
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing is printed."""
+
+    def do_GET(self) -> None:
+        headers, body = HOSTILE[self.path.strip("/")]
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+
+HOSTILE: dict[str, tuple[dict[str, str], bytes]] = {
+    "charset": ({"content-type": "text/plain; charset=idna"}, b"\xff" * 9),
+    "nonsense": ({"content-type": "text/plain; charset=\x1b[31m"}, b"a"),
+    "codec": ({"content-type": "text/plain; charset=base64"}, b"a"),
+    "binary": ({"content-type": "application/zip"}, b"PK"),
+    "short": ({"content-type": "text/plain", "content-length": "999"}, b"a"),
+}
+
+
+@pytest.fixture
+def hostile() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("path", [*HOSTILE])
+def test_a_hostile_server_costs_its_document(hostile: str, path: str, monkeypatch) -> None:
+    monkeypatch.setattr(documents.urllib.request, "getproxies", dict)
+    with pytest.raises(WebTextError):
+        fetch_text(f"{hostile}/{path}", private=True)
+    with pytest.raises(WebTextError, match="private"):
+        fetch_text(f"{hostile}/{path}")
+
+
+def zipped(folder: Path, version: int | None = None, files: int = 1, size: int = 10) -> Path:
+    path = folder / "texts.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(files):
+            archive.writestr(f"lcr/a/b/{number}.txt", b"x" * size)
+    if version is not None:
+        data = bytearray(path.read_bytes())
+        data[data.index(b"PK\x01\x02") + 6] = version
+        path.write_bytes(data)
+    return path
+
+
+def test_a_zip_of_an_unknown_version_is_one_error(tmp_path: Path) -> None:
+    zipped(tmp_path, version=99)
+    with pytest.raises(DataError, match="cannot be read"):
+        Archive(tmp_path)
+
+
+def test_documents_are_bounded_together_and_in_number(tmp_path: Path, monkeypatch) -> None:
+    zipped(tmp_path, files=3, size=1_000)
+    monkeypatch.setattr(documents, "LARGEST_TOGETHER", 2_500)
+    archive = Archive(tmp_path)
+    archive.read("a", "b", "0.txt")
+    archive.read("a", "b", "1.txt")
+    with pytest.raises(DataError, match="2,500 bytes together"):
+        archive.read("a", "b", "2.txt")
+    monkeypatch.setattr(documents, "MOST_MEMBERS", 2)
+    with pytest.raises(DataError, match="holds 3 files"):
+        Archive(tmp_path)
+
+
+def test_a_pipe_among_unpacked_documents_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "lcr" / "a" / "b"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "text.txt").write_text("words")
+    archive = Archive(tmp_path)
+    assert archive.read("a", "b", "text.txt") == "words"
+    with pytest.raises(DocumentMissing, match="not among"):
+        archive.read("a", "b", "pipe.txt")
 
 
 def test_unknown_metrics_are_refused():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line, similar_path
+from infini_eval.foreign import parse_json
 from infini_eval.packages import require
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}
@@ -135,7 +135,7 @@ def device_map(text: str) -> str | dict[str, int | str]:
         'a JSON object of modules and devices: {"model.embed_tokens": 0, "model.layers.0": "cpu", "lm_head": "disk"}'
     )
     try:
-        found = json.loads(Path(text).read_text(encoding="utf-8"))
+        found = parse_json(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--device-map {text} cannot be read: {error}", valid=valid) from None
     if not isinstance(found, dict) or not found:

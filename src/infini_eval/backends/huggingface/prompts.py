@@ -10,7 +10,7 @@ from infini_eval.api.backend import WorkItem
 from infini_eval.data.passkey import excerpt, needle_position
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError, in_one_line
-from infini_eval.packages import require
+from infini_eval.packages import broken_import, require
 from infini_eval.records import Sample
 
 
@@ -89,7 +89,9 @@ def auto_tokenizer(path: str, *, trust_remote_code: bool) -> Any:
     transformers = require("transformers", extra="transformers", purpose="a Hugging Face tokenizer")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if (broken := broken_import(error)) is not None:
+            raise broken from None
         raise DataError(
             f"no usable tokenizer at {path!r}: {in_one_line(error, 400)}",
             valid="a folder with tokenizer.json, or a hub id that is reachable or cached",

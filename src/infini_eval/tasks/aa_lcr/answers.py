@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infini_eval.errors import DataError
+from infini_eval.foreign import parse_json
 from infini_eval.results.files import write_json
 from infini_eval.results.manifest import MANIFEST, read_manifest
 from infini_eval.results.samples import iter_samples, unique_records
@@ -153,7 +154,7 @@ def _of_record(record: Mapping[str, Any]) -> Generation:
 
 def _of_file(path: Path) -> Generations:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}", valid=FORM) from None
     head = data if isinstance(data, dict) else {}

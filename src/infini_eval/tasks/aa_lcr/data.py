@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ OPTIONS = {
     "workers": "4",
     "metrics": "",
 }
-CHOICES = {"prompt": PROMPTS, "missing": ("refuse", "skip"), "urls": ("no", "yes")}
+NO = "no"
+CHOICES = {"prompt": PROMPTS, "missing": ("refuse", "skip"), "urls": ("no", "yes", "any")}
 PERPLEXITY, STEPS = "perplexity", "steps"
 METRICS = (PERPLEXITY, STEPS)  # --option metrics=perplexity,steps
 COLUMNS = ("document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames")
@@ -124,7 +126,7 @@ def _snapshot(name: str, revision: str) -> Path:
 
 
 def load_aa_lcr(
-    folder: Path, options: Mapping[str, str], *, source: str, commit: str | None = None, fetch: Fetch = fetch_text
+    folder: Path, options: Mapping[str, str], *, source: str, commit: str | None = None, fetch: Fetch | None = None
 ) -> LoadedData:
     """One sample for each question and repeat; `options` as OPTIONS, `commit` the hub's revision where it is known.
 
@@ -137,15 +139,17 @@ def load_aa_lcr(
     rows = read_questions(path)
     questions = list(dict.fromkeys(rows))  # a row that stands twice would be planned twice and answered once
     archive = Archive(path.parent)
+    if options["urls"] == NO:
+        fetch = None
+    elif fetch is None:
+        fetch = partial(fetch_text, private=options["urls"] == "any")
     with ThreadPoolExecutor(workers) as pool:
-        found = list(
-            pool.map(lambda one: _documents(one, archive, fetch if options["urls"] == "yes" else None), questions)
-        )
+        found = list(pool.map(lambda one: _documents(one, archive, fetch), questions))
     notes, left_out = [*archive.notes], _incomplete(questions, found)
     if len(questions) < len(rows):
         notes.append(f"{len(rows) - len(questions)} row(s) of the CSV repeat another exactly and are asked once")
     if left_out and options["missing"] == "refuse":
-        raise _missing(left_out, source, urls=options["urls"] == "yes")
+        raise _missing(left_out, source, urls=options["urls"] != NO)
     notes += [f"left out, for a document is missing: {line}" for lines in left_out.values() for line in lines]
     kept = [(one, texts) for one, texts in zip(questions, found, strict=True) if one.id not in left_out]
     if not kept:
@@ -198,7 +202,7 @@ def _question(row: Mapping[str, str | None], path: Path, line: int) -> Question:
         answer=value["answer"],
         files=_listed(value["data_source_filenames"]),
         urls=_listed(value["data_source_urls"]),
-        input_tokens=int(float(tokens)) if tokens.replace(".", "", 1).isdecimal() else None,
+        input_tokens=int(float(tokens)) if len(tokens) < 16 and tokens.replace(".", "", 1).isdecimal() else None,
     )
 
 

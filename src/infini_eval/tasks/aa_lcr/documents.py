@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import ipaddress
 import os
+import socket
+import ssl
+import threading
 import unicodedata
 import urllib.error
 import urllib.request
@@ -13,11 +18,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, in_one_line
+from infini_eval.foreign import shown, valid_text
 
 LARGEST = 64 * 1024**2  # bytes of one document; the largest real ones have about one
+LARGEST_TOGETHER = 1024**3  # of all documents; the real ones have about a quarter of one
+MOST_MEMBERS = 100_000
 TOP = "lcr"
 Key = tuple[str, str, str]  # category, document set, file name
 Fetch = Callable[[str], str]  # address -> text; raises WebTextError
@@ -35,6 +44,7 @@ class Archive:
 
     def __init__(self, folder: Path) -> None:
         self.notes: list[str] = []
+        self._left, self._lock = LARGEST_TOGETHER, threading.Lock()
         self._readers: dict[Key, list[Callable[[], bytes]]] = defaultdict(list)
         unpacked, zips = _unpacked(folder), _zips(folder)
         for path in zips:
@@ -54,15 +64,23 @@ class Archive:
             data = readers[0]()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise DocumentMissing(f"damaged: {error}") from None
-        except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, encryption
+        except (NotImplementedError, RuntimeError, ValueError) as error:  # zipfile: unknown compression, encryption
             raise DocumentMissing(f"cannot be unpacked: {error}") from None
+        with self._lock:  # documents are read on several threads
+            self._left -= len(data)
+            if self._left < 0:
+                raise DataError(f"the documents have more than {LARGEST_TOGETHER:,} bytes together, as no data set has")
         return decoded(data)
 
     def _add_zip(self, path: Path) -> None:
         try:
             archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path} cannot be read: {error}", next_step="download it again") from None
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:  # also an unknown version
+            raise DataError(
+                f"{path} cannot be read: {in_one_line(error, 200)}", next_step="download it again"
+            ) from None
+        if len(archive.infolist()) > MOST_MEMBERS:
+            raise DataError(f"{path} holds {len(archive.infolist()):,} files", valid=f"up to {MOST_MEMBERS:,}")
         unsafe = []
         for info in archive.infolist():
             if info.is_dir() or _is_rubbish(info.filename):
@@ -89,7 +107,7 @@ class Archive:
     def _note_unsafe(self, source: str, names: list[str]) -> None:
         if names:
             self.notes.append(
-                f"{source}: {len(names)} name(s) lead out of the data and were passed over ({names[0]!r})"
+                f"{source}: {len(names)} name(s) lead out of the data and were passed over ({shown(names[0])})"
             )
 
 
@@ -128,7 +146,7 @@ def _unpacked(folder: Path) -> Path | None:
 def _files(root: Path) -> Iterator[Path]:
     for at, folders, names in os.walk(root):
         folders.sort()
-        yield from (Path(at) / name for name in sorted(names) if not _is_rubbish(name))
+        yield from (Path(at, name) for name in sorted(names) if not _is_rubbish(name) and Path(at, name).is_file())
 
 
 def _key(parts: tuple[str, ...]) -> Key | None:
@@ -184,26 +202,108 @@ class WebTextError(Exception):
     """An address that gave no text; the message says why."""
 
 
-def fetch_text(url: str) -> str:
-    """The text behind an http or https address."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise WebTextError("not an http or https address")
-    request = urllib.request.Request(url, headers={"User-Agent": "infini-eval", "Accept": "text/plain, text/html"})
+def fetch_text(url: str, *, private: bool = False) -> str:
+    """The text behind an http or https address, redirections followed.
+
+    Args:
+        private: also addresses of this machine and its network. A list of documents comes from others, and must not make
+            this machine ask its neighbours, or the service that gives a cloud's machines their credentials.
+
+    Raises:
+        WebTextError: it gives no text, not within TIMEOUT_S, or its address is private.
+    """
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise WebTextError("not an http or https address")
+        request = urllib.request.Request(url, headers={"User-Agent": "infini-eval", "Accept": "text/plain, text/html"})
+        with _opener(private).open(request, timeout=TIMEOUT_S) as reply:
             kind, charset = reply.headers.get_content_type(), reply.headers.get_content_charset() or "utf-8"
             data = reply.read(LARGEST + 1)
+            if reply.length and len(data) <= LARGEST:  # what its head has promised and did not come
+                raise WebTextError(f"cut off {reply.length:,} bytes before its end")
     except urllib.error.HTTPError as error:
         raise WebTextError(f"status {error.code}") from None
-    except (OSError, ValueError) as error:
-        raise WebTextError(f"cannot be reached: {getattr(error, 'reason', error)}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise WebTextError(f"cannot be reached: {in_one_line(getattr(error, 'reason', error), 200)}") from None
     if not kind.startswith("text/") or len(data) > LARGEST:
-        raise WebTextError(f"{kind} of {len(data):,} bytes: only text can be read")
+        raise WebTextError(f"{shown(kind)} of {len(data):,} bytes: only text can be read")
     try:
-        text = data.decode(charset)
-    except (UnicodeDecodeError, LookupError):
-        raise WebTextError(f"not text in {charset}") from None
+        text = valid_text(data.decode(charset))
+    except (UnicodeError, LookupError, ValueError):
+        raise WebTextError(f"not text in {shown(charset)}") from None
     return html_text(text) if kind == "text/html" else text
+
+
+def _opener(private: bool) -> urllib.request.OpenerDirector:
+    """Opens http and https only, to public addresses unless `private`; every redirection is checked as well.
+
+    Behind a proxy it is the proxy that connects; then only addresses that stand in the text are checked.
+    """
+    proxied = bool(urllib.request.getproxies())
+
+    class Plain(http.client.HTTPConnection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._create_connection = _connection(private or proxied)
+
+    class Encrypted(http.client.HTTPSConnection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._create_connection = _connection(private or proxied)
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> Any:
+            _check_literal(request, private)
+            return self.do_open(Plain, request)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> Any:
+            _check_literal(request, private)
+            return self.do_open(Encrypted, request, context=ssl.create_default_context())
+
+    opener = urllib.request.OpenerDirector()
+    kinds = (
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+    )
+    for handler in (urllib.request.ProxyHandler(), Http(), Https(), *(kind() for kind in kinds)):
+        opener.add_handler(handler)
+    return opener
+
+
+def _check_literal(request: urllib.request.Request, private: bool) -> None:
+    """Refuse a private address that is written as numbers; where a proxy connects, nobody else would."""
+    host = (urlsplit(request.full_url).hostname or "").strip("[]")
+    with contextlib.suppress(ValueError):
+        _check_public(str(ipaddress.ip_address(host)), private)
+
+
+def _check_public(address: str, private: bool) -> None:
+    if not private and not ipaddress.ip_address(address.partition("%")[0]).is_global:
+        raise OSError(f"{address} is a private address (--option urls=any asks there too)")
+
+
+def _connection(private: bool) -> Callable[..., socket.socket]:
+    """Connects to the address that was checked, not to one that the name has a moment later; cut off after TIMEOUT_S."""
+
+    def connect(address: tuple[str, int], timeout: float, source: Any = None) -> socket.socket:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        for _, _, _, _, place in found:
+            _check_public(str(place[0]), private)
+        host, port = found[0][4][:2]
+        opened = socket.create_connection((str(host), int(port)), TIMEOUT_S, source)
+        end = threading.Timer(TIMEOUT_S, _cut, [opened])  # the timeout of a socket is one of silence
+        end.daemon = True
+        end.start()
+        return opened
+
+    return connect
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # mostly it is closed by now
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def html_text(page: str) -> str:
