@@ -1,7 +1,9 @@
 """Shared settings of all tests: one thread, no hub, made-up examples that are the same in every run, and their order."""
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
