@@ -26,7 +26,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens in a training step")
     parser.add_argument("--tokens-scale", type=float, default=1.0, help="share of the full budget, for a smoke test")
-    parser.add_argument("--compile", action="store_true", help="compile the model: needs a C++ compiler")
     parser.add_argument("--start-from", type=Path, help="checkpoint folder whose weights a new run starts from")
     parser.add_argument("--first-stage", type=int, default=1, help="the stage that a new run starts at")
     parser.add_argument("--stop-below", type=float, default=0.95, help="least accuracy at the first stage's end")
@@ -40,8 +39,6 @@ def main() -> None:
     model = InfiniLlama(ModelConfig(vocab_size=len(tokenizer)), args.seed)
     if args.start_from:
         copy_weights(model, Checkpoint(args.start_from))
-    if args.compile:
-        model.compile_training()
     run = Run(model, STAGES, tokenizer, args.work_dir, args.seed, args.device, args.batch_tokens,
               args.tokens_scale, args.first_stage)  # fmt: skip
     weights = run.train(args.stop_below)

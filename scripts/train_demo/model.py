@@ -46,7 +46,7 @@ class InfiniLlama(nn.Module):
     def __init__(self, config: ModelConfig, seed: int, product_type: torch.dtype = torch.bfloat16,
                  floor: float = FLOOR) -> None:  # fmt: skip
         super().__init__()
-        self.config, self.product_type, self.floor, self._trained = config, product_type, floor, self._run
+        self.config, self.product_type, self.floor = config, product_type, floor
         generator = torch.Generator().manual_seed(seed)
         self.weights = nn.ParameterDict()
         for name, shape in parameter_shapes(config).items():
@@ -62,11 +62,6 @@ class InfiniLlama(nn.Module):
                 ablate: bool = False) -> Tensor:  # fmt: skip
         """Logits [B, K, vocab] at the given positions; `ablate` reads nothing from memory (A = 0, gate kept)."""
         return self._run(ids_BT, position_BK, segment_length, factor_BS, ablate)[0]
-
-    def compile_training(self) -> None:
-        """Compiles the forward of training, once for each shape of batch: a minute each, a third less time a step."""
-        torch._dynamo.config.recompile_limit = 64
-        self._trained = torch.compile(self._run, dynamic=False)
 
     def _run(self, ids_BT: Tensor, position_BK: Tensor, segment_length: int, factor_BS: Tensor | None,
              ablate: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -98,7 +93,7 @@ class InfiniLlama(nn.Module):
 
     def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same, and what the denominators lack, for the loss."""
-        return self._trained(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, False)
+        return self._run(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, False)
 
     @torch.no_grad()
     def after_step(self) -> None:
