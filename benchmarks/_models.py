@@ -19,7 +19,7 @@ from infini_eval.checkpoint.layout import parameter_specs
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelConfig, ModelSettings, Sampling
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.generation import Generation, Limits, Links
+from infini_eval.engine.generation import BatchGeneration, Limits, Links
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.sampling import Sampler
 from infini_eval.models.llama import LayerWeights, Llama, activated_gates
@@ -142,10 +142,10 @@ def random_prompts(model: NativeModel, tokens: int, rows: int = 1) -> list[np.nd
     return [draw.integers(3, model.config.vocab_size, tokens, dtype=np.int32) for _ in range(rows)]
 
 
-def started(model: NativeModel, prompts: list[np.ndarray], new_tokens: int) -> Generation:
+def started(model: NativeModel, prompts: list[np.ndarray], new_tokens: int) -> BatchGeneration:
     """A generation whose prompts have been read and whose first tokens are drawn."""
     sampler = Sampler(Sampling(), model.llama.tp, model.config.vocab_size, model.config.vocab_size, [""] * len(prompts))
-    generation = Generation(
+    generation = BatchGeneration(
         model.llama, model.links, sampler, prompts, Limits(new_tokens), model.chunk_tokens, decoders=model.decoders
     )
     while not generation.awaits_tokens:
@@ -154,14 +154,14 @@ def started(model: NativeModel, prompts: list[np.ndarray], new_tokens: int) -> G
     return generation
 
 
-def decode_steps(generation: Generation, steps: int) -> None:
+def decode_steps(generation: BatchGeneration, steps: int) -> None:
     """Draw `steps` more tokens a row."""
     for _ in range(steps):
         generation.run_unit()
         generation.absorb()
 
 
-def answers_of(generation: Generation) -> list[list[int]]:
+def answers_of(generation: BatchGeneration) -> list[list[int]]:
     return [completion.token_ids for completion in generation.completions]
 
 

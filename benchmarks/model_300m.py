@@ -19,7 +19,7 @@ from benchmarks._models import (
     started,
 )
 from infini_eval.config import ModelConfig, ModelSettings
-from infini_eval.engine.generation import Generation
+from infini_eval.engine.generation import BatchGeneration
 
 DECODED = 8
 MATMULS = 12  # about half as long as a prefill: both meet the same disturbances
@@ -35,7 +35,7 @@ def run(toy: bool) -> list[Metric]:
 def _rate(config: ModelConfig, dtype: str, toy: bool) -> Metric:
     model = random_model(config, ModelSettings(dtype=dtype, device="cpu"))
     prompt = random_prompts(model, 64 if toy else 1024)[0]
-    generations: list[Generation] = []
+    generations: list[BatchGeneration] = []
 
     def prefill() -> None:
         generations[:] = [started(model, [prompt], 1 << 20)]

@@ -45,13 +45,39 @@ fingerprint() {
     } | cksum
 }
 
-# Runs pip in environment $1; quiet, but for errors, where nobody watches.
+PULSE_S=${PULSE_S:-10} # seconds between two lines about what takes long
+PULSE=
+
+# pulse DESCRIBE...: calls DESCRIBE every PULSE_S seconds, in the background, and says what it prints and how long it has been.
+# It holds none of our pipes while it sleeps.
+pulse() {
+    local began=$SECONDS
+    while sleep "$PULSE_S" >/dev/null 2>&1; do
+        printf '    %d s: %s\n' $((SECONDS - began)) "$("$@")"
+    done &
+    PULSE=$!
+}
+
+# Ends it. Its last sleep may go on for a moment, and says nothing.
+end_pulse() {
+    [ -z "$PULSE" ] || kill "$PULSE" 2>/dev/null || true
+    PULSE=
+}
+trap end_pulse EXIT
+
+# size_of DIR WHAT: what an installation has come to.
+size_of() { printf '%s, %s in %s' "$2" "$(du -sh "$1" 2>/dev/null | cut -f 1)" "${1#"$ROOT/"}"; }
+
+# run_pip ENVIRONMENT WHAT ARGUMENTS...: installs, with a line now and then (unpacking has no bar); else quiet where nobody watches.
 run_pip() {
-    local environment=$1
-    shift
+    local environment=$1 what=$2 status=0
+    shift 2
     local quiet=(--quiet --progress-bar off)
     [ -t 1 ] && quiet=(--progress-bar on)
-    "$environment/bin/python" -m pip --disable-pip-version-check install "${quiet[@]}" "$@"
+    pulse size_of "$environment" "installing $what"
+    "$environment/bin/python" -m pip --disable-pip-version-check install "${quiet[@]}" "$@" || status=$?
+    end_pulse
+    return "$status"
 }
 
 # setup_environment DIR [EXTRAS]: makes DIR a virtual environment with the project installed (editable), or finds that it
@@ -69,9 +95,9 @@ setup_environment() {
     rm -f "$stamp"
     "$python" -m venv --clear "$environment" || fail "$python cannot make virtual environments" \
         "install its venv module (Debian and Ubuntu: apt install python3-venv)"
-    run_pip "$environment" "$(grep '^torch==' "$ROOT/constraints.txt")" || fail "torch could not be installed" \
+    run_pip "$environment" torch "$(grep '^torch==' "$ROOT/constraints.txt")" || fail "torch could not be installed" \
         "see pip's message above; a proxy or an index is set with PIP_INDEX_URL or pip.conf"
-    run_pip "$environment" -c "$ROOT/constraints.txt" -e "$ROOT${extras:+[$extras]}" || fail "the installation failed" \
+    run_pip "$environment" "infini-eval" -c "$ROOT/constraints.txt" -e "$ROOT${extras:+[$extras]}" || fail "the installation failed" \
         "see pip's message above"
     printf '%s\n' "$wanted" >"$stamp"
     say "installed in $((SECONDS - began)) s"

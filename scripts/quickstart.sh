@@ -26,6 +26,14 @@ overwrite_flag() {
     fi
 }
 
+# last_progress LOG: the last line of a log that says how far its run is, without date and rank.
+last_progress() {
+    local line
+    line=$(grep -E '\]: ([0-9]+/[0-9]+ samples|loading|tokenising)' "$1" 2>/dev/null | tail -n 1) || true
+    printf '%s' "${line:+${line#*]: }}"
+    [ -n "$line" ] || printf 'starting two processes and reading the data'
+}
+
 # evaluate LENGTH MEMORY: one run; its log lies beside the run folder.
 evaluate() {
     local length=$1 memory=$2 data folder log began=$SECONDS overwrite samples=10
@@ -40,12 +48,15 @@ evaluate() {
     fi
     say "$length tokens, memory $memory: evaluating; log in $log"
     mkdir -p "$results"
-    torchrun --standalone --nproc_per_node=2 "$example/scripts/run_passkey_eval.py" \
-        --ckpt-path "$checkpoint" --eval_dataset_path "$data" --save_path "$folder" \
+    pulse last_progress "$log"
+    infini-eval launch -n 2 "$example/scripts/run_passkey_eval.py" \
+        --ckpt-path "$checkpoint" --eval_dataset_path "$data" --save_path "$folder" --progress-every "$PULSE_S" \
         --dp 2 --memory "$memory" --num_samples "$samples" --max-new-tokens 15 --quiet ${overwrite:+"$overwrite"} >"$log" 2>&1 || {
+        end_pulse
         grep -m 1 -A 3 '^error: ' "$log" >&2 || tail -n 25 "$log" >&2
         fail "the evaluation of $length tokens with memory $memory failed" "see $log; the same command continues it"
     }
+    end_pulse
     say "$length tokens, memory $memory: done in $((SECONDS - began)) s"
 }
 
@@ -74,8 +85,20 @@ for length in 1k 16k; do
 done
 for length in 1k 16k; do
     for memory in on ablate; do
-        python "$example/scripts/analyze_passkey_results.py" "$results/$length-$memory"
+        python "$example/scripts/analyze_passkey_results.py" "$results/$length-$memory" --html
     done
 done
+for length in 1k 16k; do
+    say "$length tokens: with the memory (A) against without it (B)"
+    infini-eval compare "$results/$length-on" "$results/$length-ablate"
+done
 print_overview
-say "finished in $SECONDS s; everything lies in $results/"
+cat <<END
+
+==> finished in $SECONDS s; everything lies in $results/
+    page:      $ROOT/$results/16k-on/report.html (open it in a browser; one beside each run)
+    browse:    .venv/bin/infini-eval view $results          all runs: filter, compare, read samples
+    look why:  .venv/bin/infini-eval diagnose --ckpt-path $checkpoint --eval_dataset_path $example/data/demo-16k-passkey-eval --depths 50 --num_samples 1
+    your own:  .venv/bin/infini-eval grid --ckpt-path CHECKPOINT --context_length 4k 16k --depth_percent 0 50 100 --num_shots 5 --num_digits 5
+    help:      .venv/bin/infini-eval help          all commands; docs/start.md goes on from here
+END

@@ -2,6 +2,9 @@
 # Installs into a virtual environment of its own (.venv-test) and runs the tests there.
 #
 #   scripts/test.sh [pytest arguments]      scripts/test.sh tests/results -k resume
+# The browser tests (tests/browser) need a Chromium: apt-get install chromium, or INFINI_EVAL_CHROMIUM=/path/to/chromium. They
+# skip, saying so, without one, and leave screenshots in tests/browser/pictures.
+#
 #   TEST_WORKERS=4 scripts/test.sh          more processes (default 2; 0 runs in one, e.g. for --pdb)
 set -euo pipefail
 # shellcheck source=scripts/_common.sh

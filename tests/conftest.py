@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,3 +30,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     places = {path: draw.random() for path in sorted({str(item.path) for item in items})}
     numbers = {item.nodeid: draw.random() for item in sorted(items, key=lambda item: item.nodeid)}
     items.sort(key=lambda item: (places[str(item.path)], numbers[item.nodeid]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the folder of screenshots where the browser tests have left some."""
+    folder = Path(__file__).parent / "browser" / "pictures"
+    if ran := sum("tests/browser/" in report.nodeid for report in terminalreporter.stats.get("passed", [])):
+        terminalreporter.write_line(f"{ran} browser tests; their screenshots: {folder}")

@@ -195,3 +195,13 @@ def test_runs_are_compared_in_pairs(by_path: infini_eval.EvalResult, tmp_path: P
     assert overall.difference == ablated.accuracy - by_path.accuracy
     with pytest.raises(ConfigError, match="1 run folder"):
         infini_eval.compare(by_path)
+
+
+def test_rows_with_columns_of_their_own(tmp_path: Path) -> None:
+    rows = [{"asks": f"{n}?", "is": n if n % 2 else str(n)} for n in range(4)]  # answers of two types
+    by_name = infini_eval.evaluate("fake:any", data=rows, columns={"prompt": "asks", "answer": "is"}, task="qa")
+    by_text = infini_eval.evaluate("any", data=rows, columns="prompt=asks,answer=is", task="qa", backend="fake")
+    assert by_name.accuracy == by_text.accuracy == 100
+    assert texts(by_name) == texts(by_text)
+    with pytest.raises(ConfigError, match="columns='prompt' is not a mapping"):
+        infini_eval.evaluate("fake:any", data=rows, columns="prompt", task="qa")

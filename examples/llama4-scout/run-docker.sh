@@ -20,14 +20,14 @@ fail() {
     exit 2
 }
 
-# compose ARGUMENT...: docker compose, or the older docker-compose.
-compose() {
+# Sets COMPOSE: docker compose, or the older docker-compose.
+find_compose() {
     if [ -n "${DRY_RUN:-}" ]; then
-        printf 'docker compose %s\n' "$*"
+        COMPOSE=(echo docker compose)
     elif docker compose version >/dev/null 2>&1; then
-        docker compose "$@"
+        COMPOSE=(docker compose)
     elif command -v docker-compose >/dev/null; then
-        docker-compose "$@"
+        COMPOSE=(docker-compose)
     else
         fail "docker compose was not found" "install Docker with its compose plugin, or use ./setup_and_run.sh"
     fi
@@ -35,8 +35,9 @@ compose() {
 
 # scout COMMAND...: a command in the container. Folders that docker makes for a mount would belong to root.
 scout() {
+    find_compose
     [ -n "${DRY_RUN:-}" ] || mkdir -p comparison_results hf_cache offload_folder
-    compose run --rm scout "$@"
+    "${COMPOSE[@]}" run --rm scout "$@"
 }
 
 check_gpus() {
@@ -48,15 +49,16 @@ check_gpus() {
 # size N: checks a number of characters.
 size() {
     case ${1:-} in
-        '' | *[!0-9_]*) fail "'${1:-}' is not a number of characters" "./run-docker.sh compare 100000" ;;
+        '' | [!0-9]* | *[!0-9_kKmM]* | *[kKmM]?*) fail "'${1:-}' is not a number of characters" "./run-docker.sh compare 100k" ;;
     esac
 }
 
 case ${1:-} in
     '' | -h | --help) usage ;;
     setup)
+        find_compose
         check_gpus
-        compose build
+        "${COMPOSE[@]}" build
         scout ./setup_and_run.sh "${@:2}"
         ;;
     compare | compare-full)

@@ -4,6 +4,7 @@
 #   ./setup_and_run.sh [-y] [flags of model_comparison.py]
 #
 # -y takes the defaults without asking: 10,000 characters, the local model only, test mode. PYTHON chooses the interpreter.
+# An environment that has infini_eval is used; packages that the comparison needs and that it lacks are installed into it.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(cd "$HERE/../.." && pwd)
@@ -21,6 +22,30 @@ ask() {
     printf '%s\n' "${answer:-$2}"
 }
 
+# with_constraints PYTHON PACKAGE...: pip install, within the versions that the tests ran with where they are at hand.
+with_constraints() {
+    local python=$1 constraints=()
+    shift
+    [ ! -f "$REPOSITORY/constraints.txt" ] || constraints=(-c "$REPOSITORY/constraints.txt")
+    "$python" -m pip install --quiet "${constraints[@]}" "$@"
+}
+
+# What the comparison needs beside infini_eval: module and package.
+EXTRAS="accelerate:accelerate bitsandbytes:bitsandbytes google.genai:google-genai openai:openai"
+
+# Installs into the environment of PYTHON what it lacks of EXTRAS; without network the comparison goes on without.
+install_missing() {
+    local pair missing=()
+    for pair in $EXTRAS; do
+        "$PYTHON" -c "import importlib, sys; importlib.import_module(sys.argv[1])" "${pair%%:*}" 2>/dev/null ||
+            missing+=("${pair#*:}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing into the environment of $PYTHON: ${missing[*]}"
+    with_constraints "$PYTHON" "${missing[@]}" ||
+        say "warning: not installed; what needs them will say so (4-bit, CPU offload, Gemini, served models)"
+}
+
 # Sets PYTHON: the caller's, else the active one that has infini_eval, else a new .venv.
 find_python() {
     local candidate
@@ -34,7 +59,7 @@ find_python() {
     "${PYTHON:-python3}" -m venv "$REPOSITORY/.venv"
     PYTHON=$REPOSITORY/.venv/bin/python
     "$PYTHON" -m pip install --quiet --upgrade pip
-    "$PYTHON" -m pip install --quiet -c "$REPOSITORY/constraints.txt" -e "$REPOSITORY" accelerate bitsandbytes google-genai openai
+    with_constraints "$PYTHON" -e "$REPOSITORY"
 }
 
 interactive=no
@@ -48,6 +73,7 @@ case ${1:-} in
 esac
 
 find_python
+install_missing
 say "what works here (infini-eval doctor)"
 "$PYTHON" -m infini_eval doctor || say "the doctor found something wrong; see the lines marked with a cross"
 

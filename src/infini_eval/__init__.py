@@ -18,6 +18,7 @@ __all__ = [
     "analyze",
     "compare",
     "evaluate",
+    "export",
     "generate_dataset",
     "judge",
     "load_model",
@@ -26,9 +27,9 @@ __all__ = [
 if TYPE_CHECKING:
     from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
-    from infini_eval.library import EvalResult, analyze, compare, evaluate, generate_dataset, judge
+    from infini_eval.library import EvalResult, analyze, compare, evaluate, export, generate_dataset, judge
 
-_LIBRARY = ("EvalResult", "analyze", "compare", "evaluate", "generate_dataset", "judge")
+_LIBRARY = ("EvalResult", "analyze", "compare", "evaluate", "export", "generate_dataset", "judge")
 _HOMES = {"load_model": "engine.native_model", **dict.fromkeys(_LIBRARY, "library")}
 
 

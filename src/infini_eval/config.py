@@ -7,12 +7,25 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from infini_eval.errors import ConfigError
-from infini_eval.options import count, depth_list, gigabytes, option, positive_int, token_count, token_count_or_zero
+from infini_eval.options import (
+    column_pairs,
+    count,
+    depth_list,
+    gigabytes,
+    names_list,
+    option,
+    positive_int,
+    seconds,
+    token_count,
+    token_count_or_zero,
+)
 
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
 MemoryDtype = Literal["float32", "model"]
+LogFormat = Literal["line", "guide"]
 GATE_ACTIVATIONS = ("hard_sigmoid", "orig_sigmoid", "orig_tanh", "tanh_abs")
+GATE_ALIASES = {"tanh": "orig_tanh", "sigmoid": "orig_sigmoid"}  # as the evaluation guide spells two of them
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -218,7 +231,10 @@ class LoadSettings:
     TITLE: ClassVar[str] = "Hugging Face models"
 
     device_map: str | None = option(
-        None, "auto, balanced, sequential: one process spreads the model over its devices", metavar="MAP"
+        None,
+        "auto, balanced, sequential: one process spreads the model over its devices; or FILE.json with the device of "
+        'each module: {"model.embed_tokens": 0, "model.layers.0": "cpu", ...}',
+        metavar="MAP",
     )
     max_memory: str | None = option(
         None,
@@ -346,14 +362,39 @@ class EvalConfig:
         metavar="FILE",
         section="run",
     )
+    report_to: tuple[str, ...] = option(
+        (),
+        "afterwards also: csv, parquet, lm-eval, tensorboard (into the run folder), mlflow, wandb (where their environment "
+        "says); several with commas",
+        read=names_list,
+        metavar="NAMES",
+        section="run",
+    )
     overwrite: bool = option(False, "discard a run that is already in the folder", section="run")
     failed_as_wrong: bool = option(
         False,
         "count failed samples as wrong (default: neither right nor wrong; verdicts hold for either)",
         section="run",
     )
-    log_prompts: bool = option(False, "log whole prompts instead of the text around the needle", section="run")
+    log_format: LogFormat = option(
+        "line",
+        "line: one line a sample (right or wrong, depth, length, score, seconds, id); guide: input, generation, and "
+        "Success or Failure, as the evaluation guide prints them (default: %(default)s)",
+        choices=("line", "guide"),
+        section="run",
+    )
+    verbose: bool = option(
+        False, "below each sample's line the text around the needle, and the answer", alias="-v", section="run"
+    )
+    log_prompts: bool = option(False, "the same with whole prompts", section="run")
     quiet: bool = option(False, "no log lines for single samples", section="run")
+    progress_every: float = option(
+        30.0,
+        "seconds between lines of progress where there is no terminal (default: %(default)g)",
+        read=seconds,
+        metavar="SECONDS",
+        section="run",
+    )
     # refuse, before loading, what cannot fit
     plan: bool = option(True, "load the model even where the memory plan says that it cannot fit", section="run")
     num_shots: int | None = option(
@@ -392,7 +433,28 @@ class EvalConfig:
         section="data",
     )
     seed: int = option(42, "draws the samples, and seeds sampling (default: %(default)s)", read=int, section="data")
+    preprocess: str | None = option(
+        None,
+        "a function of yours that changes each prompt before it is asked, as MODULE:FUNCTION or FILE.py:FUNCTION; it gets "
+        "a Sample and returns a prompt",
+        metavar="WHAT",
+        section="data",
+    )
     strict_data: bool = option(False, "defects of the data set are errors, not warnings", section="data")
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "our columns and the data's: prompt=question,answer=target; prompt=context+question joins two (default: columns of "
+        "usual names, which is said)",
+        read=column_pairs,
+        metavar="MAP",
+        section="data",
+    )
+    split: str | None = option(
+        None,
+        "the split to take, of data that tell splits apart (default: train, or all there is)",
+        metavar="NAME",
+        section="data",
+    )
     model: ModelSettings = ModelSettings()
     topology: Topology = Topology()
     sampling: Sampling = Sampling()

@@ -17,6 +17,9 @@ A command turns any of them into one message and exit status 2, without a traceb
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 EXIT_OK = 0
@@ -47,6 +50,21 @@ class InfiniEvalError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:  # keyword-only fields survive the trip between processes
         return (_rebuild, (type(self), self.problem, self.valid, self.next_step))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for what comes nearest to a misspelt word, empty where nothing comes near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def similar_path(path: str | Path) -> str:
+    """The same for a path that does not exist: what lies in its folder under nearly that name."""
+    path = Path(path)
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], n=1)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def in_one_line(error: object, most: int | None = 500) -> str:

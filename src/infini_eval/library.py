@@ -10,6 +10,7 @@ result.summary.verdict, result.to_pandas()
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import tempfile
@@ -21,11 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from infini_eval.api import registry
 from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling, Topology
 from infini_eval.data.config import GenerateConfig
-from infini_eval.errors import ConfigError, DataError
+from infini_eval.errors import ConfigError, DataError, InfiniEvalError
+from infini_eval.options import column_pairs, names_list
 from infini_eval.reports.analyze import analyze_any
 from infini_eval.reports.compare import compare_runs
 from infini_eval.reports.judged import analyze_questions
 from infini_eval.reports.model import AnalysedRun, Comparisons, QuestionSummary, Summary
+from infini_eval.results.reader import find_runs
 
 if TYPE_CHECKING:
     from infini_eval.data.dataset import GeneratedDataset
@@ -71,6 +74,10 @@ class EvalResult:
         """The report as text: accuracy by depth with intervals, verdicts, what went wrong."""
         return self._run.text
 
+    def export(self, format: str, output: str | Path | None = None) -> list[str]:
+        """Write the run in another tool's form (`infini_eval.export`); returns what was written."""
+        return export(self, format=format, output=output)
+
     def write_page(self, folder: str | Path | None = None) -> list[Path]:
         """Write report.html and plots, into the run's folder by default; returns the files."""
         return self._run.write_page(None if folder is None else Path(folder))
@@ -82,16 +89,16 @@ class EvalResult:
 
     def _repr_html_(self) -> str:
         """A card for notebooks: accuracy with its interval, verdict, and tables by length and depth."""
-        from infini_eval.reports.page import card, escaped
+        from infini_eval.reports.page import card
 
-        summary = self.summary
-        return card(summary) if isinstance(summary, Summary) else f"<pre>{escaped(self.report(), 20_000)}</pre>"
+        return card(self.summary)
 
 
 def evaluate(
     model: Any,
     *,
     data: Any,
+    columns: str | Mapping[str, str] | None = None,
     task: str = "passkey",
     save_path: str | Path | None = None,
     backend: str | None = None,
@@ -102,10 +109,13 @@ def evaluate(
     """Evaluate a model on a task; the same call again continues an interrupted run.
 
     Args:
-        model: the path of a nanotron checkpoint or of a Hugging Face model, a name that `backend` understands, a
-            `NativeModel`, a model of transformers (with `tokenizer`), or a function from a list of prompts to answers.
+        model: the path of a nanotron checkpoint or of a Hugging Face model, a name that `backend` understands (or both:
+            "fake:any"), a `NativeModel`, a model of transformers (with `tokenizer`), or a function from a list of prompts
+            to answers.
         data: a path, a hub id, a `datasets.Dataset`, a pandas DataFrame, or rows as dictionaries.
-        task: what is asked; it decides which columns the data need (passkey: prompt, answer, depth_percent).
+        columns: our columns and the data's own, as {"prompt": "question", "answer": "target"} or
+            "prompt=question,answer=target"; those that are not named are guessed where they have to be, which is logged.
+        task: what is asked; data need a prompt and an answer (docs/data.md says what else is read).
         save_path: the run folder; a temporary one where None.
         backend: who answers, where `model` is a name: nanotron, transformers, vllm, openai, gemini, fake, or another
             package's.
@@ -126,25 +136,22 @@ def evaluate(
         options = _settings_of(model) | options
         tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
     else:
-        name, backend = str(model), backend or backend_of(Path(model))
+        backend, name = (backend, str(model)) if backend is not None else backend_and_name(str(model))
     path, make_data = _data_on_disk(data, folder)
     config = _config(
         _task_fields(task)
-        | {
-            "model_path": name,
-            "save_path": str(folder),
-            "eval_dataset_path": path,
-            "backend": backend,
-            "tokenizer": None if tokenizer is None else str(tokenizer),
-            "backend_settings": tuple(settings),
-        },
-        options,
+        | {"model_path": name, "save_path": str(folder), "eval_dataset_path": path, "backend": backend}
+        | {"tokenizer": None if tokenizer is None else str(tokenizer), "backend_settings": tuple(settings)},
+        {"columns": columns or (), **options},
     )
+    ready_to_report(config)
     from infini_eval.evaluation.run import evaluate as run_evaluation
 
-    run_evaluation(
+    outcome = run_evaluation(
         config if open_backend else registry.for_backend(config), make_data=make_data, open_backend=open_backend
     )
+    if outcome.is_main:
+        report_to(config, folder)
     return analyze(folder)
 
 
@@ -197,6 +204,75 @@ def analyze(run: str | Path) -> EvalResult:
         RunFolderError, DataError: there is nothing to report on.
     """
     return EvalResult(analyze_any(run))
+
+
+def export(
+    *runs: str | Path | EvalResult,
+    format: str,
+    output: str | Path | None = None,
+    failed_as_wrong: bool = False,
+    on_skip: Callable[[Path, InfiniEvalError], None] | None = None,
+) -> list[str]:
+    """Write runs in another tool's form; nothing in their folders changes.
+
+    Args:
+        runs: run folders, folders of such, or results of `evaluate`.
+        format: csv, parquet, lm-eval, tensorboard, mlflow, wandb, or another package's.
+        output: file or folder; by default one in the working directory, or the service that the environment names.
+        on_skip: called with each folder below those given that holds no readable run.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    made = registry.export(format)
+    analysed: list[AnalysedRun] = []
+    for given in runs:
+        root = Path(given.folder if isinstance(given, EvalResult) else given)
+        for folder in find_runs(root):
+            try:
+                analysed.append(analyze_any(folder, failed_as_wrong=failed_as_wrong))
+            except InfiniEvalError as error:
+                if folder == root:
+                    raise
+                if on_skip is not None:
+                    on_skip(folder, error)
+    if not analysed:
+        raise DataError("no run to export", next_step="see what each folder holds: infini-eval analyze FOLDER")
+    return made(analysed, None if output is None else Path(output))
+
+
+def report_to(config: EvalConfig, folder: str | Path) -> list[str]:
+    """Export a finished run as its `report_to` says, files and local stores into the run folder; returns what was written.
+
+    Raises:
+        InfiniEvalError: an export could not be made; the run itself is complete.
+    """
+    if not config.report_to:
+        return []
+    said: list[str] = []
+    run = analyze_any(folder, failed_as_wrong=config.failed_as_wrong)
+    for name in config.report_to:
+        made = registry.export(name)
+        try:
+            said += made([run], None if made.service else Path(folder) / made.place)
+        except InfiniEvalError as error:
+            again = f"the run is complete; export it again: infini-eval export {folder} --format {name}"
+            raise type(error)(error.problem, valid=error.valid, next_step=again) from error
+    return said
+
+
+def ready_to_report(config: EvalConfig) -> None:
+    """Find out before a run whether its exports can be made.
+
+    Raises:
+        InfiniEvalError: an unknown name, a package that is missing, a service without an address or a key.
+    """
+    for name in config.report_to:
+        made = registry.export(name)
+        made.ready(None if made.service else Path(config.save_path) / made.place)
 
 
 def judge(
@@ -281,6 +357,12 @@ def compare(*runs: str | Path | EvalResult) -> Comparisons:
     return compare_runs([run.folder if isinstance(run, EvalResult) else run for run in runs])
 
 
+def backend_and_name(model: str) -> tuple[str, str]:
+    """Who answers, and what that backend is given, from "fake:any" or from what lies in a folder; ConfigError for neither."""
+    backend, name = registry.backend_and_model(model)
+    return backend or backend_of(Path(name)), name
+
+
 def backend_of(path: Path) -> str:
     """The backend that reads what lies in a folder: nanotron or transformers; ConfigError where neither does."""
     if (path / "config.yaml").is_file() or (path / "latest.txt").is_file():
@@ -289,8 +371,8 @@ def backend_of(path: Path) -> str:
         return "transformers"
     raise ConfigError(
         f"model {str(path)!r} is no folder of a nanotron checkpoint or of a Hugging Face model",
-        valid="a folder with config.yaml, latest.txt or config.json; for a hub id or a served model, backend='transformers'"
-        " (openai, gemini, vllm)",
+        valid="a folder with config.yaml, latest.txt or config.json; for a hub id or a served model name the backend too: "
+        "transformers:owner/name (or vllm, openai, gemini; fake:any needs no model)",
     )
 
 
@@ -327,9 +409,22 @@ def _config(known: dict[str, Any], options: Mapping[str, Any]) -> EvalConfig:
         raise ConfigError(f"evaluate() has no option {unknown[0]!r}", valid=", ".join(valid))
     if isinstance(rest.get("task_options"), Mapping):
         rest["task_options"] = tuple((name, str(value)) for name, value in rest["task_options"].items())
+    rest |= {"columns": _pairs(rest["columns"])} if "columns" in rest else {}
+    if isinstance(rest.get("report_to"), str):
+        rest["report_to"] = names_list(rest["report_to"])
     if rest.get("depths") is not None:
         rest["depths"] = tuple(float(depth) for depth in rest["depths"])
     return EvalConfig(**(known | rest | parts))
+
+
+def _pairs(columns: str | Mapping[str, str] | Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """A mapping of columns as EvalConfig has it."""
+    if not isinstance(columns, str):
+        return tuple(columns.items() if isinstance(columns, Mapping) else columns)
+    try:
+        return column_pairs(columns)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"columns={error}") from None
 
 
 def _data_on_disk(data: Any, folder: Path) -> tuple[str, Callable[[], None] | None]:
@@ -363,7 +458,9 @@ def _table_of(data: Any) -> Any:
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
-        return pa.Table.from_pylist([dict(row) for row in data])
+        from infini_eval.data.tables import table_of_rows
+
+        return table_of_rows(data)
     raise DataError(
         f"data is a {type(data).__name__}" + (" without rows" if isinstance(data, Sequence) and not data else ""),
         valid="a path, a hub id, a datasets.Dataset, a pandas DataFrame, or a list of dictionaries",

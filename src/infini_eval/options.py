@@ -15,6 +15,7 @@ from typing import Any
 from infini_eval.errors import ConfigError
 
 TOKEN_SUFFIXES = {"k": 1024, "m": 1024**2}
+CHARACTER_SUFFIXES = {"k": 1_000, "m": 1_000_000}
 _METADATA = "infini_eval.option"
 
 
@@ -89,6 +90,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def character_count(text: str) -> int:
+    """ "100000", "10_000", "10k" (x 1,000) or "8m" (x 1,000,000) as a number of characters; people count these in tens."""
+    match = re.fullmatch(r"(\d[\d_]*)([kKmM]?)", text.strip())
+    number = int(match[1].replace("_", "")) * CHARACTER_SUFFIXES.get(match[2].lower(), 1) if match else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of characters (valid: 100000, 10_000, 10k, 8m)")
+    return number
+
+
 def count(text: str) -> int:
     """A whole number of at least 0."""
     if not text.isdecimal():
@@ -107,12 +117,38 @@ def gigabytes(text: str) -> float:
     return number
 
 
+def seconds(text: str) -> float:
+    """A number of seconds above 0, fractions allowed."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 (valid: 10, 0.5)")
+    return number
+
+
 def option_pairs(words: list[str]) -> dict[str, str]:
     """The values of a repeated --option NAME=VALUE by name; ConfigError for one that is no such pair."""
     wrong = [word for word in words if "=" not in word]
     if wrong:
         raise ConfigError(f"--option {wrong[0]!r} is not a setting", valid="--option NAME=VALUE")
     return dict(word.split("=", 1) for word in words)
+
+
+def column_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """ "prompt=question,answer=target" as pairs of our columns and the data's."""
+    pairs = [tuple(part.partition("=")[::2]) for part in text.split(",")]
+    if not all(ours.strip() and theirs.strip() for ours, theirs in pairs):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a mapping of columns (valid: prompt=question,answer=target; prompt=context+question joins two)"
+        )
+    return tuple((ours.strip(), theirs.strip()) for ours, theirs in pairs)
+
+
+def names_list(text: str) -> tuple[str, ...]:
+    """ "tensorboard,csv" as names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def depth_percent(text: str) -> float:

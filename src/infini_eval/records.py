@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+PERPLEXITY_OF = "perplexity_of"  # column of a sample: a text whose perplexity after the prompt is to be measured
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Sample:
     `answer` is text even where the data set stores a number. `columns` holds every column of the data set except the
     prompt, unchanged, for the record. `context_length` is the data set's label in tokens (None where it has none);
     the real length is measured with the model's tokenizer and stands in the record as `prompt_tokens`. `depth_percent`
-    is NaN where a task has no depths (null in the record).
+    is NaN where a task has no depths (null in the record). `turns` are the roles and texts of a chat of several messages,
+    for models that chat; `prompt` is then its transcript, for all others.
     """
 
     id: str
@@ -30,12 +32,19 @@ class Sample:
     num_digits: int | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     occurrence: int = 0  # tells apart rows that are alike in everything
+    turns: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
         """Identity by content: the same row has the same key in every run and at every topology (16 hex digits)."""
         parts = [self.id, self.prompt, self.answer, self.depth_percent, self.context_length, self.occurrence]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The prompt as a chat: its turns, or one message of the user's."""
+        turns = self.turns or (("user", self.prompt),)
+        return [{"role": role, "content": text} for role, text in turns]
 
     @property
     def prompt_sha256(self) -> str:
@@ -186,6 +195,10 @@ _PLACE_COLUMNS = (
 COLUMNS = (
     *_ANSWER_COLUMNS,
     *_PLACE_COLUMNS,
+    Column(
+        "perplexity", "number", "of the text that the task names, given the prompt", filled_by="backend", reported=False
+    ),
+    Column("perplexity_tokens", "integer", "tokens of that text", filled_by="backend", reported=False),
     Column("reused_tokens", "integer", "prompt tokens computed for another sample", filled_by="backend"),
     Column("real_depth", "number", "the needle's measured depth, 0 to 100", filled_by="data"),
     Column("haystack", "text", "the haystack's name", filled_by="data"),

@@ -39,15 +39,15 @@ def answer(backend, prepared, rows=(0, 1, 2, 3, 4)):
 
 def fail_above(backend, monkeypatch, rows: int) -> list[int]:
     """Memory runs out in steps of more than `rows` rows; returns the batch sizes that were tried."""
-    run_layers, tried = backend._model.llama.run_layers, []
+    embed, tried = backend._model.llama.embed, []
 
-    def limited(x_BTD, state, step):
-        tried.append(len(x_BTD))
-        if len(x_BTD) > rows:
+    def limited(ids_BT):
+        tried.append(len(ids_BT))
+        if len(ids_BT) > rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return run_layers(x_BTD, state, step)
+        return embed(ids_BT)
 
-    monkeypatch.setattr(backend._model.llama, "run_layers", limited)
+    monkeypatch.setattr(backend._model.llama, "embed", limited)
     return tried
 
 

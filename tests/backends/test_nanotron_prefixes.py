@@ -74,15 +74,15 @@ def test_kept_prefixes_go_first_when_memory_runs_out(tmp_path, samples, monkeypa
     next(iter(backend.answer(iter([(first, prepared)]))))
     cache = backend._prefix_cache
     assert len(cache) > 0
-    run_layers, tried = backend._model.llama.run_layers, []
+    embed, tried = backend._model.llama.embed, []
 
-    def limited(x_BTD, state, step):
-        tried.append((len(x_BTD), len(cache)))
-        if len(cache) or len(x_BTD) > 2:
+    def limited(ids_BT):
+        tried.append((len(ids_BT), len(cache)))
+        if len(cache) or len(ids_BT) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return run_layers(x_BTD, state, step)
+        return embed(ids_BT)
 
-    monkeypatch.setattr(backend._model.llama, "run_layers", limited)
+    monkeypatch.setattr(backend._model.llama, "embed", limited)
     without_saves = replace(second, snapshot_points=())
     _, got = next(iter(backend.answer(iter([(without_saves, prepared)]))))
     assert [each.text for each in got] == [expected[row].text for row in second.rows]

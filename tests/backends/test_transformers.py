@@ -13,6 +13,7 @@ import torch
 from infini_eval.backends.huggingface.load import max_memory
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, Sampling, Topology
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, DataError, TopologyError
+from infini_eval.evaluation.run import evaluate as run_evaluation
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.tiny_models import CHAT_TEMPLATE, write_tiny_hf_model
 
@@ -54,6 +55,18 @@ def test_answers_equal_the_models_own(config, opened, hf_model, in_order) -> Non
         got = in_order(it.backend, it.prepared)
         assert [list(one.token_ids) for one in got] == [plain_greedy(hf_model, row.ids.tolist()) for row in it.prepared]
         assert all(one.prompt_tokens == 1008 and one.finish_reason == "length" for one in got)
+
+
+def test_a_long_prompt_is_counted_while_it_is_read(hf_model, opened, tmp_path) -> None:
+    loading = LoadSettings(prefill_chunk=400)
+    with opened(config_of(hf_model, tmp_path, loading=loading), 1) as it:
+        it.backend.load(it.plan)
+        counted: list[int] = []
+        work = ((batch, it.prepared) for batch in it.plan.batches)
+        list(it.backend.answer(work, on_tokens=counted.append))
+        assert counted[:3] == [400, 400, 208]
+        assert set(counted[3:]) == {1}  # new tokens
+        assert not it.backend._generator._model._forward_hooks
 
 
 @pytest.mark.parametrize("change", [{"prefill_chunk": 100}, {"prefill_chunk": 1007}, {"prefill_chunk": 0}], ids=str)
@@ -209,6 +222,38 @@ def test_a_model_spread_by_device_map_answers_alike(config, answers, tmp_path) -
     assert [one.text for one in answers(spread, 1)] == [one.text for one in answers(config, 1)]
 
 
+def test_a_device_map_from_a_file_is_followed(config, answers, opened, tmp_path) -> None:
+    pytest.importorskip("accelerate")
+    placed = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({**placed, "lm_head": "cpu"}))
+    loading = LoadSettings(device_map=str(file), offload_folder=str(tmp_path / "offload"))
+    mapped = replace(config, backend_settings=(loading,))
+    with opened(mapped, 1) as it:
+        it.backend.load(it.plan)
+        assert it.backend._generator._model.hf_device_map == {**placed, "lm_head": "cpu"}
+    assert [one.text for one in answers(mapped, 1)] == [one.text for one in answers(config, 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "holds no object"),
+        ('{"lm_head": "gpu"}', "'lm_head' is put on 'gpu'"),
+        ('{"lm_head": "disk"}', "puts modules on disk"),
+    ],
+)
+def test_device_maps_that_make_no_sense(config, opened, tmp_path, content, message) -> None:
+    file = tmp_path / "map.json"
+    if content is not None:
+        file.write_text(content)
+    wrong = replace(config, backend_settings=(LoadSettings(device_map=str(file)),))
+    with pytest.raises(ConfigError, match=message), opened(wrong):
+        pass
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_take_what_was_planned(tmp_path, opened, tied, dtype) -> None:
@@ -275,3 +320,40 @@ def test_no_limit_of_the_tokenizer_cuts_a_prompt(hf_model, tmp_path, answers) ->
     (response,) = answers(config_of(model, tmp_path / "run"), 1)
     assert response.error is None and response.prompt_tokens == 1008
     assert response.text == answers(config_of(hf_model, tmp_path / "plain"), 1)[0].text
+
+
+@pytest.mark.parametrize("chunk", [None, 0, 100])
+def test_logprobs_of_a_text_are_those_of_one_plain_pass(hf_model, tmp_path, opened, chunk) -> None:
+    import transformers
+
+    text = " 48151. Remember it."
+    loading = LoadSettings(prefill_chunk=chunk)
+    with opened(config_of(hf_model, tmp_path / "run", loading=loading), 1) as it:
+        it.backend.load(it.plan)
+        item = it.prepared[0]
+        answer = it.backend._prompts.tokenizer.encode(text, add_special_tokens=False).tolist()
+        got = it.backend.logprobs(item, text)
+    model = transformers.AutoModelForCausalLM.from_pretrained(hf_model).eval()
+    ids = torch.tensor([[*item.ids.tolist(), *answer]])
+    with torch.inference_mode():
+        whole = model(ids).logits[0].float().log_softmax(-1)
+    first = len(item.ids) - 1
+    assert got == pytest.approx([float(whole[first + at, token]) for at, token in enumerate(answer)], abs=1e-4)
+
+
+def test_perplexity_is_recorded_where_a_sample_asks_for_it(hf_model, tmp_path) -> None:
+    from support.tiny_aa_lcr import write_tiny_aa_lcr
+
+    config = EvalConfig(
+        str(hf_model), str(tmp_path / "run"), str(write_tiny_aa_lcr(tmp_path / "lcr")), task="aa_lcr", scorer="judge",
+        backend="transformers", max_new_tokens=2, model=ModelSettings(device="cpu"),
+        task_options=(("metrics", "perplexity,steps"),),
+    )  # fmt: skip
+    run_evaluation(config)
+    rows = [json.loads(line) for path in (tmp_path / "run/samples").glob("*.jsonl") for line in path.open()]
+    assert len(rows) == 4 and all(row["perplexity"] > 1 and row["perplexity_tokens"] >= 1 for row in rows)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["identity"]["data_settings"]["metrics"] == ["perplexity", "steps"]
+    with pytest.raises(ConfigError, match="backend fake cannot measure it") as caught:
+        run_evaluation(replace(config, backend="fake", save_path=str(tmp_path / "fake")))
+    assert "--backend transformers" in str(caught.value)

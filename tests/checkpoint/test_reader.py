@@ -114,6 +114,14 @@ def test_absent_rope_keys_take_the_writers_defaults_and_say_so(step: Path) -> No
     assert len(checkpoint.notes) == 2 and "rope_interleaved" in checkpoint.notes[1]
 
 
+@pytest.mark.parametrize(("written", "meant"), [("tanh", "orig_tanh"), ("sigmoid", "orig_sigmoid")])
+def test_the_guides_names_of_gates_are_taken_and_said_once(step: Path, written: str, meant: str) -> None:
+    edit_config(step, lambda d: d["infini_attention"].update(balance_act_type=written))
+    checkpoint = Checkpoint(step)
+    assert checkpoint.config.gate_activation == meant
+    assert [note for note in checkpoint.notes if f"{written!r} is taken as {meant!r}" in note] == checkpoint.notes
+
+
 def model_keys(**changes):
     return lambda d: d["model"]["model_config"].update(changes)
 

@@ -111,3 +111,71 @@ def test_a_folder_that_cannot_be_written_still_gives_its_report(tmp_path, capsys
     captured = capsys.readouterr()
     assert "SUMMARY STATISTICS" in captured.out
     assert "warning: cannot write here" in captured.err
+
+
+def lengths(root: Path, *tokens: int, **changes) -> Path:
+    """One run a length below `root`, as the full benchmark leaves them."""
+    for length in tokens:
+        write_fake_run(root / str(length), FakeRun(lengths=(length,), depths=(0, 50, 100), per_cell=4, **changes))
+    return root
+
+
+def test_runs_of_several_lengths_are_one_report_printed_once(tmp_path, capsys):
+    assert main(["analyze", str(lengths(tmp_path, 512, 1024, 4096))]) == 0
+    out = capsys.readouterr().out
+    assert out.count("ANALYSIS - ") == 1
+    assert out.count("ALL CONTEXT LENGTHS") == 1
+    assert "EFFECTIVE CONTEXT LENGTH" in out and "Depth  50%" not in out
+    assert f"Detailed summary saved to: {tmp_path / 'summary.json'}" in out
+    whole = json.loads((tmp_path / "summary.json").read_text())
+    assert [block["context_length"] for block in whole["by_context_length"]] == [512, 1024, 4096]
+    assert (tmp_path / "512" / "summary.json").exists()
+    assert "Depth  50%" in (tmp_path / "report.txt").read_text()
+    assert main(["analyze", str(tmp_path)]) == 0, "its own reports are no runs"
+
+
+def test_one_page_for_the_joined_run(tmp_path, capsys):
+    assert main(["analyze", str(lengths(tmp_path, 512, 1024)), "--html"]) == 0
+    assert [path.parent for path in tmp_path.rglob("report.html")] == [tmp_path]
+    assert f"Page saved to: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+def test_quiet_joined_is_a_line_a_length(tmp_path, capsys):
+    assert main(["analyze", str(lengths(tmp_path, 512, 1024)), "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["512", "1024"]
+    assert lines[2].startswith("effective context length of this task (passkey): ")
+
+
+def test_runs_that_differ_otherwise_say_what(tmp_path, capsys):
+    lengths(tmp_path, 512)
+    lengths(tmp_path, 1024, model={"memory": "ablate"})
+    assert main(["analyze", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("ANALYSIS - ") == 2
+    assert (
+        "Not joined into one table: the runs differ in more than length and depth\n  memory: on (512); ablate (1024)"
+        in out
+    )
+
+
+def test_folders_given_by_name_are_joined_into_output(tmp_path, capsys):
+    runs = [str(lengths(tmp_path, 512, 1024) / name) for name in ("512", "1024")]
+    assert main(["analyze", *runs, "--output", str(tmp_path / "both")]) == 0
+    assert json.loads((tmp_path / "both" / "summary.json").read_text())["total_samples"] == 24
+    assert "ALL CONTEXT LENGTHS" in capsys.readouterr().out
+
+
+def test_output_without_anything_to_join_is_said(tmp_path, capsys):
+    assert main(["analyze", str(write_fake_run(tmp_path / "a", RUN)), "--output", str(tmp_path / "b")]) == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_json_of_many_runs_is_a_short_list(tmp_path, capsys):
+    assert main(["analyze", str(lengths(tmp_path, 512, 1024)), "--json-only"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out)
+    assert [len(run["by_context_length"]) for run in found["runs"]] == [1, 1]
+    assert [line["context_length"] for line in found["joined"]["by_context_length"]] == [512, 1024]
+    assert found["joined"]["summary"] == str(tmp_path / "summary.json")
+    assert len(out.splitlines()) < 120

@@ -17,6 +17,7 @@ from infini_eval.cli.main import main
 from infini_eval.data.passkey import validate
 from infini_eval.data.reading import load_samples
 from infini_eval.data.tokenizer import load_tokenizer
+from infini_eval.distributed.progress import Countdown
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = str(ROOT / "checkpoints" / "infini-demo" / "tokenizer")
@@ -324,3 +325,11 @@ def test_prebuilt_data_are_made_by_their_command(tmp_path: Path, inside: bool) -
     assert made.read().equals(kept.read())
     if made.metadata.created_by == kept.metadata.created_by:
         assert (tmp_path / FILE).read_bytes() == (PREBUILT / folder / FILE).read_bytes()
+
+
+def test_what_is_made_is_counted_with_its_total(monkeypatch, tmp_path: Path):
+    seen = []
+    monkeypatch.setattr(Countdown, "set", lambda self, done, total: seen.append((done, total)))
+    flags = ["--context_length", "512", "1024", "--depths", "0,50", "--num_prompts", "2", "--save_path", str(tmp_path)]
+    assert generate("--haystack_dir", "filler", *flags) == 0
+    assert seen == [(number, 8) for number in range(9)]

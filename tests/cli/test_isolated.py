@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +100,21 @@ def test_a_process_that_leaves_nothing_is_named_by_its_status() -> None:
     assert isolated._last_words("", -9) == "the process ended with status -9 and left no result"
     said = "log\nerror: no such thing\n  valid: another\nTraceback of the launcher\n=====\n"
     assert isolated._last_words(said, 1) == "no such thing\n  valid: another"
+
+
+def test_memory_and_progress_of_a_process_are_watched(monkeypatch) -> None:
+    from infini_eval.planning.devices import Gpu
+
+    used = iter([1000, 3000, 2000, *[500] * 10_000])
+    monkeypatch.setattr(isolated, "find_gpus", lambda: [Gpu("H100", 81920, next(used), "570")])
+    monkeypatch.setattr(isolated, "SAMPLE_S", 0.01)
+    head = "08/12/2025 18:41:23 [INFO|DP=0|PP=0|TP=0]: "
+    lines = [f"{head}loading the model: 1.0 GB", f"{head}secret"]
+    said = f"import sys, time; print(*{lines}, sep='\\n', file=sys.stderr); time.sleep(1)"
+    watch = isolated.ProcessWatch()
+    stderr, status = isolated._wait_for([sys.executable, "-c", said], dict(os.environ), quiet=True, watch=watch)
+    assert (status, len(stderr.splitlines()), watch.said) == (0, 2, "loading the model: 1.0 GB")
+    assert watch.host_peak_bytes > 1_000_000
+    assert watch.peaks()["gpu_peak_bytes"] == [3000 * 2**20]
+    watch.host_bytes = 2_000_000_000
+    assert watch.words() == "2.0 GB of the host's memory, GPU 0 524.3 MB"

@@ -45,6 +45,32 @@ def test_the_whole_command_line_without_a_model(tmp_path, capsys) -> None:
     assert all(record["correct"] == 1 for record in records(tmp_path / "right"))
 
 
+def test_own_rows_and_a_model_without_files(tmp_path, capsys) -> None:
+    data = tmp_path / "own.csv"
+    data.write_text("question,target,topic\nWho wrote it?,Ibsen,plays\nWhen?,1879,plays\n")
+    given = ["run", "--task", "qa", "--model", "fake:any", "--save_path", str(tmp_path / "run"), "--quiet"]
+    assert main([*given, "--eval_dataset_path", str(data)]) == 0
+    said = capsys.readouterr()
+    assert "were guessed: --columns prompt=question,answer=target" in said.err
+    assert "all samples stand in one group" in said.out  # no depths are made up
+    found = records(tmp_path / "run")
+    assert [(r["answer"], r["topic"], r["correct"]) for r in sorted(found, key=lambda r: r["id"])] == [
+        ("Ibsen", "plays", 1.0),
+        ("1879", "plays", 1.0),
+    ]
+    assert main([*given, "--eval_dataset_path", str(data), "--columns", "prompt=question,answer=target"]) == 0
+    assert len(records(tmp_path / "run")) == 2  # the guess and the flag are one run
+    assert main([*given, "--eval_dataset_path", str(data), "--columns", "prompt=question,answer=topic"]) == 2
+    assert main([*given, "--eval_dataset_path", str(tmp_path / "run")]) == 2
+    assert "holds the results of a run, not data" in capsys.readouterr().err
+
+
+def test_a_model_that_names_no_backend_is_a_message(tmp_path, capsys) -> None:
+    given = ["run", "--task", "qa", "--model", "nobody", "--save_path", str(tmp_path), "--eval_dataset_path", str(DATA)]
+    assert main(given) == 2
+    assert "fake:any" in capsys.readouterr().err
+
+
 def test_failed_samples_are_tried_again(tmp_path) -> None:
     assert main(arguments("fake", tmp_path / "run", "--fake-failure-rate", "0.5")) == 0
     failed = Counter(record["status"] for record in records(tmp_path / "run"))["failed"]

@@ -72,6 +72,21 @@ def test_save_to_disk(tmp_path: Path) -> None:
     assert len(load_samples(tmp_path / "split").samples) == 12
 
 
+def test_a_folder_of_saved_folders_is_one_data_set(tmp_path: Path) -> None:
+    """What generate_data.py leaves: a folder for each length and depth."""
+    for number, length in enumerate((512, 1024)):
+        folder = tmp_path / f"needle_eval_data_and_{length}_ctx_and_depth_50_and_id_1_and_num_shots_0"
+        folder.mkdir()
+        table = rows(3, id=[f"{number}{i}" for i in range(3)], context_length=[length] * 3)
+        with pa.ipc.new_stream(folder / "data.arrow", table.schema) as out:
+            out.write_table(table)
+        (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    data = load_samples(tmp_path)
+    assert sorted(sample.context_length for sample in data.samples) == [512] * 3 + [1024] * 3
+    assert "(2 folders)" in data.source
+    assert len(load_samples(tmp_path, context_length=512).samples) == 3
+
+
 def test_other_columns_of_other_sets(tmp_path: Path) -> None:
     """The 16k set has num_tokens and no shots; the simple needle set has float depths; answers may be text."""
     table = rows(num_shots=None, num_digits=None, token_count=None, answer=[str(1000 + i) for i in range(12)],

@@ -59,6 +59,13 @@ def torchrun(start, nproc, *arguments, launcher=("--standalone",)):
     return start([*command, *map(str, arguments)])
 
 
+def launched(start, nproc, *arguments):
+    """By `infini-eval launch`."""
+    script = str(TESTS / "support" / "fake_evaluation.py")
+    command = [sys.executable, "-m", "infini_eval", "launch", "-n", str(nproc), script]
+    return start([*command, *map(str, arguments)])
+
+
 def finish(processes):
     """Exit statuses and messages, by rank."""
     outputs = [process.communicate(timeout=PROCESS_S)[1] for process in processes]
@@ -239,3 +246,30 @@ def test_two_agents_on_loopback_share_one_run(start, tmp_path):
     assert statuses == [0, 0], outputs
     assert "20 samples, 0 of them found done" in "".join(outputs)
     assert len({line.record["replica"] for line in iter_samples(tmp_path / "run")}) == 2
+
+
+def test_behind_torchrun_the_message_stands_at_the_end(start, tmp_path):
+    statuses, outputs = finish([torchrun(start, 2, tmp_path / "run", "--dp", 2, "--misbehave", "mistake:1:3")])
+    assert statuses == [1]
+    assert "traceback : error: this sample cannot be used" in "\n".join(outputs[0].splitlines()[-6:])
+
+
+def test_launched_by_our_own_command_the_message_stands_last_and_once(start, tmp_path):
+    statuses, outputs = finish([launched(start, 2, tmp_path / "run", "--dp", 2, "--misbehave", "mistake:1:3")])
+    assert statuses == [EXIT_USAGE], outputs
+    message, where = outputs[0].splitlines()[-2:]
+    assert message == "error: this sample cannot be used"
+    assert where.startswith("  where: rank 1, sample ")
+    assert outputs[0].count("cannot be used") == 1
+    assert "ChildFailedError" not in outputs[0] and "Traceback" not in outputs[0]
+
+
+def test_launched_by_our_own_command_an_interrupt_ends_quietly_and_the_run_continues(start, tmp_path):
+    agent = launched(start, 2, tmp_path / "run", "--dp", 2, "--seconds", 0.1, "--samples", 200)
+    wait_for_samples(tmp_path / "run", 3)
+    os.killpg(agent.pid, signal.SIGINT)  # as Ctrl-C does
+    statuses, outputs = finish([agent])
+    assert statuses == [EXIT_INTERRUPTED]
+    assert outputs[0].splitlines()[-1].startswith("stopped by SIGINT; what was finished is on disk")
+    assert "Traceback" not in outputs[0] and "SignalException" not in outputs[0]
+    assert_complete(tmp_path / "run", 200)

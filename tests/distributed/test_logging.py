@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+
+import pytest
 
 from infini_eval.distributed.logging import setup_logging
 
@@ -19,6 +22,14 @@ def test_set_up_again_it_does_not_repeat_lines(capsys):
     setup_logging("DP=0|PP=0|TP=0")
     setup_logging("DP=0|PP=0|TP=0").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+@pytest.mark.parametrize(("rank", "clears"), [("0", False), ("1", True)])
+def test_other_ranks_clear_the_bar_of_rank_0_on_a_terminal(monkeypatch, capsys, rank, clears):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    setup_logging("DP=1|PP=0|TP=0").info("a line")
+    assert capsys.readouterr().err.startswith("\r\x1b[2K") == clears
 
 
 def test_peers_of_a_leader_only_warn(capsys):

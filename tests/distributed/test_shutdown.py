@@ -121,3 +121,19 @@ def test_the_status_is_the_faults(monkeypatch, capsys, state: str, rank: int, sh
         ProcessExit(rank).exit_with_fault(FakeStore(state), FAULT)
     assert left.value.code == 2
     assert capsys.readouterr().err.count("this cannot be used") == shown
+
+
+def test_torchruns_error_file_has_the_message_as_torchrun_reads_it(monkeypatch, capsys, tmp_path) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    file = tmp_path / "0" / "error.json"
+    monkeypatch.setenv(shutdown.ERROR_FILE, str(file))
+    shutdown.tell_user("error: no such file\n  next:  look again")
+    assert capsys.readouterr().err == "error: no such file\n  next:  look again\n"
+    killed = ProcessFailure(0, 1, -15, str(tmp_path / "none"))  # told to end, in the same second
+    mistaken = ProcessFailure(1, 2, 2, str(file))
+    summary = str(ChildFailedError("script.py", {0: killed, 1: mistaken}))
+    assert "no such file\n    next:  look again" in summary.partition("Root Cause")[2]
+    monkeypatch.setenv(shutdown.LAUNCHED, "1")
+    shutdown.tell_user("error: shown by the launcher")
+    assert capsys.readouterr().err == ""

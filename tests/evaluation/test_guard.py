@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from infini_eval.data.reading import load_samples
 from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import MeshShape
 from infini_eval.errors import ConfigError
+from infini_eval.evaluation import guard
 from infini_eval.evaluation.guard import (
     MemoryWatch,
     batch_sizes,
@@ -196,3 +199,16 @@ def test_a_model_spread_over_devices_is_measured_without_a_plan(caplog: pytest.L
 
 def test_a_backend_that_computes_elsewhere_is_not_measured() -> None:
     assert noted(computes_here=False) == {}
+
+
+def test_loading_shows_how_much_is_in_memory(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(logging.getLogger("infini_eval"), "propagate", True)
+    used = iter([0, *range(1_000_000_000, 50_000_000_000, 1_000_000_000)])
+    monkeypatch.setattr(guard, "used_bytes", lambda device: next(used))
+    with launch("cpu") as world, caplog.at_level("INFO", logger="infini_eval"):
+        watch = MemoryWatch(None, [(1, 100)], world, lambda **changes: None, refuse=True, watches=True)
+        with watch.loading(every_s=0.01):
+            while not any(line.startswith("loading the model") for line in caplog.messages):
+                time.sleep(0.01)
+    shown = next(line for line in caplog.messages if line.startswith("loading the model"))
+    assert shown == "loading the model: 1.0 GB in memory, 0:00:00 so far"

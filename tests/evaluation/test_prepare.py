@@ -18,9 +18,16 @@ from infini_eval.distributed.launch import launch
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.distributed.shutdown import Interrupted
 from infini_eval.distributed.work_queue import SPARE, WorkQueue
-from infini_eval.errors import EXIT_INTERRUPTED, DataError
+from infini_eval.errors import EXIT_INTERRUPTED, ConfigError, DataError
 from infini_eval.evaluation import prepare
-from infini_eval.evaluation.prepare import AHEAD, BatchPrefetcher, prepare_items, with_ids
+from infini_eval.evaluation.prepare import (
+    AHEAD,
+    BatchPrefetcher,
+    prepare_items,
+    preprocess_identity,
+    preprocessed,
+    with_ids,
+)
 from infini_eval.records import NeedlePosition, Sample
 from infini_eval.tasks.passkey import TASK
 from infini_eval.testing.distributed import run_distributed_test
@@ -250,3 +257,45 @@ def prefetcher_that_fails_on_rank_1():
 def test_a_failing_thread_ends_the_peers_that_wait_in_a_collective():
     with pytest.raises(AssertionError, match="ended with status 2"):
         run_distributed_test(prefetcher_that_fails_on_rank_1, 2, None)
+
+
+EXTRACTIVE = ROOT / "examples/preprocess/extractive.py"
+
+
+def test_prompts_are_changed_by_the_users_function_and_the_old_length_is_kept():
+    before = samples()
+    after, note = preprocessed(before, f"{EXTRACTIVE}:half")
+    assert [sample.columns["characters_before"] for sample in after] == [len(sample.prompt) for sample in before]
+    assert all(len(new.prompt) <= 0.55 * len(old.prompt) for new, old in zip(after, before, strict=True))
+    assert all(TASK.locate(sample) is not None for sample in after), "what the question asks for stays"
+    assert all(sample.prompt.endswith("What is the pass key? The pass key is ") for sample in after)
+    assert f"{EXTRACTIVE}:half: prompts have" in note
+    assert {sample.key for sample in after}.isdisjoint(sample.key for sample in before), (
+        "another prompt, another sample"
+    )
+
+
+def test_a_function_of_a_module_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "shorten_for_test.py").write_text("def last(sample):\n    return sample.prompt[-40:]\n")
+    monkeypatch.chdir(tmp_path)
+    after, _ = preprocessed(samples(), "shorten_for_test:last")
+    assert {len(sample.prompt) for sample in after} == {40}
+    before = preprocess_identity("shorten_for_test:last")
+    (tmp_path / "shorten_for_test.py").write_text("def last(sample):\n    return sample.prompt[-41:]\n")
+    assert preprocess_identity("shorten_for_test:last") != before, "another function is another run"
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nothing", "--preprocess 'nothing'"),
+        ("no_such_module:f", "cannot be imported"),
+        ("missing.py:f", "cannot be imported"),
+        ("math:pi", "is float"),
+        ("math:exp", "fails on the sample"),
+        ("builtins:id", "made .* of the sample"),
+    ],
+)
+def test_functions_that_cannot_be_used(what, message):
+    with pytest.raises(ConfigError, match=message):
+        preprocessed(samples(), what)

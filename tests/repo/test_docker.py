@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ def test_with_a_key_both_models_are_compared():
 def test_help_and_wrong_commands():
     assert "compare-full N" in run_docker().stdout
     assert run_docker("compare").returncode == 2
+    assert run_docker("compare", "10k").returncode == 0
+    assert [run_docker("compare", wrong).returncode for wrong in ("k", "10x", "1k0", "ten")] == [2] * 4
     assert run_docker("dance").returncode == 2
 
 
@@ -129,6 +132,54 @@ def test_a_docker_command_is_given_what_the_documents_say(tmp_path: Path):
     ]
     assert key not in (tmp_path / "log").read_text(), "the key is handed in by name, not on a command line"
     assert {path.name for path in folder.iterdir()} >= {"comparison_results", "hf_cache", "offload_folder"}
+
+
+@pytest.mark.parametrize("arguments", [["setup"], ["llama"], ["compare", "1000"]])
+def test_without_compose_nothing_is_left_behind(tmp_path: Path, arguments: list[str]):
+    folder, commands = tmp_path / "scout", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    shutil.copy(FOLDER / "run-docker.sh", folder)
+    for tool in ("bash", "dirname", "sed", "grep", "mkdir"):
+        found = shutil.which(tool)
+        assert found
+        (commands / tool).symlink_to(found)
+    done = subprocess.run(
+        [folder / "run-docker.sh", *arguments],
+        env={"PATH": str(commands)},
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_S,
+    )
+    assert done.returncode == 2
+    assert "docker compose was not found" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["run-docker.sh"]
+
+
+def test_the_compose_file_follows_the_specification():
+    """The schema of the compose specification, as check-jsonschema carries it."""
+    pytest.importorskip("check_jsonschema")
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*check, FOLDER / "docker-compose.yml"], capture_output=True, text=True, timeout=PROCESS_S)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_check_of_the_compose_file_can_fail(tmp_path: Path):
+    pytest.importorskip("check_jsonschema")
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text((FOLDER / "docker-compose.yml").read_text().replace("working_dir:", "workdir:"))
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*check, wrong], capture_output=True, text=True, timeout=PROCESS_S)
+    assert done.returncode == 1
+    assert "workdir" in done.stdout
+
+
+def test_the_image_is_a_plain_debian_with_the_extras_that_exist():
+    text = (FOLDER / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (.+)$", text, re.MULTILINE) == ["debian:bookworm-slim"]
+    (extras,) = re.findall(r'"\.\[(.+)\]"', text)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= set(known)
 
 
 @pytest.mark.parametrize("script", ["long_context_test.py", "model_comparison.py"])

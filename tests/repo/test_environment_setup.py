@@ -52,6 +52,49 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
+SCOUT = "examples/llama4-scout"
+
+# Stands for a `python` that has infini_eval but not the packages named in $LACKS.
+HAS_INFINI_EVAL = """#!/usr/bin/env bash
+case "$1 $2" in
+    "-c import infini_eval") exit 0 ;;
+    "-c import importlib"*) [[ " $LACKS " != *" $3 "* ]] ;;
+    "-m pip") echo "pip ${*:3}" >>"$CALLS"; exit "${PIP_STATUS:-0}" ;;
+    *) exit 0 ;;
+esac
+"""
+
+
+def set_up_scout(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    folder, calls, python = tmp_path / SCOUT, tmp_path / "calls", tmp_path / "python"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / SCOUT / "setup_and_run.sh", folder)
+    shutil.copy(ROOT / "constraints.txt", tmp_path)
+    python.write_text(HAS_INFINI_EVAL)
+    python.chmod(0o755)
+    calls.touch()
+    variables = {**os.environ, "CALLS": str(calls), "PYTHON": str(python), "LACKS": "", **environment}
+    command = [folder / "setup_and_run.sh", "-y"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done, calls.read_text().splitlines()
+
+
+def test_the_comparison_installs_what_an_existing_environment_lacks(tmp_path: Path):
+    done, calls = set_up_scout(tmp_path, LACKS="accelerate google.genai")
+    assert done.returncode == 0, done.stderr
+    assert calls == [f"pip install --quiet -c {tmp_path}/constraints.txt accelerate google-genai"]
+
+
+def test_a_complete_environment_is_left_alone(tmp_path: Path):
+    assert set_up_scout(tmp_path)[1] == []
+
+
+def test_the_comparison_goes_on_where_nothing_can_be_installed(tmp_path: Path):
+    done, _ = set_up_scout(tmp_path, LACKS="openai", PIP_STATUS="1")
+    assert done.returncode == 0
+    assert "warning: not installed" in done.stdout
+
+
 def test_installs_pinned_torch_first_then_the_project(clone: Clone):
     result = clone.set_up()
     assert result.returncode == 0, result.stderr

@@ -17,6 +17,7 @@ DISTRIBUTION_OF = {
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
     "rouge_score": "rouge-score",
+    "sentence_transformers": "sentence-transformers",
 }
 # Come with a declared dependency by that dependency's own promise: transformers and datasets need it.
 IMPLIED = {"huggingface_hub"}
@@ -82,3 +83,16 @@ def test_version_is_one():
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", infini_eval.__version__)
     assert PROJECT["dynamic"] == ["version"]
+
+
+@pytest.mark.parametrize("folder", ["llama4-scout", "aa-lcr"])
+def test_the_requirements_of_an_example_name_extras_that_exist(folder: str):
+    lines = (ROOT / "examples" / folder / "requirements.txt").read_text().splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    (project,) = [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
+    path, extras = re.fullmatch(r"(.+)\[(.+)\]", project).groups()
+    assert (ROOT / "examples" / folder / path).resolve() == ROOT
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    constraints = [line.removeprefix("-c ") for line in lines if line.startswith("-c ")]
+    assert all((ROOT / "examples" / folder / file).is_file() for file in constraints)
+    assert len(lines) == 1 + len(constraints)

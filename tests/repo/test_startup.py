@@ -21,6 +21,7 @@ TORCH_FREE = (
     "config",
     "data",
     "errors",
+    "exports",
     "planning",
     "records",
     "registry",

@@ -94,7 +94,7 @@ def test_defaults_are_the_guides(desk: Desk):
         "0",
         "42",
     ]
-    assert [flag(command, name) for name in ("--nproc_per_node", "--dp", "--tp", "--pp")] == ["4", "4", "1", "1"]
+    assert [flag(command, name) for name in (" -n", "--dp", "--tp", "--pp")] == ["4", "4", "1", "1"]
     assert flag(command, "--max-new-tokens") == "15"
     assert re.fullmatch(r"results/passkey_300m_\d{8}_\d{6}", flag(command, "--save_path"))
 
@@ -161,7 +161,8 @@ def test_full_benchmark_runs_four_lengths_and_one_analysis(desk: Desk):
     folders = [Path(flag(command, "--save_path")) for command in desk.commands("run_passkey_eval.py")]
     assert [folder.name for folder in folders] == ["1024", "2048", "4096", "8192"]
     (analysis,) = desk.commands("analyze_passkey_results.py")
-    assert analysis.endswith(str(folders[0].parent))
+    assert analysis.endswith(f"{folders[0].parent} --html"), "one page of all lengths"
+    assert all("--brief" in command for command in desk.commands("run_passkey_eval.py")), "each report printed once"
 
 
 def test_full_benchmark_goes_on_after_a_failure(desk: Desk):
@@ -198,6 +199,21 @@ def test_processes_must_divide(desk: Desk):
     result = desk.run("run_passkey_eval_300m.sh", NPROC="3", TP="2")
     assert result.returncode == 2
     assert "3 processes" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("NPROC", "four"), ("TP", "0"), ("MAX_NEW_TOKENS", "1.5"), ("SEED", "-1")])
+def test_numbers_in_the_environment_are_checked(desk: Desk, name: str, value: str):
+    result = desk.run("run_passkey_eval_300m.sh", **{name: value})
+    assert result.returncode == 2
+    assert f"{name} '{value}' is not a whole number" in result.stderr
+    assert not desk.commands("run_passkey_eval.py")
+
+
+def test_suffixes_in_the_environment_are_read(desk: Desk):
+    assert desk.run("run_full_passkey_benchmark_300m.sh", LENGTHS="2k", MAX_NEW_TOKENS="1k").returncode == 0
+    (command,) = desk.commands("run_passkey_eval.py")
+    assert flag(command, "--max-new-tokens") == "1024"
+    assert flag(command, "--save_path").endswith("/2048")
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("run_*.sh")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infini_eval.reports.analyze import analyze_run
-from infini_eval.reports.page import page
+from infini_eval.reports.page import card, page
 from infini_eval.reports.text import render_quiet
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
@@ -25,7 +25,7 @@ def test_one_sample_is_neither_excellent_nor_consistent(tmp_path):
         "UNDECIDED",
         "UNKNOWN",
     )
-    for shown in (found.text, render_quiet(found.summary), page(found)):
+    for shown in (found.text, render_quiet(found.summary), card(found.summary)):
         assert "CONSISTENT" not in shown
         assert "UNDECIDED (POOR to EXCELLENT)" in shown
         assert "✓" not in shown
@@ -46,7 +46,7 @@ def test_two_rules_that_disagree_are_one_headline_and_small_print(tmp_path):
     assert len(marked) == 3 and all("FAIR" in line for line in marked)
     older = found.summary.to_json()["performance"]["category"]
     assert f"(older rule, bar lowered by min(20, 5 x segments) beyond one segment: {older}" in found.text
-    html = page(found)
+    html = card(found.summary)
     assert 'class="good"><strong>' not in html
     assert html.count(older) == 1
 
@@ -55,7 +55,7 @@ def test_a_model_without_segments_hears_nothing_of_them(tmp_path):
     found = analysed(tmp_path, FakeRun(segment_length=None, name="Llama", depths=(0, 50), accuracy=0.9))
     assert "segment" not in found.text.lower()
     assert "segment" not in found.summary.to_json()["performance"]["message"]
-    assert "<th>segments</th>" not in page(found)
+    assert "<th>segments</th>" not in card(found.summary)
 
 
 def test_other_tasks_have_no_passkey_expectations(tmp_path):

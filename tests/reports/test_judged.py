@@ -19,20 +19,7 @@ from infini_eval.reports.statistics.judged import Answer, agreement, band, band_
 from infini_eval.results.manifest import write_manifest
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
 from infini_eval.tasks.aa_lcr.verdicts import Judge
-
-
-def answers_file(path: Path, texts: dict[tuple[str, int], str], **head: Any) -> Path:
-    """A file of answers by (question, repeat); categories and lengths follow the question's number."""
-    rows = [
-        {
-            "key": f"{question}/{repeat}", "question_id": question, "repeat": repeat, "question": f"Q{question}?",
-            "answer": "a", "text": text, "category": ("Legal", "Academia")[int(question) % 2],
-            "document_set": f"set{int(question) // 2}", "input_tokens": 70_000 + 10_000 * int(question),
-        }
-        for (question, repeat), text in texts.items()
-    ]  # fmt: skip
-    path.write_text(json.dumps({"model": "tiny", "fingerprint": "f", "generations": rows} | head))
-    return path
+from support.judged import add_judge, answers_file
 
 
 def add_judge_of_all(source: Path, name: str, rights: dict[str, bool]) -> None:
@@ -47,33 +34,6 @@ def add_judge_of_all(source: Path, name: str, rights: dict[str, bool]) -> None:
             record = {"sample_key": one.key, "generation_key": one.key, "candidate_sha256": one.text_sha256}
             record |= {"question_id": one.question_id, "repeat": one.repeat, "status": "ok", "error": None}
             file.write(json.dumps(record | {"correct": float(rights[one.question]), "generation_text": "so"}) + "\n")
-
-
-def add_judge(
-    source: Path,
-    name: str,
-    verdicts: dict[tuple[str, int], Any],
-    protocol: str = "v1.0",
-    notes: str | None = None,
-) -> None:
-    """A judge's folder with these verdicts: True, False or the words of an unreadable reply."""
-    folder = source.with_suffix(".judges") / name
-    (folder / "samples").mkdir(parents=True)
-    identity = {"task": "aa_lcr_judge", "data_settings": {"protocol": protocol, "grading_notes": notes}}
-    write_manifest(folder, RunManifest(identity, {"name": f"model of {name}"}, {}, len(verdicts)))
-    texts = {(row["question_id"], row["repeat"]): row["text"] for row in json.loads(source.read_text())["generations"]}
-    with (folder / "samples" / "replica-00000.jsonl").open("w") as file:
-        for (question, repeat), verdict in verdicts.items():
-            key = f"{question}/{repeat}"
-            one = Generation(key, question, repeat, "", "", texts[question, repeat])
-            known = isinstance(verdict, bool)
-            record = {
-                "sample_key": f"{name}/{key}", "generation_key": key, "candidate_sha256": one.text_sha256,
-                "question_id": question, "repeat": repeat,
-                "status": "ok", "error": None, "correct": float(verdict) if known else None,
-                "generation_text": ("CORRECT" if verdict else "INCORRECT") if known else verdict,
-            }  # fmt: skip
-            file.write(json.dumps(record) + "\n")
 
 
 TEXTS = {(str(q), r): f"answer {q}.{r}" for q in range(1, 5) for r in (1, 2)}
@@ -306,9 +266,19 @@ def test_two_judges_side_by_side(source: Path) -> None:
 
 def test_the_page_escapes_what_models_say(source: Path, tmp_path: Path) -> None:
     page = analyze_questions(source).write_page(tmp_path)[0].read_text()
-    assert "&lt;b&gt;CORRECT&lt;/b&gt;" in page
     assert "<b>CORRECT" not in page
-    assert "http" not in page.replace('http-equiv="', "")
+    assert "\\u003cb\\u003eCORRECT\\u003c/b\\u003e" in page
+
+
+def test_the_page_holds_every_answer_with_both_judges(source: Path, tmp_path: Path) -> None:
+    add_judge(source, "mild", {key: True for key in TEXTS if key != ("4", 2)})
+    page = analyze_questions(source).write_page(tmp_path)[0].read_text()
+    files = json.loads(page.split('id="files">')[1].split("</script>")[0])
+    samples, texts = files["runs/run/samples.json"], files["runs/run/texts-0.json"]
+    assert samples["total"] == len(texts) == 8
+    assert [verdict["judge"] for verdict in texts[0]["verdicts"]] == ["mild", "strict"]
+    assert samples["columns"]["states"][0] == [verdict["state"] for verdict in texts[0]["verdicts"]]
+    assert files["runs/run/run.json"]["summary"]["wrong"] == []
 
 
 def test_verdicts_on_other_words_do_not_count(source: Path) -> None:
@@ -385,3 +355,27 @@ def test_a_judges_own_folder_points_to_the_run(source: Path) -> None:
 def test_unfinished_runs_say_so(tmp_path: Path) -> None:
     path = answers_file(tmp_path / "a.json", {("1", 1): "x"}, planned=5)
     assert "INCOMPLETE: 1 of 5 planned answers" in analyze_questions(path).text
+
+
+def test_the_metrics_that_were_asked_for(tmp_path):
+    texts = {
+        ("1", 1): "1. The question.\n2. Sub-questions.\n2. again\nFinal answer: Oslo",
+        ("2", 1): "**Step 1:** look\nStep 2. think\nStep 3) say\n**Final answer:** 8",
+        ("3", 1): "Oslo",
+    }
+    source = answers_file(tmp_path / "a.json", texts, settings={"metrics": ["perplexity", "steps"]})
+    data = json.loads(source.read_text())
+    for row, value in zip(data["generations"], (2.0, 8.0, None), strict=True):
+        row["perplexity"] = value
+    source.write_text(json.dumps(data))
+    run = analyze_questions(source)
+    assert run.summary.metrics == {
+        "perplexity": {"n": 2, "geometric_mean": 4, "median": 5},
+        "steps": {"n": 3, "mean": pytest.approx(5 / 3, abs=1e-5), "median": 2, "most": 3, "final_answer_lines": 2},
+    }
+    assert "geometric mean 4, median 5 (n=2)" in run.text
+    assert "a final answer on a line of its own in 2 of 3" in run.text
+
+
+def test_no_metrics_without_asking(tmp_path):
+    assert analyze_questions(answers_file(tmp_path / "a.json", {("1", 1): "1. x"})).summary.metrics is None

@@ -37,9 +37,21 @@ find_python() {
         "pip install -c constraints.txt -e $REPOSITORY   (or $REPOSITORY/scripts/quickstart.sh)"
 }
 
+# check_numbers: the environment's numbers are numbers; k and m are read as suffixes.
+check_numbers() {
+    local name value
+    for name in NPROC TP PP DP MAX_NEW_TOKENS; do
+        [ -n "${!name:-}" ] || continue
+        value=$(count_of "$name" "${!name}") || exit 2
+        printf -v "$name" '%s' "$value"
+    done
+    case $SEED in '' | *[!0-9]*) fail "SEED '$SEED' is not a whole number of at least 0" ;; esac
+}
+
 # Sets NPROC (the caller's choice, else the GPUs that torch can use, else one or two CPU processes) and DP.
 find_processes() {
     local gpus cores
+    check_numbers
     if [ -z "${NPROC:-}" ]; then
         gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())') || fail "torch cannot be imported"
         cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
@@ -116,12 +128,12 @@ choose_data() {
     fi
 }
 
-# evaluate CHECKPOINT SAMPLES RUN_FOLDER [FLAGS...]: one torchrun over $DATASET; its status is the evaluation's.
+# evaluate CHECKPOINT SAMPLES RUN_FOLDER [FLAGS...]: one launch over $DATASET; its status is the evaluation's.
 evaluate() {
     local checkpoint=$1 samples=$2 folder=$3
     shift 3
     say "evaluating $checkpoint on $DATASET: $NPROC processes (dp=$DP tp=$TP pp=$PP), results in $folder"
-    "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node="$NPROC" "$SCRIPTS/run_passkey_eval.py" \
+    "$PYTHON" -m infini_eval launch -n "$NPROC" "$SCRIPTS/run_passkey_eval.py" \
         --ckpt-path "$checkpoint" --save_path "$folder" --eval_dataset_path "$DATASET" \
         --num_shots 0 --num_digits 0 --seed "$SEED" --num_samples "$samples" --max-new-tokens "$MAX_NEW_TOKENS" \
         --dp "$DP" --tp "$TP" --pp "$PP" "$@"

@@ -1,6 +1,7 @@
-"""The contracts that backends, tasks, scorers and reports fulfil, ours and those of other packages; nothing here computes."""
+"""What backends, tasks, scorers, reports and exports promise, ours and those of other packages; nothing here computes."""
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, LazyBackend, TextBackend, WorkItem
+from infini_eval.api.export import Export, export
 from infini_eval.api.report import Report, report
 from infini_eval.api.scorer import Scorer, scorer
 from infini_eval.api.task import DataFinding, Generator, Insert, LoadedData, Question, Recipe, RowInputs, Task
@@ -15,6 +16,7 @@ __all__ = [
     "DataFinding",
     "EarlyStop",
     "EvalConfig",
+    "Export",
     "Footprint",
     "Generator",
     "Insert",
@@ -33,6 +35,7 @@ __all__ = [
     "Task",
     "TextBackend",
     "WorkItem",
+    "export",
     "option",
     "report",
     "scorer",

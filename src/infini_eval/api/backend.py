@@ -143,6 +143,7 @@ class Backend(ABC):
         computes_here: whether tensors are computed in this process, so that a GPU is taken for it.
         attention: values of --attn-implementation that it takes.
         stops_early: whether `answer` heeds its `early_stop`.
+        measures_texts: whether it has `logprobs`.
         mesh: this process's place on the axes dp, tp and pp; data parallel by default.
         notes: what users should know before the first answer.
     """
@@ -151,6 +152,7 @@ class Backend(ABC):
     computes_here: ClassVar[bool] = False
     attention: ClassVar[tuple[str, ...]] = ("sdpa",)
     stops_early: ClassVar[bool] = False
+    measures_texts: ClassVar[bool] = False
 
     mesh: Mesh
     notes: list[str]
@@ -200,6 +202,13 @@ class Backend(ABC):
 
     def load(self, plan: BatchPlan) -> None:  # noqa: B027 - nothing to load is the ordinary case of served models
         """Load the weights; called once a run, after everything cheap was checked."""
+
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        """The natural logarithm of each token's probability, were `text` the answer; only where `measures_texts`.
+
+        Every process of a replica calls this. The prompt is read once more.
+        """
+        raise NotImplementedError(f"{type(self).__name__} measures no texts")
 
     @abstractmethod
     def answer(
@@ -260,6 +269,7 @@ class LazyBackend:
     computes_here: bool = False
     attention: tuple[str, ...] = ("sdpa",)
     stops_early: bool = False
+    measures_texts: bool = False
 
     def load(self) -> type[Backend]:
         """Import the backend."""

@@ -1,14 +1,13 @@
-"""From a public name to what implements it: tasks, scorers, backends and reports, ours and those of other packages.
+"""From a public name to what implements it: tasks, scorers, backends, reports and exports, ours and those of other packages.
 
-Ours are found by looking into the package of their kind: every `Task`, `Scorer` and `Report` that stands in a module there
-(or in its table `TASKS`), under its own name; every module of `infini_eval.backends` without an underscore, under the
-module's name. Other distributions add theirs as entry points of the group `infini_eval.<kind>`.
+Ours are found by looking into the package of their kind: every `Task`, `Scorer`, `Report` and `Export` that stands in a
+module there (or in its table `TASKS`), under its own name; every module of `infini_eval.backends` without an underscore,
+under the module's name. Other distributions add theirs as entry points of the group `infini_eval.<kind>`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -18,14 +17,15 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from infini_eval.api.backend import Backend, LazyBackend
+from infini_eval.api.export import Export
 from infini_eval.api.report import Report
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import Task
 from infini_eval.config import EvalConfig, ModelSettings, WeightSettings
-from infini_eval.errors import ConfigError
+from infini_eval.errors import ConfigError, did_you_mean
 
-Kind = Literal["tasks", "scorers", "backends", "reports"]
-_TYPES: dict[str, type] = {"tasks": Task, "scorers": Scorer, "reports": Report}
+Kind = Literal["tasks", "scorers", "backends", "reports", "exports"]
+_TYPES: dict[str, type] = {"tasks": Task, "scorers": Scorer, "reports": Report, "exports": Export}
 BackendFace = LazyBackend | type[Backend]
 MODEL_PARTS = (WeightSettings, ModelSettings)  # settings of backends that stand in EvalConfig.model
 
@@ -37,10 +37,10 @@ def names(kind: Kind) -> list[str]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The object behind a name: a Task, a Scorer, a Report, or a class of backends.
+    """The object behind a name: a Task, a Scorer, a Report, an Export, or a class of backends.
 
     Raises:
-        ConfigError: there is none of that name; it lists the names that there are, the nearest first.
+        ConfigError: there is none of that name; it names the nearest, or lists all where none comes near.
     """
     if kind == "backends":
         face = backend_face(name)
@@ -56,8 +56,15 @@ def task(name: str) -> Task:
 
 
 def scorer(name: str) -> Scorer:
-    """The scorer of that name; ConfigError where there is none."""
-    return cast(Scorer, load("scorers", name))
+    """The scorer of that name, with its setting where one stands behind a colon; ConfigError where there is none."""
+    base, colon, setting = name.partition(":")
+    found = cast(Scorer, load("scorers", base))
+    return found.with_setting(setting) if colon else found
+
+
+def export(name: str) -> Export:
+    """The export of that name; ConfigError where there is none."""
+    return cast(Export, load("exports", name))
 
 
 def reports(when: str) -> list[Report]:
@@ -85,6 +92,13 @@ def backend_faces() -> dict[str, BackendFace]:
     return faces
 
 
+def backend_and_model(model: str) -> tuple[str | None, str]:
+    """Take "fake:any" apart into a backend's name and what follows it; (None, model) where no backend stands before a colon."""
+    name, colon, rest = model.partition(":")
+    known = colon and rest and _plain(name) in names("backends")
+    return (_plain(name), rest) if known else (None, model)
+
+
 def for_backend(config: EvalConfig) -> EvalConfig:
     """The configuration with what its backend implies: its settings, with defaults where none were given, in its order.
 
@@ -110,9 +124,12 @@ def _known(kind: Kind, name: str) -> str:
     name = name.replace("-", "_")
     known = names(kind)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = did_you_mean(name, known)
+        problem = f"unknown {kind.removesuffix('s')} {name!r}{near}"
+        if near:  # one line: the list would only hide it
+            raise ConfigError(problem)
         raise ConfigError(
-            f"unknown {kind.removesuffix('s')} {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+            problem,
             valid=", ".join(known),
             next_step=f"choose one of these, or add one: an object in infini_eval/{kind}, or an entry point of the group "
             f"infini_eval.{kind} (CONTRIBUTING.md)",

@@ -5,16 +5,22 @@
         '''starts_right: the answer stands at the very beginning.'''
         return Score(float(generation.lstrip().startswith(sample.answer)))
 
-Its name is the function's.
+Its name is the function's. A scorer with one keyword-only parameter takes a setting, written behind its name:
+`--scorer semantic_similarity:FOLDER`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
+from infini_eval.errors import ConfigError
 from infini_eval.records import Sample, Score
 
 Settles = Callable[[str, Sample], bool]
+Work = TypeVar("Work", bound=Callable[..., object])
 
 
 class Scorer:
@@ -30,9 +36,34 @@ class Scorer:
         self.__module__ = judge.__module__
         self._judge = judge
         self._settled: Settles | None = None
+        self._setup: Callable[..., object] | None = None
 
     def __call__(self, generation: str, sample: Sample) -> Score:
         return self._judge(generation, sample)
+
+    def with_setting(self, setting: str) -> Scorer:
+        """The same scorer under another setting; ConfigError where it takes none."""
+        own = [one.name for one in inspect.signature(self._judge).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        if len(own) != 1 or not setting:
+            raise ConfigError(
+                f"--scorer {self.name}:{setting}",
+                valid=f"{self.name}:{own[0].upper()}" if own else f"{self.name} alone",
+            )
+        found = Scorer(self._judge)
+        found._judge = partial(self._judge, **{own[0]: setting})
+        found._settled = self._settled
+        found._setup = None if self._setup is None else partial(self._setup, setting)
+        return found
+
+    def before_first(self, work: Work) -> Work:
+        """Declare (as a decorator) what is done once before any answer, with the setting where there is one."""
+        self._setup = work
+        return work
+
+    def set_up(self) -> None:
+        """Do what must be done before the first answer: what is missing is said before a model is loaded."""
+        if self._setup is not None:
+            self._setup()
 
     def settled(self, test: Settles) -> Settles:
         """Declare (as a decorator) when no further token can change the score."""

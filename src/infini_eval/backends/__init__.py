@@ -31,6 +31,7 @@ LAZY = {
         computes_here=True,
         attention=("sdpa", "flash_attn", "eager", "flex"),
         stops_early=True,
+        measures_texts=True,
     ),
     # its workers must find CUDA untouched, and it chooses its kernels itself: "sdpa" is only the flag's default
     "vllm": LazyBackend(

@@ -51,8 +51,8 @@ class Remote(Backend):
         self._retry = Retry(self._settings.attempts, lambda: world.stop.requested)
 
     @abstractmethod
-    def request(self, prompt: str, seed: int) -> dict[str, Any]:
-        """Everything that decides the answer to a prompt, as JSON: the key of the reply cache."""
+    def request(self, sample: Sample, seed: int) -> dict[str, Any]:
+        """Everything that decides the answer to a sample, as JSON: the key of the reply cache."""
 
     @abstractmethod
     def ask(self, request: Mapping[str, Any]) -> Reply:
@@ -132,7 +132,7 @@ class Remote(Backend):
 
     def _answer_row(self, prepared: WorkItem, row: int) -> Response:
         began = time.perf_counter()
-        request = self.request(prepared.sample.prompt, self._config.sampling.seed + row)
+        request = self.request(prepared.sample, self._config.sampling.seed + row)
         reply = self._cache.get(request)
         if reply is not None and self._truncation(prepared, reply):
             reply = None  # kept when no tokenizer was given to find out with

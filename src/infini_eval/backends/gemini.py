@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import ConfigError
 from infini_eval.keys import hide_keys, require_key
+from infini_eval.packages import require, versions
+from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
@@ -54,7 +55,7 @@ class GeminiBackend(Remote):
         model, _ = self._retry(self._described)
         logger.info("%s takes %s tokens", self._config.model_path, getattr(model, "input_token_limit", None) or "?")
 
-    def request(self, prompt: str, seed: int) -> dict[str, Any]:
+    def request(self, sample: Sample, seed: int) -> dict[str, Any]:
         sampling = self._config.sampling
         settings: dict[str, Any] = {
             "temperature": sampling.temperature,
@@ -64,7 +65,8 @@ class GeminiBackend(Remote):
             settings |= {"top_p": sampling.top_p, "seed": seed}
         if sampling.top_k:
             settings["top_k"] = sampling.top_k
-        body = {"model": self._config.model_path, "contents": prompt, "config": {**settings, **self.extra}}
+        contents, settings = _contents(sample, settings)
+        body = {"model": self._config.model_path, "contents": contents, "config": {**settings, **self.extra}}
         return {"service": "gemini", "base_url": self._settings.base_url, "body": body}
 
     def ask(self, request: Mapping[str, Any]) -> Reply:
@@ -121,6 +123,19 @@ class GeminiBackend(Remote):
         if "TransportError" in names or "DecodingError" in names:
             return TryAgain(f"the reply was cut off: {reason}")
         return None
+
+
+def _contents(sample: Sample, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What is asked: a text, or the turns of a chat, whose system texts go into the settings."""
+    if not sample.turns:
+        return sample.prompt, settings
+    system = "\n\n".join(text for role, text in sample.turns if role == "system")
+    turns = [
+        {"role": "model" if role == "assistant" else "user", "parts": [{"text": text}]}
+        for role, text in sample.turns
+        if role != "system"
+    ]
+    return turns, settings | ({"system_instruction": system} if system else {})
 
 
 def _reply(answer: Any) -> Reply:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from infini_eval.api.backend import BatchPlan
-from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import AGAIN, REFUSED, Remote, Reply, SampleFailed, TryAgain, refused
 from infini_eval.config import EvalConfig, PromptSettings
 from infini_eval.distributed.launch import World
 from infini_eval.errors import BackendError, ConfigError, in_one_line
 from infini_eval.keys import hide_keys, key_from_environment, require_key
+from infini_eval.packages import require, versions
+from infini_eval.records import Sample
 
 logger = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"
@@ -57,13 +58,13 @@ class OpenAiBackend(Remote):
         if served and self._config.model_path not in served:
             logger.warning("the server does not list %r; it lists %s", self._config.model_path, ", ".join(served[:10]))
 
-    def request(self, prompt: str, seed: int) -> dict[str, Any]:
+    def request(self, sample: Sample, seed: int) -> dict[str, Any]:
         sampling, budget = self._config.sampling, self._config.max_new_tokens
         request: dict[str, Any] = {"model": self._config.model_path, "temperature": sampling.temperature}
         if self._chat:
-            request["messages"] = [{"role": "user", "content": prompt}]
+            request["messages"] = sample.messages
         else:
-            request["prompt"] = prompt
+            request["prompt"] = sample.prompt
         request["max_tokens" if self._base_url or not self._chat else "max_completion_tokens"] = budget
         if sampling.temperature > 0:
             request |= {"top_p": sampling.top_p, "seed": seed}

@@ -13,7 +13,6 @@ import numpy as np
 
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Rows, WorkItem
 from infini_eval.backends import LAZY
-from infini_eval.backends._packages import require, versions
 from infini_eval.backends._remote import json_object
 from infini_eval.backends.huggingface import load as hf_load
 from infini_eval.backends.huggingface.prompts import HfPrompts, auto_tokenizer
@@ -22,6 +21,7 @@ from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
 from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line
+from infini_eval.packages import require, versions
 from infini_eval.records import Response, Sample
 
 logger = logging.getLogger(__name__)

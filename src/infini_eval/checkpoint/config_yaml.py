@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from infini_eval.config import DTYPES, GATE_ACTIVATIONS, ModelConfig
+from infini_eval.config import DTYPES, GATE_ACTIVATIONS, GATE_ALIASES, ModelConfig
 from infini_eval.errors import CheckpointError
 
 DEFAULT_ROPE_THETA = 10000.0  # nanotron's, where the key is absent
@@ -125,18 +125,22 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
         saved_dp=int(parallelism.get("dp") or 1),
         saved_tp=int(parallelism.get("tp") or 1),
         saved_pp=int(parallelism.get("pp") or 1),
-        **({} if infini is None else _infini_fields(infini, path)),
+        **({} if infini is None else _infini_fields(infini, path, notes)),
     )
 
 
-def _infini_fields(infini: Any, path: Path) -> dict[str, Any]:
+def _infini_fields(infini: Any, path: Path, notes: list[str]) -> dict[str, Any]:
     if not isinstance(infini, dict):
         raise CheckpointError(f"{path}: infini_attention is not a section")
     number = _Numbers(infini, path, prefix="infini_attention.")
     gate = infini.get("balance_act_type")
+    if isinstance(gate, str) and gate in GATE_ALIASES:
+        notes.append(f"{path}: infini_attention.balance_act_type {gate!r} is taken as {GATE_ALIASES[gate]!r}")
+        gate = GATE_ALIASES[gate]
     if gate not in GATE_ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: unknown gate infini_attention.balance_act_type {gate!r}", valid=", ".join(GATE_ACTIVATIONS)
+            f"{path}: unknown gate infini_attention.balance_act_type {gate!r}",
+            valid=", ".join((*GATE_ACTIVATIONS, *GATE_ALIASES)),
         )
     query = infini.get("memory_query", "rotary")
     if query not in ("rotary", "plain"):

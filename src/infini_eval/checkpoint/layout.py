@@ -16,10 +16,11 @@ from itertools import combinations
 from pathlib import Path
 
 from infini_eval.config import ModelConfig
-from infini_eval.errors import CheckpointError
+from infini_eval.errors import CheckpointError, similar_path
 
 VERSIONS = ("1.2", "1.3", "1.4", "1.5")
 TENSOR_KEY = "data"
+LISTED = 12  # checkpoints in a message
 WEIGHTS_FOLDER = "model"
 EMBEDDING = "model.token_position_embeddings.pp_block.token_embedding.weight"
 FINAL_NORM = "model.final_layer_norm.pp_block.weight"
@@ -236,7 +237,7 @@ def find_step_folder(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(
-            f"checkpoint not found: {path}",
+            f"checkpoint not found: {path}{similar_path(path)}",
             valid="a folder with config.yaml and model/, or its parent with latest.txt",
             next_step=_nearby(path),
         )
@@ -269,18 +270,25 @@ def _no_config(path: Path) -> CheckpointError:
             f"{path} has no config.yaml; segment_length and the gate activation are written nowhere else",
             next_step="copy the training run's config.yaml into this folder",
         )
-    steps = [step.parent.name for step in path.glob("*/config.yaml")]
-    if steps:
-        steps.sort(key=lambda name: (len(name), name))
+    if steps := checkpoints_below(path):
+        shown = ", ".join(steps[:LISTED]) + (f", … ({len(steps)} in all)" if len(steps) > LISTED else "")
         return CheckpointError(
             f"{path} has neither config.yaml nor latest.txt",
-            valid=f"one of its step folders: {', '.join(steps)}",
+            valid=f"one of the checkpoints below it: {shown}",
             next_step=f"--ckpt-path {path / steps[-1]}",
         )
     return CheckpointError(
         f"{path} is not a checkpoint: it has neither config.yaml nor latest.txt",
         valid="a folder with config.yaml and model/, or its parent with latest.txt",
     )
+
+
+def checkpoints_below(path: Path) -> list[str]:
+    """Step folders up to three levels below a folder, as paths from it; steps in the order of their numbers."""
+    found = {
+        config.parent.relative_to(path) for depth in (1, 2, 3) for config in path.glob("*/" * depth + "config.yaml")
+    }
+    return [str(one) for one in sorted(found, key=lambda one: (one.parent, len(one.name), one.name))]
 
 
 def _nearby(path: Path) -> str:

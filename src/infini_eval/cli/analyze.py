@@ -1,28 +1,36 @@
 """Report on results folders: accuracy by depth with 95 % intervals, statistics, verdicts.
 
+  infini-eval analyze results/run --html
+  infini-eval analyze results --quiet                                    every run below a folder
+
 Reads run folders (and any jsonl, parquet or csv with depth_percent, answer, generation_text), descends into folders of
-runs, prints the report and writes summary.json and report.txt into each run's folder. Runs of one model on several
-tasks are averaged over the tasks as well.
+runs, prints the report and writes summary.json and report.txt into each run's folder. Runs that differ only in length
+or depth are joined into one report of all lengths, which is written into the folder that holds them. Runs of one model
+on several tasks are averaged over the tasks as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from infini_eval.api import registry
 from infini_eval.api.report import Report
 from infini_eval.cli.flags import add_failed_flag, add_flag
-from infini_eval.errors import EXIT_OK, EXIT_USAGE, InfiniEvalError, RunFolderError
-from infini_eval.reports.model import AnalysedRun, to_text
-from infini_eval.reports.over_tasks import over_tasks, render
-from infini_eval.reports.text import terminal_shows_bars
+from infini_eval.errors import EXIT_OK, EXIT_USAGE, ConfigError, InfiniEvalError, RunFolderError
+from infini_eval.reports.joined import NotJoined, brief, join_runs
+from infini_eval.reports.model import AnalysedRun, DepthRun, to_text
+from infini_eval.reports.over_tasks import TasksAverage, over_tasks, render
+from infini_eval.reports.text import effective_lines, render_overview, terminal_shows_bars
+from infini_eval.results.files import make_folder
 from infini_eval.results.reader import find_runs
 
 SAVED = {".json": "Detailed summary", ".html": "Page"}
-JSON_HELP = 'print JSON only: one summary, or {"runs": [...]}, with "over_tasks" where a model was asked several tasks'
+JSON_HELP = """print JSON only: one run's summary; of several {"runs": [...]}, a few lines each, with "joined" (all lengths)
+and "over_tasks" (several tasks) where they are one model's"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--json-only",
         action="store_true",
-        help='print JSON only: one summary, or {"runs": [...], "over_tasks": [...]}',
+        help=JSON_HELP,
     )
     add_failed_flag(parser)
-    add_flag(parser, "--html", action="store_true", help="also write report.html and plots/*.png with their numbers")
+    add_flag(
+        parser,
+        "--html",
+        action="store_true",
+        help="also write report.html and plots/*.png with their numbers: one page for runs that are joined",
+    )
+    add_flag(
+        parser,
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the report of joined runs is written (default: the folder that holds them)",
+    )
     add_flag(
         parser,
         "--report",
@@ -53,26 +73,82 @@ def run(args: argparse.Namespace) -> int:
     plain = args.ascii or not terminal_shows_bars()
     runs, status = _analysed(args.folders, plain, args.failed_as_wrong)
     several = len(runs) > 1 or any(run.folder not in args.folders for run in runs)
-    averages = over_tasks(runs)
+    joined = _joined(runs, args, plain)
+    found = _Reports(runs, joined if isinstance(joined, DepthRun) else None, over_tasks(runs), several)
     if args.json_only:
-        all_runs: dict[str, object] = {"runs": [{"folder": str(run.folder), **run.summary.to_json()} for run in runs]}
-        all_runs |= {"over_tasks": averages} if averages else {}
-        print(to_text(all_runs if several else runs[0].summary), end="")
-        _write_all(runs, args.html, extra)
+        print(to_text(found.to_json()), end="")
+        found.write(args, extra)
         return status
-    for number, run in enumerate(runs):
-        if args.quiet:
-            print(f"{run.folder}: " * several + run.line.replace("\n", "\n  "))
-        else:
-            print("\n\n" * bool(number) + f"{run.folder}\n" * several + run.text)
-    for average in averages:
-        print("\n" + render(average, ascii_only=plain))
-    written = _write_all(runs, args.html, extra)
+    for line in found.lines(args.quiet, plain):
+        print(line)
+    if isinstance(joined, NotJoined) and not args.quiet:
+        print(f"\n{joined}")
+    written = found.write(args, extra)
     if not args.quiet:
         print()
         for path in written:
             print(f"{SAVED.get(path.suffix, 'Report')} saved to: {path}")
     return status
+
+
+@dataclass(frozen=True)
+class _Reports:
+    """What is printed and written: every run, and what they make together. several: not just one run given by name."""
+
+    runs: Sequence[AnalysedRun]
+    joined: DepthRun | None
+    averages: Sequence[TasksAverage]
+    several: bool
+
+    def to_json(self) -> object:
+        """The one summary, or every run in brief."""
+        if not self.several:
+            return self.runs[0].summary
+        made: dict[str, object] = {"runs": [brief(run) for run in self.runs]}
+        made |= {"joined": brief(self.joined)} if self.joined else {}
+        return made | ({"over_tasks": self.averages} if self.averages else {})
+
+    def lines(self, quiet: bool, plain: bool) -> Iterator[str]:
+        """The report of each run, or of the joined one."""
+        if self.joined:
+            yield _quiet(self.joined) if quiet else render_overview(self.joined.summary, ascii_only=plain)
+        else:
+            for number, run in enumerate(self.runs):
+                if quiet:
+                    yield f"{run.folder}: " * self.several + run.line.replace("\n", "\n  ")
+                else:
+                    yield "\n\n" * bool(number) + f"{run.folder}\n" * self.several + run.text
+        yield from ("\n" + render(average, ascii_only=plain) for average in self.averages)
+
+    def write(self, args: argparse.Namespace, extra: Sequence[Report]) -> list[Path]:
+        """Write every run's files, and those of the joined run, which then has the only page."""
+        written = _write_all(self.runs, args.html and not self.joined, extra)
+        if self.joined is None:
+            return written
+        if args.output is None and len(args.folders) > 1:
+            print("the joined report is not written: --output DIR says where", file=sys.stderr)
+            return written
+        make_folder(self.joined.folder)
+        return [*_write_all([self.joined], args.html, extra), *written]
+
+
+def _joined(runs: Sequence[AnalysedRun], args: argparse.Namespace, plain: bool) -> DepthRun | NotJoined | None:
+    """Several runs that a scorer has read as one, or why not; None where there is nothing to join."""
+    depth_runs = [run for run in runs if isinstance(run, DepthRun)]
+    if len(depth_runs) < 2 or len(depth_runs) < len(runs):
+        if args.output is not None:
+            raise ConfigError(
+                "--output is for the report of several runs",
+                next_step="leave it out: one run's report lies in its folder",
+            )
+        return None
+    return join_runs(depth_runs, args.output or args.folders[0], ascii_only=plain)
+
+
+def _quiet(joined: DepthRun) -> str:
+    """A line a length, and the effective length of them all."""
+    effective = joined.summary.effective_context_length
+    return joined.line + (f"\n{effective.name}: {effective_lines(effective)[0]}" if effective else "")
 
 
 def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[list[AnalysedRun], int]:
@@ -97,7 +173,7 @@ def _analysed(folders: list[Path], plain: bool, failed_as_wrong: bool) -> tuple[
     return runs, status
 
 
-def _write_all(runs: list[AnalysedRun], html: bool, extra: Sequence[Report] = ()) -> list[Path]:
+def _write_all(runs: Sequence[AnalysedRun], html: bool, extra: Sequence[Report] = ()) -> list[Path]:
     """Write each run's files; a folder that cannot be written costs a message, not the report."""
     written = []
     for run in runs:

@@ -1,11 +1,14 @@
 """Compare runs on the same samples: differences with 95 % intervals and p-values, each run against the first.
 
+  infini-eval compare results/quickstart/16k-on results/quickstart/16k-ablate --output results/on-against-ablated
+
 Samples are paired by their content, so both runs must have been made on the same data; what differs is said otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,13 @@ from infini_eval.reports.model import to_text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="RUN", type=Path, help="run folders; the first is the baseline A")
     add_flag(parser, "--json-only", action="store_true", help="print JSON only")
-    add_flag(parser, "--output", metavar="DIR", type=Path, help="also write compare.json, compare.txt and a plot there")
+    add_flag(
+        parser,
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="also write compare.json, compare.txt, compare.html and a plot there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +40,17 @@ def run(args: argparse.Namespace) -> int:
     text, write = (judged.comparison_text, judged.write_comparison) if by_questions else (compare.render, compare.write)
     print(to_text(made).rstrip() if args.json_only else text(made))
     if args.output:
-        paths = write(made, args.output)
+        paths = [*write(made, args.output), write_page(args.folders, args.output)]
         if not args.json_only:
             print("\nsaved to: " + ", ".join(str(path) for path in paths))
     return EXIT_OK
+
+
+def write_page(folders: Sequence[Path], output: Path) -> Path:
+    """Write compare.html, the browser of results for these runs; returns its path."""
+    from infini_eval.reports.site import comparison_page
+    from infini_eval.results.files import write_atomically
+
+    path = output / "compare.html"
+    write_atomically(path, comparison_page(folders).encode())
+    return path

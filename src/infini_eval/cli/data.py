@@ -1,4 +1,7 @@
-"""Check a data set: `infini-eval data check FILE --tokenizer T` counts its tokens and names its defects (status 1)."""
+"""Check a data set: count its tokens and name its defects (status 1).
+
+infini-eval data check FILE --tokenizer checkpoints/infini-demo --segment-length 1024
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from infini_eval.cli.flags import add_flag
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
-from infini_eval.options import depth_list, token_count
+from infini_eval.options import column_pairs, depth_list, token_count
 
 if TYPE_CHECKING:
     from infini_eval.api.task import DataFinding
@@ -20,7 +23,9 @@ CELLS_SHOWN = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("check",), help="what to do with the data set")
-    parser.add_argument("dataset", metavar="FILE", help="a parquet file, a folder, a save_to_disk folder or a hub id")
+    parser.add_argument(
+        "dataset", metavar="FILE", help="a file of rows (parquet, csv, jsonl, json), a folder, or a hub id"
+    )
     add_flag(
         parser,
         "--tokenizer",
@@ -38,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--num_shots", type=int, help="check only rows with that many shots")
     add_flag(parser, "--context_length", type=token_count, metavar="N", help="check only rows of that length")
     add_flag(parser, "--depths", type=depth_list, metavar="LIST", help="check only rows of these depths")
+    add_flag(
+        parser,
+        "--columns",
+        type=column_pairs,
+        default=(),
+        metavar="MAP",
+        help="as of run: prompt=question,answer=target",
+    )
+    add_flag(parser, "--split", metavar="NAME", help="as of run: the split to check")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     task = registry.task(args.task)
     filters = {"num_shots": args.num_shots, "context_length": args.context_length, "depths": args.depths}
-    data = load_data(task, args.dataset, **filters)
+    data = load_data(task, args.dataset, columns=dict(args.columns), split=args.split, **filters)
     print(f"{data.source}: {len(data.samples)} rows, sha256 {data.fingerprint}")
     for note in data.notes:
         print(f"note: {note}")

@@ -87,6 +87,7 @@ def _prepared(
     from infini_eval.tasks.passkey import TASK
 
     filters = {"num_shots": args.num_shots, "num_digits": args.num_digits, "context_length": args.context_length}
+    filters |= {"columns": dict(args.columns), "split": args.split}
     data = load_samples(args.eval_dataset_path, **filters, depths=args.depths)
     if keys_first is None:
         samples, _ = select_samples(data.samples, args.num_samples or PER_DEPTH, args.seed)

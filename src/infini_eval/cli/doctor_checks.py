@@ -122,6 +122,9 @@ OPTIONAL = {
     "flash-attn": ("--attn-implementation flash_attn", "pip install 'infini-eval[flash]' --no-build-isolation"),
     "openai": ("the backend openai", "pip install openai"),
     "google-genai": ("the backend gemini", "pip install google-genai"),
+    "tensorboard": ("export --format tensorboard", "pip install tensorboard"),
+    "mlflow-skinny": ("export --format mlflow", "pip install mlflow-skinny (or mlflow)"),
+    "wandb": ("export --format wandb", "pip install wandb"),
     "vllm": ("the backend vllm", "pip install vllm in an environment of its own, run vllm serve, use --backend openai"),
 }
 LEAST_FREE = 20 * 10**9

@@ -24,9 +24,9 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flag(
         what,
         "--backend",
-        required=True,
         metavar="NAME",
-        help="who answers: nanotron, transformers, vllm, openai, gemini, fake",
+        help="who answers: nanotron, transformers, vllm, openai, gemini, fake (default: as --model says: fake:any, or what "
+        "the folder holds)",
     )
     flags.add_flag(
         what,
@@ -34,7 +34,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         dest="model_path",
         metavar="MODEL",
-        help="checkpoint folder, hub id, or the name that the server gives its model",
+        help="checkpoint folder, hub id, or the name that the server gives its model; BACKEND:MODEL says both (fake:any "
+        "needs no files)",
     )
     flags.add_flag(
         what,
@@ -66,7 +67,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_config(args: argparse.Namespace) -> EvalConfig:
     """The parsed flags as one EvalConfig; scorer and answer budget are the task's where they are not given."""
-    backend = args.backend.replace("-", "_")
+    backend, model = _backend_and_model(args)
     face = registry.backend_face(backend)
     _refuse_foreign_flags(args, backend, face)
     task = registry.task(args.task)
@@ -74,7 +75,7 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
     args.max_new_tokens = args.max_new_tokens or task.max_new_tokens
     config = flags.eval_config(
         args,
-        args.model_path,
+        model,
         task=task.name,
         backend=backend,
         backend_settings=tuple(
@@ -85,6 +86,15 @@ def run_config(args: argparse.Namespace) -> EvalConfig:
     )
     task.with_defaults(dict(config.task_options))  # an unknown option is said before torch is imported
     return registry.for_backend(config)
+
+
+def _backend_and_model(args: argparse.Namespace) -> tuple[str, str]:
+    """Who answers and what it is given, from --backend or from what --model says."""
+    if args.backend is not None:
+        return args.backend.replace("-", "_"), args.model_path
+    from infini_eval.library import backend_and_name
+
+    return backend_and_name(args.model_path)
 
 
 def readers_of_settings() -> dict[type, list[str]]:

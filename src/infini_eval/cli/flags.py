@@ -8,11 +8,14 @@ changes what an old command means.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from infini_eval.config import EvalConfig, ModelSettings, Sampling, Topology, WeightSettings
-from infini_eval.errors import ConfigError
+from infini_eval.distributed.shutdown import tell_user
+from infini_eval.errors import EXIT_USAGE, ConfigError, did_you_mean
 from infini_eval.options import Option, options_of, positive_int, sections_of, spelling
 
 Settings = TypeVar("Settings")
@@ -26,15 +29,53 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
 
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line instead of after all flags; a misspelt flag before a missing or a wrong one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        unknown = next(self._unknown_flags(given), None)
+        if unknown is not None:
+            shown = {action.option_strings[0] for action in self._actions if action.option_strings}
+            self.error(f"unknown flag {unknown}{did_you_mean(unknown, shown)}")
+        return super().parse_known_args(given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        tell_user(f"error: {self.prog}: {message}\n  next:  {self.prog} --help")
+        sys.exit(EXIT_USAGE)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            near = did_you_mean(str(value), known) or f" (valid: {', '.join(known)})"
+            raise argparse.ArgumentError(action, f"unknown {value!r}{near}")
+
+    def _unknown_flags(self, given: Sequence[str]) -> Iterator[str]:
+        """Words that stand where flags stand, and are none."""
+        if any(action.nargs in (argparse.REMAINDER, argparse.PARSER) for action in self._actions):
+            return  # what follows belongs to another command
+        for word in given:
+            name = word.partition("=")[0]
+            if word == "--":
+                return
+            if not re.fullmatch(r"--?[A-Za-z][\w-]*", name) or name in self._option_string_actions:
+                continue  # a value, a negative number, a flag
+            if name.startswith("--") or name[:2] not in self._option_string_actions:
+                yield name
+
+
 def make_parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:
     """A parser without abbreviations that shows defaults and keeps a docstring's line breaks."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def add_flag(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
     """Add `--a_b-c` under its documented spelling, its all-dash and its all-underscore spelling; only the first is shown."""
+    if not name.startswith("--"):  # a single letter
+        parser.add_argument(name, **options)
+        return
     stem = name.removeprefix("--")
     spellings = [name, "--" + stem.replace("_", "-"), "--" + stem.replace("-", "_")]
     options.setdefault("dest", stem.replace("-", "_"))
@@ -60,7 +101,7 @@ def add_options(
         value = _value(field.default, option, (choices or {}).get(field.name))
         add_flag(parser, name, dest=dest, default=field.default, help=option.help, **value)
         if option.alias:  # it must not put its own default over the other's value
-            value |= {"default": argparse.SUPPRESS, "metavar": "V"}
+            value |= {"default": argparse.SUPPRESS} | ({} if "action" in value else {"metavar": "V"})
             add_flag(parser, option.alias, dest=dest, help=f"the same as {name}", **value)
 
 
@@ -152,7 +193,7 @@ def add_data_flags(parser: argparse._ActionsContainer) -> None:
         "--eval_dataset_path",
         required=True,
         metavar="DATA",
-        help="parquet file, folder, save_to_disk folder or hub id",
+        help="file of rows (parquet, csv, jsonl, json; .gz, .zst), folder of such, save_to_disk folder or hub id",
     )
     add_options(parser, EvalConfig, "data")
 

@@ -1,4 +1,10 @@
-"""Make passkey, needle and RULER data of exact length and depth, for any tokenizer, from 1k to 10m tokens."""
+"""Make passkey, needle and RULER data of exact length and depth, for any tokenizer, from 1k to 10m tokens.
+
+  infini-eval generate --tokenizer_path checkpoints/infini-demo --context_length 16k --depths 0:100:25 --save_path data/16k
+  infini-eval generate --task ruler --tokenizer_path DIR_OR_HUB_ID --context_length 4k 32k --save_path data/ruler
+
+Token suffixes: k = 1,024, m = 1,048,576.
+"""
 
 from __future__ import annotations
 
@@ -111,17 +117,18 @@ def _generate(config: GenerateConfig, output: suite.Output) -> int:
     from infini_eval.data.dataset import generate_dataset
 
     began = time.monotonic()
-    made = generate_dataset(
-        config,
-        output.save_path,
-        output.tokenizer,
-        format=output.format,
-        workers=output.workers,
-        verify=output.verify,
-        hub_id=output.hub_id,
-        on_message=None if output.quiet else _print_message,
-        on_row=_print_count if sys.stderr.isatty() and not output.quiet else None,
-    )
+    with suite.counted("making", quiet=output.quiet) as counted:
+        made = generate_dataset(
+            config,
+            output.save_path,
+            output.tokenizer,
+            format=output.format,
+            workers=output.workers,
+            verify=output.verify,
+            hub_id=output.hub_id,
+            on_message=None if output.quiet else _print_message,
+            on_row=counted.set,
+        )
     if not output.quiet:
         print(f"{made.num_rows} prompts in {time.monotonic() - began:.1f} s: {_shortly(made.places)}", flush=True)
     return EXIT_OK
@@ -129,11 +136,6 @@ def _generate(config: GenerateConfig, output: suite.Output) -> int:
 
 def _print_message(message: Message) -> None:
     print(message, file=sys.stdout if message.kind == "note" else sys.stderr, flush=True)
-
-
-def _print_count(rows: int) -> None:
-    """Count the prompts on one line of the terminal, which whatever comes next overwrites."""
-    print(f"\r{rows} prompts\r", end="", file=sys.stderr, flush=True)
 
 
 def _shortly(places: Sequence[Path]) -> str:

@@ -2,6 +2,7 @@
 
   torchrun --nproc_per_node=4 examples/infinite-context-length/run_evals.py --ckpt-path CKPT \\
       --context_length 16384 --depth_percent 75 --num_shots 20 --num_digits 7 --tp 4
+  infini-eval grid --ckpt-path CKPT --context_length 4k 16k --depth_percent 0 50 100 --num_shots 5 --num_digits 5
 
 --num_shots is the number of trials of each length and depth; several lengths and depths make a grid.
 The same command continues an interrupted run.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from infini_eval.cli import flags
 from infini_eval.cli.passkey import evaluate_and_report
+from infini_eval.cli.suite import counted
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import EXIT_OK
 from infini_eval.options import depth_percent, positive_int, token_count
@@ -91,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         from infini_eval.data.dataset import generate_dataset
 
         if not any(data.glob("*.parquet")):
-            generate_dataset(wanted, data, tokenizer)
+            with counted("making the trials", quiet=args.quiet) as count:
+                generate_dataset(wanted, data, tokenizer, on_row=count.set)
 
     evaluate_and_report(flags.eval_config(args, args.ckpt_path), args.timeout, make_data)
     return EXIT_OK

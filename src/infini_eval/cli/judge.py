@@ -13,11 +13,13 @@ import argparse
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.cli import evaluation_flags as run_command
 from infini_eval.cli import isolated
 from infini_eval.cli.flags import add_flag, make_parser
+from infini_eval.cli.passkey import print_exports
 from infini_eval.config import JudgeConfig
 from infini_eval.errors import EXIT_OK, ConfigError
 
@@ -53,11 +55,18 @@ def preset(parser: argparse.ArgumentParser, *, hidden: bool = True, **values: An
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.library import judge_answers
+    from infini_eval.library import judge_answers, ready_to_report
 
-    judged = judge_answers(judge_config(args), timeout_s=args.timeout)
+    config = judge_config(args)
+    if config.judge.report_to and not Path(config.source).is_dir():
+        raise ConfigError(
+            f"--report-to: {config.source} is no run folder", next_step="judge the run folder of run --task aa_lcr"
+        )
+    ready_to_report(config.judge)
+    judged = judge_answers(config, timeout_s=args.timeout)
     if judged is not None:
         _show(judged)
+        print_exports(config.judge, Path(config.source))
     return EXIT_OK
 
 

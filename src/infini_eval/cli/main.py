@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from infini_eval._version import __version__
 from infini_eval.cli.flags import Command, make_parser
-from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
+from infini_eval.distributed.shutdown import tell_user
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError, did_you_mean
 
 # Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, or a `Command`
 # in one ("module:NAME"), imported only when it runs. --help shows GROUPS first, ALIASES and TOOLS below.
@@ -24,11 +25,14 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "data": {
         "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),
+        "demo": ("demo", "write the demo checkpoint, its tokenizer and data into a folder"),
         "data": ("data", "check a data set: `infini-eval data check FILE --tokenizer T`"),
     },
     "reports": {
         "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
+        "view": ("view", "results in a browser: runs, heat maps, samples, diagnosis, comparisons; or as a folder"),
         "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
+        "export": ("export", "results for other tools: csv, parquet, lm-eval, TensorBoard, MLflow, W&B"),
         "track": ("track", "accuracy over the checkpoints of one training run"),
     },
     "models": {
@@ -39,6 +43,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "machine": {
         "doctor": ("doctor", "what works here, what is missing, and the command that mends it"),
+        "launch": ("launch", "a command on several processes: `infini-eval launch -n 4 passkey …`"),
+        "completion": ("completion", "a script that lets your shell complete commands and flags"),
     },
 }
 ALIASES: dict[str, Entry] = {
@@ -69,19 +75,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"infini-eval {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"infini-eval: unknown command {argv[0]!r}{hint}\n  valid: {', '.join(COMMANDS)}", file=sys.stderr)
+        near = did_you_mean(argv[0], COMMANDS) or f"\n  valid: {', '.join(COMMANDS)}"
+        print(f"error: unknown command {argv[0]!r}{near}", file=sys.stderr)
         return EXIT_USAGE
     return run_command(argv[0], argv[1:], prog=f"infini-eval {argv[0]}")
 
 
-def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
-    """Parse `argv` for a command and run it; the scripts under examples/ call this too."""
+def run_command(command: str, argv: Sequence[str] | None = None, *, prog: str | None = None, **defaults: Any) -> int:
+    """Parse `argv` for a command and run it; the scripts under examples/ call this too.
+
+    defaults: of flags, by the names of their values, where they differ from the command's own.
+    """
+
+    def parse_and_run(args: argparse.Namespace) -> int:
+        parser = command_parser(command, prog=prog)
+        parser.set_defaults(**defaults)
+        return load_command(command).run(parser.parse_args(args.argv))
+
+    return guarded(parse_and_run, argparse.Namespace(argv=argv))
+
+
+def command_parser(command: str, *, prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a command with all its flags.
+
+    Raises:
+        ConfigError: an environment variable that stands for a flag has a value that the flag cannot have.
+    """
     found = load_command(command)
     parser = make_parser(prog=prog, description=found.description)
     found.add_arguments(parser)
-    return guarded(found.run, parser.parse_args(argv))
+    return parser
 
 
 def load_command(name: str) -> Command:
@@ -99,7 +122,7 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     try:
         return run(args)
     except InfiniEvalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell_user(f"error: {error}")
         return EXIT_USAGE
     except BrokenPipeError:  # `| head` closed our output: not an error of the user's
         sys.stderr.close()
@@ -113,5 +136,7 @@ def _usage() -> str:
     lines = ["usage: infini-eval COMMAND [options]", ""]
     for title, commands in (*GROUPS.items(), ("other spellings", ALIASES), ("for checking", TOOLS)):
         lines += [f"{title}:", *(f"  {name:<16}  {text}" for name, (_, text) in commands.items()), ""]
-    lines.append("infini-eval help COMMAND shows a command's options; infini-eval --version the version.")
+    lines.append(
+        "infini-eval help COMMAND shows a command's options and an example; infini-eval --version the version."
+    )
     return "\n".join(lines)

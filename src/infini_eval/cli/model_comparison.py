@@ -12,26 +12,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infini_eval.cli.flags import Command, add_flag, add_options, read_options
-from infini_eval.config import LoadSettings, ModelSettings, PromptSettings, RequestSettings
+from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, PromptSettings, RequestSettings, Sampling
 from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, ConfigError
-from infini_eval.options import positive_int
+from infini_eval.options import character_count, positive_int
+from infini_eval.planning.devices import find_gpus
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E-Instruct"
 GEMINI = "gemini-2.5-pro"
+Read = TypeVar("Read")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_sizes_and_models(parser.add_argument_group("what is compared"))
+    _add_niah_flags(parser)
+
+
+def _add_sizes_and_models(parser: argparse._ActionsContainer) -> None:
     add_flag(
         parser,
         "--char-count",
         type=sizes,
         default=(100_000,),
         metavar="N",
-        help="characters of the context; several, separated by commas, make a sweep (default: 100000)",
+        help="characters of the context, 10k = 10,000; several, separated by commas, make a sweep (default: 100000)",
     )
     add_flag(
         parser,
@@ -68,7 +76,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="better: GEMINI_API_KEY, since other users of the machine see command lines",
     )
     add_flag(parser, "--base-url", metavar="URL", help="server of the openai contenders")
-    _add_niah_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,6 +97,7 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
     """Run it; exit status 1 where a model failed (a needle that was not found is a result, not a failure)."""
     from infini_eval.cli.niah_comparison import NeedleComparison, compare
     from infini_eval.cli.niah_data import NiahData
+    from infini_eval.reports import needle_tests
 
     args.results_dir.mkdir(parents=True, exist_ok=True)
     data = NiahData(
@@ -97,10 +105,20 @@ def compare_and_report(args: argparse.Namespace, contenders: list[Any], char_cou
     )
     reports = compare(
         NeedleComparison(
-            contenders, char_counts, data, args.results_dir, args.test_mode, not args.no_plan, args.max_new_tokens
+            contenders,
+            char_counts,
+            data,
+            args.results_dir,
+            args.test_mode,
+            not args.no_plan,
+            args.max_new_tokens,
+            draws(args),
+            args.overwrite,
         )
     )
-    print(f"results: {args.results_dir}/")
+    tests = needle_tests.needle_tests(args.results_dir)
+    print(f"\n{needle_tests.render(tests)}\n")
+    print(f"table: {needle_tests.write(tests, args.results_dir)}\nresults: {args.results_dir}/")
     entries = [entry for report in reports for entry in report["models"]]
     if len(reports) > 1 and not args.test_mode:
         from infini_eval.reports.plots import write_sweep_plot
@@ -120,9 +138,15 @@ def local_contender(args: argparse.Namespace, model: str, backend: str = "transf
         quantization="4bit" if args.use_4bit_quantization == "yes" else None,
         max_memory=args.max_gpu_memory,
         offload_folder="offload_folder" if args.enable_cpu_offload == "yes" else None,
-        device_map="auto" if not args.tp and args.device != "cpu" else None,
+        device_map=args.device_map or _usual_map(args),
     )
     return Contender(backend, model, weights, (read_options(args, PromptSettings), loading), tp=args.tp)
+
+
+def _usual_map(args: argparse.Namespace) -> str | None:
+    """One process over all GPUs where there are several; a single device needs no map, and no accelerate."""
+    several = args.device != "cpu" and not args.tp and len(find_gpus() or []) > 1
+    return "auto" if several else None
 
 
 def named_contender(args: argparse.Namespace, name: str) -> Any:
@@ -170,23 +194,25 @@ def _tokenizer(args: argparse.Namespace, contenders: list[Any]) -> str:
 
 
 def _add_long_context_arguments(parser: argparse.ArgumentParser) -> None:
-    size = sizes(os.environ.get("TARGET_CHAR_COUNT", "10_000"))
+    size: tuple[int, ...] = _from_environment("TARGET_CHAR_COUNT", sizes, sizes("10k"))
+    group = parser.add_argument_group("what is asked of whom")
     add_flag(
-        parser,
+        group,
         "--target-char-count",
         type=sizes,
         default=size,
         metavar="N",
-        help="characters, about 4 a token; several, separated by commas, make a sweep (default: 10000, or TARGET_CHAR_COUNT)",
+        help="characters, about 4 a token, 10k = 10,000; several, separated by commas, make a sweep "
+        "(default: 10000, or TARGET_CHAR_COUNT)",
     )
     add_flag(
-        parser,
+        group,
         "--model-id",
         default=os.environ.get("MODEL_ID", SCOUT),
         metavar="MODEL",
         help="folder or hub id (default: %(default)s, or MODEL_ID)",
     )
-    add_flag(parser, "--backend", default="transformers", metavar="NAME", help="who answers (default: %(default)s)")
+    add_flag(group, "--backend", default="transformers", metavar="NAME", help="who answers (default: %(default)s)")
     _add_niah_flags(parser)
 
 
@@ -198,8 +224,10 @@ def _long_context(args: argparse.Namespace) -> int:
 LONG_CONTEXT = Command(
     """One model, one needle, a very long context: `model-comparison` with the constants of long_context_test.py.
 
-python long_context_test.py --target-char-count 10_000 --model-id DIR_OR_HUB_ID
-TARGET_CHAR_COUNT=40_000_000 MODEL_ID=... python long_context_test.py --test-mode
+  python long_context_test.py --target-char-count 10k --model-id DIR_OR_HUB_ID
+  TARGET_CHAR_COUNT=40m MODEL_ID=... python long_context_test.py --test-mode
+
+Suffixes of characters: k = 1,000, m = 1,000,000.
 """,
     _add_long_context_arguments,
     _long_context,
@@ -208,22 +236,22 @@ TARGET_CHAR_COUNT=40_000_000 MODEL_ID=... python long_context_test.py --test-mod
 
 def _add_niah_flags(parser: argparse.ArgumentParser) -> None:
     """Flags that long_context_test.py and model_comparison.py share: the document's constants, as flags and environment."""
+    run_group = parser.add_argument_group("run")
     add_flag(
-        parser, "--test-mode", action="store_true", help="load and tokenise without generating; report memory and time"
+        run_group,
+        "--test-mode",
+        action="store_true",
+        help="load and tokenise without generating; report memory and time",
     )
-    _add_prompt(parser)
-    _add_local_model(parser)
-    add_flag(
-        parser,
-        "--results-dir",
-        type=Path,
-        default=Path("comparison_results"),
-        metavar="DIR",
-        help="default: %(default)s",
-    )
+    where: dict[str, Any] = {"dest": "results_dir", "type": Path, "metavar": "DIR"}
+    add_flag(run_group, "--results-dir", default=Path("comparison_results"), help="default: %(default)s", **where)
+    add_flag(run_group, "--save-path", default=argparse.SUPPRESS, help="the same as --results-dir", **where)
+    add_flag(run_group, "--overwrite", action="store_true", help="ask again where an answer lies already")
+    _add_prompt(parser.add_argument_group("prompt and answer"))
+    _add_local_model(parser.add_argument_group("local model"))
 
 
-def _add_prompt(parser: argparse.ArgumentParser) -> None:
+def _add_prompt(parser: argparse._ActionsContainer) -> None:
     env = os.environ
     add_flag(
         parser,
@@ -263,9 +291,17 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PromptSettings)
     add_flag(parser, "--seed", type=int, default=42, help="default: %(default)s")
     add_flag(parser, "--max-new-tokens", type=positive_int, default=128, metavar="N", help="default: %(default)s")
+    add_flag(
+        parser,
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="draw tokens at this temperature; 0 is greedy (default: 0, with --do-sample 1)",
+    )
+    add_flag(parser, "--do-sample", action="store_true", help="draw tokens instead of taking the likeliest")
 
 
-def _add_local_model(parser: argparse.ArgumentParser) -> None:
+def _add_local_model(parser: argparse._ActionsContainer) -> None:
     env = os.environ
     add_flag(
         parser,
@@ -297,21 +333,53 @@ def _add_local_model(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="shards of the local model, each in a process of its own (default: one process over all GPUs)",
     )
+    add_flag(
+        parser,
+        "--device-map",
+        metavar="MAP",
+        help="auto, balanced, sequential: accelerate spreads the model (default: auto where there are several GPUs)",
+    )
     add_flag(parser, "--no-plan", action="store_true", help="try also what the memory plan says cannot fit")
 
 
 def _yes_no(name: str, default: str) -> str:
-    """An environment variable as yes or no: True, 1, yes."""
+    """An environment variable as yes or no: True, 1, yes, on, and their opposites."""
+    return _from_environment(name, _read_yes_no, default)
+
+
+def _read_yes_no(text: str) -> str:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return "yes"
+    if word in ("0", "false", "no", "off", ""):
+        return "no"
+    raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no (valid: yes, no, True, False, 1, 0)")
+
+
+def _from_environment(name: str, read: Callable[[str], Read], default: Read) -> Read:
+    """What an environment variable stands for; ConfigError where it cannot be read, the default where it is not set."""
     value = os.environ.get(name)
-    return default if value is None else "yes" if value.strip().lower() in ("1", "true", "yes", "on") else "no"
+    if value is None:
+        return default
+    try:
+        return read(value)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(
+            f"the environment variable {name}: {error}", next_step=f"correct it, or unset {name}"
+        ) from None
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """ "100000" or "10_000,1000000" as characters."""
-    try:
-        found = tuple(int(part.replace("_", "")) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of characters (valid: 100000, or 10_000,100_000)")
-    return found
+    """ "100000" or "10k,8m" as characters; k is 1,000 and m 1,000,000 of them."""
+    return tuple(character_count(part) for part in text.split(","))
+
+
+def draws(args: argparse.Namespace) -> Sampling:
+    """How the answer's tokens are drawn; ConfigError for a temperature that cannot be."""
+    temperature = args.temperature if args.temperature is not None else float(args.do_sample)
+    if temperature < 0 or (args.do_sample and temperature == 0):
+        raise ConfigError(
+            f"--temperature {temperature:g}" + " with --do-sample" * args.do_sample,
+            valid="above 0 to draw tokens; 0 without --do-sample for the likeliest",
+        )
+    return Sampling(temperature=temperature, seed=args.seed if temperature else EvalConfig.seed)

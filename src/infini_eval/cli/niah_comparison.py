@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from infini_eval.cli import isolated
 from infini_eval.cli.niah_data import NiahData
 from infini_eval.config import EvalConfig, LoadSettings, ModelSettings, Sampling, Topology
 from infini_eval.distributed.device_memory import host_available_bytes
+from infini_eval.distributed.progress import Countdown
 from infini_eval.errors import InfiniEvalError
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.devices import CATALOGUE, Device, find_gpus
@@ -22,8 +24,12 @@ from infini_eval.planning.hf_config import read_architecture
 from infini_eval.planning.memory import Settings
 from infini_eval.planning.nearest import nearest_settings
 from infini_eval.planning.plan import make_plan
+from infini_eval.planning.text import gigabytes
+from infini_eval.results.manifest import read_manifest
+from infini_eval.results.samples import iter_samples
 
 PROGRESSION = (10_000, 100_000, 1_000_000, 8_000_000)
+EVERY_S = 10.0  # between two lines about progress and memory
 PLANNED_BACKENDS = ("transformers", "nanotron")
 BY_HUB_NAME = {"llama-4-scout": "llama-4-scout", "llama-3.1-8b": "llama-3.1-8b", "llama-3.1-70b": "llama-3.1-70b"}
 QUANTIZATIONS: dict[str | None, str] = {"4bit": "bnb-4bit", "8bit": "bnb-8bit"}
@@ -47,7 +53,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class NeedleComparison:
-    """What is compared: where results go, `test_mode` (load and tokenise only), `plan` (skip what cannot fit)."""
+    """What is compared: where results go, `test_mode` (load and tokenise only), `plan` (skip what cannot fit).
+
+    overwrite: ask again where an answer lies already.
+    """
 
     contenders: Sequence[Contender]
     char_counts: Sequence[int]
@@ -56,28 +65,59 @@ class NeedleComparison:
     test_mode: bool = False
     plan: bool = True
     max_new_tokens: int = 128
+    sampling: Sampling = Sampling(seed=EvalConfig.seed)
+    overwrite: bool = False
 
 
 def compare(comparison: NeedleComparison) -> list[dict[str, Any]]:
     """Run every model at every size, the smallest first; a model is not asked beyond a size that the plan refuses."""
     reports, refused = [], set[str]()
-    for characters in sorted(comparison.char_counts):
-        path, context = comparison.data.make(characters, comparison.folder / "data")
-        entries = []
-        for contender in comparison.contenders:
-            if contender.label in refused:
-                continue
-            entry = _ask(comparison, contender, path, context, characters)
-            entries.append(entry)
-            _say(entry)
-            if entry["status"] == "does not fit":
-                refused.add(contender.label)
-        report = _report(comparison, characters, context, entries)
-        reports.append(report)
-        if len(refused) == len(comparison.contenders):
-            print("every model is beyond what its plan allows: stopping here")
-            break
+    shown = _Shown(comparison)
+    with shown.countdown:
+        for characters in sorted(comparison.char_counts):
+            shown.next(f"making the prompt of {characters:,}")
+            path, context = comparison.data.make(characters, comparison.folder / "data")
+            entries = []
+            for contender in comparison.contenders:
+                if contender.label in refused:
+                    shown.countdown.add(characters)
+                    continue
+                watch = shown.next(f"{contender.label} at {characters:,}")
+                entry = _ask(comparison, contender, path, context, characters, watch)
+                entry["watched_memory"] = watch.peaks()
+                shown.countdown.add(characters)
+                entries.append(entry)
+                _say(entry)
+                if entry["status"] == "does not fit":
+                    refused.add(contender.label)
+            reports.append(_report(comparison, characters, context, entries))
+            if len(refused) == len(comparison.contenders):
+                print("every model is beyond what its plan allows: stopping here")
+                break
     return reports
+
+
+class _Shown:
+    """What stands on the terminal while models are compared: how far, how long still, who is asked, and the memory."""
+
+    def __init__(self, comparison: NeedleComparison) -> None:
+        self._label, self._watch = "", isolated.ProcessWatch()
+        self.countdown = Countdown(
+            "comparing",
+            sum(comparison.char_counts) * len(comparison.contenders),
+            "characters",
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+            every_s=EVERY_S,
+            more=self._words,
+        )
+
+    def next(self, label: str) -> isolated.ProcessWatch:
+        """Begin with something; the watch for its process."""
+        self._label, self._watch = label, isolated.ProcessWatch()
+        return self._watch
+
+    def _words(self) -> str:
+        return "; ".join(part for part in (self._label, self._watch.said, self._watch.words()) if part)
 
 
 def _report(
@@ -99,7 +139,12 @@ def _report(
 
 
 def _ask(
-    comparison: NeedleComparison, contender: Contender, data: Path, context: int, characters: int
+    comparison: NeedleComparison,
+    contender: Contender,
+    data: Path,
+    context: int,
+    characters: int,
+    watch: isolated.ProcessWatch,
 ) -> dict[str, Any]:
     """One model at one size, in a process of its own, so that its memory is free afterwards whatever happens."""
     entry: dict[str, Any] = {"label": contender.label, "backend": contender.backend, "model": contender.model}
@@ -109,13 +154,15 @@ def _ask(
     planned = plan_here(config, context + comparison.max_new_tokens)
     entry["plan"] = planned
     if comparison.plan and planned is not None and not planned["fits"]:
-        return entry | {"status": "does not fit"}
+        return entry | {"status": "does not fit", "phase": "planning", "error_type": "does not fit"}
     what = "load_only" if comparison.test_mode else "evaluate"
     began = time.perf_counter()
-    made = isolated.call(what, config, processes=contender.tp or 1, environment=contender.environment, quiet=True)
+    processes, keys = contender.tp or 1, contender.environment
+    made = isolated.call(what, config, processes=processes, environment=keys, quiet=True, watch=watch)
     entry["seconds"] = round(time.perf_counter() - began, 3)
     if made.error is not None:
-        return entry | {"status": "failed", "error": made.error}
+        kind = made.error_type or "the process ended"
+        return entry | {"status": "failed", "error": made.error, "phase": made.phase, "error_type": kind}
     return entry | ({"loading": made.value} if comparison.test_mode else _answered(folder))
 
 
@@ -130,18 +177,26 @@ def _config(comparison: NeedleComparison, contender: Contender, data: Path, fold
         scorer=task.scorers[0],
         max_new_tokens=comparison.max_new_tokens,
         plan=comparison.plan,
+        overwrite=comparison.overwrite or not _has_answers(folder),  # settings without answers are nobody's loss
+        progress_every=EVERY_S / 2,
         model=contender.weights,
         topology=Topology(tp=contender.tp),
-        sampling=Sampling(seed=EvalConfig.seed),
+        sampling=comparison.sampling,
         backend_settings=contender.settings,
     )
     return registry.for_backend(config)
 
 
+def _has_answers(folder: Path) -> bool:
+    return any(line.record is not None and line.record["status"] == "ok" for line in iter_samples(folder))
+
+
 def _answered(folder: Path) -> dict[str, Any]:
     """What the run folder says: success, reply, time, tokens a second, memory."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    rows = [json.loads(line) for path in sorted((folder / "samples").glob("*.jsonl")) for line in path.open()]
+    manifest = read_manifest(folder)
+    rows = [line.record for line in iter_samples(folder) if line.record is not None]
+    if not rows:
+        return {"status": "failed", "error": f"{folder} holds no answer", "run_folder": str(folder)}
     row = rows[-1]
     failed = row["status"] != "ok"
     tokens, seconds = row["prompt_tokens"] + row["generation_tokens"], row["seconds"]
@@ -149,14 +204,21 @@ def _answered(folder: Path) -> dict[str, Any]:
         "status": "failed" if failed else "ok",
         "success": None if failed else bool(row["correct"]),
         "error": row["error"],
+        "phase": "answering",
+        "error_type": _error_type(row["error"]) if failed else None,
         "reply": row["generation_text"],
         "expected": row["answer"],
         "prompt_tokens": row["prompt_tokens"],
         "answer_seconds": seconds,
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        "memory": manifest["environment"].get("memory"),
+        "memory": manifest.environment.get("memory"),
         "run_folder": str(folder),
     }
+
+
+def _error_type(error: str | None) -> str:
+    """The kind of an error that a sample's record names."""
+    return "OutOfMemory" if "out of memory" in (error or "").lower() else "failed answer"
 
 
 def _say(entry: dict[str, Any]) -> None:
@@ -175,7 +237,9 @@ def _say(entry: dict[str, Any]) -> None:
             words += f", {loading['loaded_bytes'] / 1e9:.2f} GB of weights, peak {loading['peak_bytes'] / 1e9:.2f} GB"
     else:
         verdict = "needle found" if entry["success"] else "needle NOT found"
-        words = f"{verdict} in {entry['answer_seconds']:.1f} s; reply: {entry['reply'][:200]!r}"
+        measured = (entry["memory"] or {}).get("measured_bytes")
+        memory = f", {gigabytes(measured)} of memory" if measured else ""
+        words = f"{verdict} in {entry['answer_seconds']:.1f} s{memory}; reply: {entry['reply'][:200]!r}"
     print(head + words)
 
 

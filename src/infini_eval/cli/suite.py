@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from infini_eval.api import registry
 from infini_eval.api.task import Generator
 from infini_eval.data.config import GenerateConfig
+from infini_eval.distributed.progress import Countdown
 from infini_eval.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, InfiniEvalError, MaterialError
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def _make_lengths(
         file = output.save_path / config.task / f"{length}.parquet"
         own = replace(config, context_lengths=(length,))
         try:
-            made = generate_dataset(own, file, tokenizer, workers=output.workers, verify=output.verify)
+            with counted(f"{config.task}, {length:,} tokens", quiet=output.quiet) as count:
+                made = generate_dataset(
+                    own, file, tokenizer, workers=output.workers, verify=output.verify, on_row=count.set
+                )
         except MaterialError as error:
             return [*reasons, (config.task, error)]
         except DataError as error:
@@ -104,6 +108,11 @@ def _make_lengths(
                 print(f"{config.task}: {made.num_rows} prompts of {length:,} tokens: {made.path}", flush=True)
             notes |= dict.fromkeys(_generator(config.task).notes)
     return reasons
+
+
+def counted(what: str, *, quiet: bool = False) -> Countdown:
+    """Shows on stderr how many prompts are made, and how long the rest will take."""
+    return Countdown(what, None, "prompts", say=lambda line: print(line, file=sys.stderr, flush=True), quiet=quiet)
 
 
 def _generator(task: str) -> Generator:

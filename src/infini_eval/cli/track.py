@@ -1,4 +1,7 @@
-"""Accuracy over the checkpoints of one training run: every evaluated checkpoint below a folder, by step."""
+"""Accuracy over the checkpoints of one training run: every evaluated checkpoint below a folder, by step.
+
+infini-eval track results/steps --output results/over-training
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from infini_eval.api.task import Generator
 from infini_eval.errors import ConfigError
-from infini_eval.options import count, depth_list, option, options_of, positive_int, sections_of, spelling, token_count
+from infini_eval.options import (
+    character_count,
+    count,
+    depth_list,
+    option,
+    options_of,
+    positive_int,
+    sections_of,
+    spelling,
+    token_count,
+)
 
 POOL_TOKENS = 4 * 1024**2  # haystack text made at most for many prompts, if not told otherwise; then they share text
 HaystackPer = Literal["prompt", "depth", "trial", "run"]
@@ -196,9 +206,9 @@ class GenerateConfig:
     )
     char_counts: tuple[int, ...] = option(
         (),
-        "instead of --context_length: characters, turned into tokens by the haystack's own text",
+        "instead of --context_length: characters (10k = 10,000), turned into tokens by the haystack's own text",
         flag="--char-count",
-        read=positive_int,
+        read=character_count,
         several=True,
         metavar="C",
         section="length and place",

@@ -76,7 +76,7 @@ def generate_dataset(
     verify: bool = True,
     hub_id: str | None = None,
     on_message: Callable[[Message], None] | None = None,
-    on_row: Callable[[int], None] | None = None,
+    on_row: Callable[[int, int], None] | None = None,
 ) -> GeneratedDataset:
     """Make a task's prompts and write them.
 
@@ -89,7 +89,7 @@ def generate_dataset(
         verify: re-tokenise each finished prompt and take its measures from that.
         hub_id: also upload what was written to that data set of the hub.
         on_message: called with each note and warning as it comes; shortages are known before the first row is made.
-        on_row: called with the number of rows made.
+        on_row: called with the number of rows made, and of those to make.
 
     Raises:
         InfiniEvalError: the prompts cannot be made, or not be written there; nothing unfinished is left.
@@ -110,13 +110,16 @@ def generate_dataset(
     resolved = _resolve(config, generator, tokenizer)
     for chars, length in zip(config.char_counts, resolved.context_lengths):
         tell("note", f"{chars:,} characters of {resolved.haystack} are {length:,} tokens")
+    total = len(resolved.context_lengths) * len(resolved.depths) * resolved.num_prompts
+    if on_row is not None:
+        on_row(0, total)  # before the first row a long haystack is tokenised
     rows, haystack = generate(resolved, tokenizer, generator, workers=workers, verify=verify)
     for note in _notes(resolved, generator, haystack):
         tell("note", note)
     for warning in _shortages(resolved, generator, haystack):
         tell("warning", warning)
     off: list[str] = []
-    rows = _watched(rows, off, on_row)
+    rows = _watched(rows, off, total, on_row)
     count, places = write_rows(rows, resolved, Path(save_path), format, settings_of(resolved, generator, tokenizer))
     if off:
         tell("warning", off_label_text(off, count))
@@ -212,14 +215,14 @@ def _remedy(short: Shortage, haystack: Haystack, config: ResolvedConfig) -> str:
 
 
 def _watched(
-    rows: Iterator[dict[str, Any]], off: list[str], on_row: Callable[[int], None] | None
+    rows: Iterator[dict[str, Any]], off: list[str], total: int, on_row: Callable[[int, int], None] | None
 ) -> Iterator[dict[str, Any]]:
     """Pass rows on; those whose needle stands far from its label are noted in `off`."""
     for number, row in enumerate(rows, 1):
         if is_off_label(row["depth_percent"], row):
             off.append(f"{row['id']} at {row['real_depth']:.1f} %")
         if on_row is not None:
-            on_row(number)
+            on_row(number, total)
         yield row
 
 

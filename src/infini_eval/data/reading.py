@@ -1,28 +1,35 @@
-"""Reads a data set (parquet file or folder, save_to_disk folder, hub id), filters it and draws rows."""
+"""Reads a data set (a file or folder of rows, a save_to_disk folder, a hub id), filters it and draws rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from infini_eval.api.task import LoadedData, Task
+from infini_eval.data.columns import MESSAGES, answer_text, mapped, with_depths
 from infini_eval.data.passkey import answer_follows_question
-from infini_eval.errors import DataError
+from infini_eval.data.tables import KINDS, PACKED, SUFFIXES, Kind, kind_of, read_text_table
+from infini_eval.errors import ConfigError, DataError, first_line
 from infini_eval.records import Sample
+from infini_eval.results.manifest import MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 VALID_SOURCES = (
-    "a parquet file, a folder with parquet files (also under data/), a save_to_disk folder, or a hub id owner/name"
+    f"a file of rows ({SUFFIXES}), a folder of such files (also under data/), a save_to_disk folder, or a hub id owner/name "
+    "(owner/name:CONFIGURATION)"
 )
+SPLITS = ("train", "validation", "valid", "dev", "test")
+RESULTS = ("sample_key", "generation_text")  # columns of our records, which no data have
 
 
 @dataclass(frozen=True)
@@ -30,30 +37,36 @@ class DataFiles:
     """The files of one data set, in reading order; `source` names them for people."""
 
     files: tuple[Path, ...]
-    kind: Literal["parquet", "arrow"]
+    kind: Kind
     source: str
     notes: tuple[str, ...] = ()
 
 
-def find_files(path_or_hub_id: str | Path) -> DataFiles:
-    """Find where the data lie: an existing path, a local folder of a hub id's base name (it wins), or the hub."""
+def find_files(path_or_hub_id: str | Path, split: str | None = None) -> DataFiles:
+    """Find where the data lie: an existing path, a local folder of a hub id's base name (it wins), or the hub.
+
+    Args:
+        split: of data whose files or folders tell splits apart, the one to take; train, or else all files, where None.
+    """
     try:
-        return _find(str(path_or_hub_id))
+        return _find(str(path_or_hub_id), split)
     except OSError as error:
         raise DataError(
             f"{error.filename or path_or_hub_id} cannot be read: {error.strerror}", valid=VALID_SOURCES
         ) from error
 
 
-def _find(name: str) -> DataFiles:
+def _find(name: str, split: str | None) -> DataFiles:
     path = Path(name).expanduser()
     if path.exists():
-        return _local(path)
-    local = Path(path.name)
-    if _is_hub_id(name):
+        return _local(path, split)
+    hub, _, configuration = name.partition(":")
+    if _is_hub_id(hub):
+        local = Path(Path(hub).name)
         if local.is_dir():
-            return _local(local, notes=(f"using the local folder ./{local} instead of the hub's {name}",))
-        return _from_hub(name, local)
+            note = f"using the local folder ./{local} instead of the hub's {hub}"
+            return _local(local / configuration, split, (note,))
+        return _from_hub(hub, configuration, split, local)
     raise DataError(f"no data set at {name}", valid=VALID_SOURCES)
 
 
@@ -87,33 +100,79 @@ def _read(path: Path, kind: str) -> pa.Table:
     try:
         if kind == "parquet":
             return pq.ParquetFile(path).read()
+        if kind != "arrow":
+            return read_text_table(path, kind)
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_stream(source).read_all()
     except (pa.ArrowInvalid, pa.ArrowIOError, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read as {kind}: {str(error).splitlines()[0]}", valid=VALID_SOURCES
-        ) from error
+        raise DataError(f"{path} cannot be read as {kind}: {first_line(error)}", valid=VALID_SOURCES) from error
 
 
-def _local(path: Path, notes: tuple[str, ...] = ()) -> DataFiles:
+def _local(path: Path, split: str | None = None, notes: tuple[str, ...] = ()) -> DataFiles:
     if path.is_file():
-        if path.suffix != ".parquet":
-            raise DataError(f"{path} is not a parquet file", valid=VALID_SOURCES)
-        return DataFiles((path,), "parquet", str(path), notes)
-    for folder in (path, path / "data"):
-        files = sorted(folder.glob("*.parquet"))
-        if files:
-            return DataFiles(_train_split(files), "parquet", str(path), notes)
-    for folder in (path, path / "train"):
+        kind = kind_of(path)
+        if kind is None:
+            raise DataError(f"{path} is not a file of rows", valid=VALID_SOURCES)
+        return DataFiles((path,), kind, str(path), notes)
+    if not path.is_dir():
+        held = sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir())
+        raise DataError(f"{path.parent} has no configuration {path.name!r}", valid=", ".join(held) or "none")
+    folders = (path, path / "data", path / (split or SPLITS[0]))
+    for folder in folders:
+        if files := sorted(folder.glob("*.parquet")):
+            return _of_split(files, split, path, notes)
+    for folder in folders:
         if (folder / "state.json").is_file():
             return DataFiles(_saved_files(folder), "arrow", str(path), notes)
+    saved = sorted(state.parent for state in path.glob("*/state.json"))
+    if saved and not (path / "dataset_dict.json").is_file():  # of generate_data.py: a folder for each length and depth
+        found = [file for folder in saved for file in _saved_files(folder)]
+        return DataFiles(tuple(found), "arrow", f"{path} ({len(saved)} folders)", notes)
+    if (path / MANIFEST).is_file():
+        raise _results_of_a_run(path, path)
+    for folder in folders:
+        if folder.is_dir() and (files := sorted(file for file in folder.iterdir() if kind_of(file))):
+            return _of_split(files, split, path, notes)
+    raise _nothing_in(path)
+
+
+def _of_split(files: list[Path], split: str | None, source: Path, notes: tuple[str, ...]) -> DataFiles:
+    """The files of one split where their names tell splits apart, else all of them; they must be of one kind."""
+    splits = {file: found[1] for file in files if (found := re.match(rf"({'|'.join(SPLITS)})(?=[-_.])", file.name))}
+    if split is not None:
+        chosen = [f for f in files if f.parent.name == split or re.match(rf"{re.escape(split)}(?=[-_.])", f.name)]
+        if not chosen:
+            valid = ", ".join(dict.fromkeys(splits.values())) or "none: leave --split out"
+            raise DataError(f"{source} has no split {split!r}", valid=valid)
+    else:
+        chosen = [file for file in files if splits.get(file) == SPLITS[0]] or files
+        if len(several := dict.fromkeys(splits[file] for file in chosen if file in splits)) > 1:
+            notes = (*notes, f"the splits {', '.join(several)} are read together; --split NAME takes one")
+    kinds = list(dict.fromkeys(kind_of(file) for file in chosen))
+    if len(kinds) > 1 or kinds[0] is None:
+        raise DataError(
+            f"{source} holds files of several kinds: {', '.join(file.name for file in chosen[:10])}",
+            next_step="give one of them",
+        )
+    return DataFiles(tuple(chosen), kinds[0], str(source), notes)
+
+
+def _nothing_in(path: Path) -> DataError:
     held = sorted(entry.name for entry in path.iterdir())[:10]
-    raise DataError(f"{path} holds no data set; it holds: {', '.join(held) or 'nothing'}", valid=VALID_SOURCES)
+    saved = [name for name in held if (path / name / "state.json").is_file()]
+    return DataError(
+        f"{path} holds no data set; it holds: {', '.join(held) or 'nothing'}",
+        valid=VALID_SOURCES,
+        next_step=f"take one of its splits: --split {saved[0]}" if saved else None,
+    )
 
 
-def _train_split(files: list[Path]) -> tuple[Path, ...]:
-    """The train split where file names tell splits apart, else every file."""
-    return tuple([path for path in files if path.name.startswith("train-")] or files)
+def _results_of_a_run(path: Path | str, run: Path | None = None) -> DataError:
+    return DataError(
+        f"{path} holds the results of a run, not data",
+        valid="the data that the run was made on, or others",
+        next_step=f"report on it: infini-eval analyze {run or 'FOLDER'}",
+    )
 
 
 def _saved_files(folder: Path) -> tuple[Path, ...]:
@@ -126,28 +185,38 @@ def _saved_files(folder: Path) -> tuple[Path, ...]:
 
 def _is_hub_id(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not name.endswith(".parquet")
+    named = len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
+    return named and kind_of(Path(name)) is None
 
 
-def _from_hub(name: str, local: Path) -> DataFiles:
+def _from_hub(name: str, configuration: str, split: str | None, local: Path) -> DataFiles:
+    """Its parquet files, or those of text where it has none."""
+    for patterns in (["*.parquet"], [f"*{suffix}{packed}" for suffix in KINDS for packed in ("", *PACKED)]):
+        folder = _fetched(name, patterns, local) / configuration
+        try:
+            found = _local(folder, split)
+            break
+        except DataError:
+            if patterns != ["*.parquet"]:
+                raise
+    return DataFiles(found.files, found.kind, f"hub:{name}{configuration and ':'}{configuration}", found.notes)
+
+
+def _fetched(name: str, patterns: list[str], local: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=["*.parquet"]))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"the hub data set {name} cannot be had: {reason}",
+            f"the hub data set {name} cannot be had: {first_line(error)}",
             valid=VALID_SOURCES,
-            next_step=f"put its parquet files into ./{local}/ (that folder is used instead of the hub), or make data: "
+            next_step=f"put its files into ./{local}/ (that folder is used instead of the hub), or make data: "
             "infini-eval generate --help",
         ) from error
-    fetched = _local(folder)
-    return DataFiles(fetched.files, fetched.kind, f"hub:{name}")
 
 
-REQUIRED = ("prompt", "answer", "depth_percent")
 MAX_VALUES_SHOWN = 25
 
 
@@ -158,20 +227,35 @@ def load_samples(
     num_digits: int | None = None,
     context_length: int | None = None,
     depths: Sequence[float] | None = None,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
 ) -> LoadedData:
     """Read and filter a data set; None (for num_digits also 0) means "do not filter".
 
     A filter on a column that the data do not have is skipped and noted.
 
+    Args:
+        columns: our columns to the data's own (data/columns.py); what it does not name is guessed where it has to be.
+        split: the split to take, of data that tell splits apart.
+
     Raises:
-        DataError: nothing can be read, a column is missing, no row is left, or the rows are training data (the answer
-            behind the question).
+        DataError: nothing can be read, a column is missing, no row is left, the rows are training data (the answer
+            behind the question) or a run's results.
     """
-    files = find_files(path_or_hub_id)
+    files = find_files(path_or_hub_id, split)
     table = read_table(files)
-    _require_columns(table, files.source)
+    if set(RESULTS) <= set(table.column_names):
+        raise _results_of_a_run(files.source)
+    if table.num_rows == 0:
+        raise DataError(f"{files.source} holds no rows; its columns: {', '.join(table.column_names) or 'none'}")
+    made = mapped(table, files.source, columns or {})
+    table, notes = made.table, [*files.notes, *made.notes]
+    settings: dict[str, Any] = {"columns": dict(made.used)} if made.used else {}
+    settings |= {"split": split} if split else {}
     _refuse_training_data(table, files.source)
-    notes = list(files.notes)
+    if "depth_percent" not in table.column_names:
+        table, settings["depths"], said = with_depths(table, files.source)
+        notes.append(said)
     rows = _filtered(
         table,
         files.source,
@@ -183,13 +267,29 @@ def load_samples(
             "depth_percent": None if depths is None else _among(depths),
         },
     )
-    return LoadedData(_samples(rows), fingerprint(files), files.source, notes)
+    return LoadedData(_samples(rows), fingerprint(files), files.source, notes, settings)
 
 
-def load_data(task: Task, path_or_hub_id: str | Path, **filters: Any) -> LoadedData:
-    """Read a task's data as the task does, or as plain rows where it does not say; filters as `load_samples` has them."""
+def load_data(
+    task: Task,
+    path_or_hub_id: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+    **filters: Any,
+) -> LoadedData:
+    """Read a task's data as the task does, or as plain rows where it does not say; the rest as `load_samples` has it.
+
+    Raises:
+        ConfigError: columns or a split are named for a task that reads data of its own kind.
+    """
     asked = {"num_shots": None, "num_digits": None, "context_length": None, "depths": None} | filters
-    return (task.load or load_samples)(path_or_hub_id, **asked)
+    if task.load is None:
+        return load_samples(path_or_hub_id, **asked, columns=columns, split=split)
+    if columns or split:
+        flag = "--columns" if columns else "--split"
+        raise ConfigError(f"{flag}: the task {task.name} reads data of its own kind", next_step=f"leave {flag} out")
+    return task.load(path_or_hub_id, **asked)
 
 
 def select_samples(samples: Sequence[Sample], num_samples: int | None, seed: int) -> tuple[list[Sample], list[str]]:
@@ -235,19 +335,6 @@ def _equals(wanted: float) -> Callable[[Any], bool]:
 
 def _among(wanted: Sequence[float]) -> Callable[[Any], bool]:
     return lambda value: value is not None and any(abs(float(value) - depth) < 1e-6 for depth in wanted)
-
-
-def _require_columns(table: pa.Table, source: str) -> None:
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{source} has no column {' and no column '.join(missing)}; its columns: "
-            + (", ".join(table.column_names) or "none"),
-            valid="columns prompt, answer, depth_percent; optional id, context_length, token_count or num_tokens, "
-            "num_shots, num_digits",
-        )
-    if table.num_rows == 0:
-        raise DataError(f"{source} holds no rows; its columns: {', '.join(table.column_names)}")
 
 
 def _refuse_training_data(table: pa.Table, source: str) -> None:
@@ -296,26 +383,27 @@ def _values_shown(values: list[Any]) -> str:
 
 
 def _samples(table: pa.Table) -> list[Sample]:
-    names = [name for name in table.column_names if name != "prompt"]
+    names = [name for name in table.column_names if name not in ("prompt", MESSAGES)]
     columns = {name: table.column(name).to_pylist() for name in names}
+    chats = table.column(MESSAGES).to_pylist() if MESSAGES in table.column_names else [None] * table.num_rows
     prompts = table.column("prompt").to_pylist()
     seen: Counter[tuple[Any, ...]] = Counter()
     samples = []
     for i, prompt in enumerate(prompts):
         row = {name: columns[name][i] for name in names}
-        sample = _sample(row, prompt, i)
+        sample = _sample(row, prompt, i, chat=chats[i])
         content = (sample.id, prompt, sample.answer, sample.depth_percent, sample.context_length)
         if seen[content]:
-            sample = _sample(row, prompt, i, occurrence=seen[content])
+            sample = replace(sample, occurrence=seen[content])
         seen[content] += 1
         samples.append(sample)
     return samples
 
 
-def _sample(row: dict[str, Any], prompt: Any, index: int, occurrence: int = 0) -> Sample:
+def _sample(row: dict[str, Any], prompt: Any, index: int, chat: str | None = None) -> Sample:
     identity = str(row["id"]) if row.get("id") is not None else str(index)
     depth = row["depth_percent"]
-    if not isinstance(prompt, str) or row["answer"] is None or depth is None:
+    if not prompt or row["answer"] is None or depth is None:
         raise DataError(f"row {index} (id {identity}) has an empty prompt, answer or depth_percent")
     return Sample(
         id=identity,
@@ -326,13 +414,8 @@ def _sample(row: dict[str, Any], prompt: Any, index: int, occurrence: int = 0) -
         num_shots=_whole(row.get("num_shots")),
         num_digits=_whole(row.get("num_digits")),
         columns=row,
-        occurrence=occurrence,
+        turns=() if chat is None else tuple((role, text) for role, text in json.loads(chat)),
     )
-
-
-def answer_text(value: Any) -> str:
-    """An answer as text: 1234, 1234.0 and "1234" alike."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _whole(value: Any) -> int | None:

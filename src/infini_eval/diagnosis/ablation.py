@@ -137,7 +137,7 @@ def _fold(model: NativeModel, state: BatchState, ids: np.ndarray) -> None:
         return
     for plan in plan_prefill([len(ids)], model.config.segment_length, model.chunk_tokens(1)):
         step = torch.from_numpy(ids[plan.start : plan.start + plan.tokens].astype(np.int64))[None].to(llama.device)
-        llama.run_layers(llama.embed(step), state, state.cursor.step_segments(plan.segments))
+        llama.run_layers_to_ends(llama.embed(step), state, state.cursor.step_segments(plan.segments), None)
 
 
 @torch.inference_mode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infini_eval.diagnosis.findings import Inspection
+if TYPE_CHECKING:  # reports show these words too, and start without torch
+    from infini_eval.diagnosis.findings import Inspection
 
 SHADES = " ░▒▓█"
 MARKS = {"ok": "✓", "note": "·", "problem": "✗"}

@@ -68,6 +68,16 @@ def peak_bytes(device: str) -> int:
     return _status("/proc/self/status", "VmHWM")
 
 
+def resident_bytes(pid: int) -> int:
+    """Sum the resident sizes of a process and of all that it has started; 0 once it is gone."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        own = _status(f"/proc/{pid}/status", "VmRSS")
+    except OSError:
+        return 0
+    return own + sum(resident_bytes(int(child)) for child in children)
+
+
 def _status(path: str, key: str) -> int:
     """A "Key:  123 kB" line of a file under /proc, in bytes."""
     for line in Path(path).read_text().splitlines():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TextIO
 
+CLEAR_LINE = "\r\x1b[2K"
 PACKAGE = "infini_eval"
 DATE = "%m/%d/%Y %H:%M:%S"
 
@@ -15,6 +17,12 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line; rank 0's bar, which another rank's line would follow, is cleared first and drawn anew below."""
+        if os.environ.get("RANK", "0") != "0" and sys.stderr.isatty():
+            sys.stderr.write(CLEAR_LINE)
+        super().emit(record)
 
     @property
     def stream(self) -> TextIO:

@@ -19,9 +19,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from infini_eval.errors import EXIT_USAGE, InfiniEvalError
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 SAME_SIGNAL_S = 2.0  # Ctrl-C reaches a worker twice: from the terminal and forwarded by torchrun
 EXIT_FAILED = 1
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun
+LAUNCHED = "INFINI_EVAL_LAUNCHED"  # set by `infini-eval launch`, which shows the message itself
 FIRST_ERROR = "error/first"
 SHOWN = "error/shown"
 SHOW_S = 3.0  # time for rank 0 to show another rank's error
@@ -184,6 +187,25 @@ def print_message(text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - past any logging handler
 
 
+def tell_user(text: str) -> None:
+    """Say why this process ends: to its launcher, which says it last, and on stderr unless the launcher is our own."""
+    leave_for_torchrun(text)
+    if LAUNCHED not in os.environ:
+        print_message(text)
+
+
+def leave_for_torchrun(text: str) -> None:
+    """Write the reason into torchrun's error file, so that the summary that it ends with has it."""
+    path = os.environ.get(ERROR_FILE)
+    if not path:
+        return
+    # of failures in one second torchrun names the lowest rank's, and that one may only have been told to end
+    extra = {"py_callstack": text, "timestamp": str(int(time.time()) - 1)}
+    with contextlib.suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
+
+
 def _decode(value: bytes | str) -> Fault:
     return Fault(**json.loads(value))
 
@@ -205,6 +227,8 @@ class ProcessExit:
         """End this process now, after the hooks; the message goes to stderr."""
         with self._lock:
             if message is not None:
+                if status != EXIT_INTERRUPTED:
+                    leave_for_torchrun(message)
                 print_message(message)
             for hook in self._hooks:
                 with contextlib.suppress(Exception):
@@ -219,6 +243,7 @@ class ProcessExit:
 
         raised: by this rank itself; of an error that all ranks have alike, no rank needs to be named.
         """
+        leave_for_torchrun(fault.render(self._rank, None if raised is None else str(raised)))
         if self._rank == 0 or (fault.rank == self._rank and not self._is_shown(store)):
             self.show(store, fault, raised)
         self.exit(fault.status)
@@ -228,7 +253,7 @@ class ProcessExit:
         with self._lock:
             if not self._shown:
                 self._shown = True
-                print_message(fault.render(self._rank, None if raised is None else str(raised)))
+                tell_user(fault.render(self._rank, None if raised is None else str(raised)))
                 store.set(SHOWN, "")
 
     def _is_shown(self, store: Store) -> bool:

@@ -248,10 +248,12 @@ class BatchGeneration:
             self._shared.before(plan, self._state)
         cursor = self._state.cursor
         step = cursor.step_segments(plan.segments) if plan.segments else cursor.step_tail(plan.tokens, plan.counts)
-        x_BTD = self._through_layers(lambda: self._prompt_tokens(plan), plan.tokens, step)
-        self._next_step += 1
+        x_BTD = self._stage_input(lambda: self._prompt_tokens(plan), plan.tokens)
         if self._links.last:
-            self._keep_last(x_BTD, plan)
+            self._read_prompts(x_BTD, plan, step)
+        else:
+            self._links.send_activation(self._llama.run_layers(x_BTD, self._state, step))
+        self._next_step += 1
         if self._shared is not None:
             self._shared.after(plan, self._state)
         if self._next_step == len(self._steps):
@@ -278,16 +280,17 @@ class BatchGeneration:
         return len(self._prompts)
 
     def _through_layers(self, token_ids: Callable[[], torch.Tensor], tokens: int, step: Step) -> torch.Tensor:
-        llama, links = self._llama, self._links
-        if links.first:
-            x_BTD = llama.embed(token_ids().to(llama.device))
-        else:
-            shape = (self._state.cursor.batch, tokens, llama.config.hidden_size)
-            x_BTD = links.receive_activation(shape, llama.dtype, llama.device)
-        x_BTD = llama.run_layers(x_BTD, self._state, step)
-        if not links.last:
-            links.send_activation(x_BTD)
+        x_BTD = self._llama.run_layers(self._stage_input(token_ids, tokens), self._state, step)
+        if not self._links.last:
+            self._links.send_activation(x_BTD)
         return x_BTD
+
+    def _stage_input(self, token_ids: Callable[[], torch.Tensor], tokens: int) -> torch.Tensor:
+        llama = self._llama
+        if self._links.first:
+            return llama.embed(token_ids().to(llama.device))
+        shape = (self._state.cursor.batch, tokens, llama.config.hidden_size)
+        return self._links.receive_activation(shape, llama.dtype, llama.device)
 
     def _prompt_tokens(self, plan: PrefillStep) -> torch.Tensor:
         """The step's tokens of every row [B, T] int64, zeros on the right where a prompt has ended."""
@@ -296,13 +299,20 @@ class BatchGeneration:
             ids[row, :count] = self._prompts[prompt][plan.start : plan.start + count]
         return torch.from_numpy(ids)
 
-    def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
+    def _read_prompts(self, x_BTD: torch.Tensor, plan: PrefillStep, step: Step) -> None:
+        """Last stage: the step's layers, and the hidden states of the prompts that end in it."""
+        end_B = None
+        if plan.ending:
+            end_B = torch.tensor([max(0, count - 1) for count in plan.counts], device=self._llama.device)
+        hidden_BD = self._llama.run_layers_to_ends(x_BTD, self._state, step, end_B)
+        if hidden_BD is None:
+            return
         if self._last_BD is None:
-            self._last_BD = x_BTD.new_zeros(len(self._prompts), x_BTD.shape[2])
+            self._last_BD = hidden_BD.new_zeros(len(self._prompts), hidden_BD.shape[1])
         for prompt in plan.ending:
             row = plan.row_of_prompt[prompt]
             assert row is not None
-            self._last_BD[prompt] = x_BTD[row, plan.counts[row] - 1]
+            self._last_BD[prompt] = hidden_BD[row]
 
     def _draw(self, hidden_BD: torch.Tensor | None) -> None:
         """Last stage: draw the next tokens and give them to the other stages; the others will wait for them."""

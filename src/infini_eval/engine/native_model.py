@@ -27,6 +27,7 @@ from infini_eval.engine.sampling import Sampler
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
+from infini_eval.models.state import Step
 
 Key = TypeVar("Key")
 Tokens = Sequence[int] | np.ndarray | torch.Tensor
@@ -311,7 +312,8 @@ class _LogitsOfAll(BatchGeneration):
         """Join what the steps gave: [B, T, V] fp32 on the CPU; last stage only."""
         return torch.cat(self._parts, dim=1)
 
-    def _keep_last(self, x_BTD: torch.Tensor, plan: PrefillStep) -> None:
+    def _read_prompts(self, x_BTD: torch.Tensor, plan: PrefillStep, step: Step) -> None:
+        x_BTD = self._llama.run_layers(x_BTD, self._state, step)
         local = self._llama.logits(x_BTD).flatten(0, 1)
         self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +13,7 @@ from infini_eval.api.backend import Backend, BatchPlan, Footprint, WorkItem
 from infini_eval.config import EvalConfig, ModelConfig
 from infini_eval.distributed.device_memory import all_devices, peak_bytes, restart_peak, used_bytes
 from infini_eval.distributed.launch import World
+from infini_eval.distributed.progress import Display, Look, time_left
 from infini_eval.errors import ConfigError
 from infini_eval.evaluation.messages import log_notes
 from infini_eval.evaluation.run_folder import RunFolder
@@ -113,6 +116,22 @@ class MemoryWatch:
         if not self._plan.fits:
             logger.warning("--no-plan: going on although the plan says that it does not fit")
         self._write()
+
+    def loading(self, every_s: float | None = None) -> contextlib.AbstractContextManager[object]:
+        """Show, while a model is loaded, how much of it is in memory: of the planned weights where there is a plan."""
+        total = None if self._plan is None else self._plan.weights
+        began = time.monotonic()
+
+        def look() -> Look:
+            pairs = zip(self._devices, self._before, strict=True)
+            held = sum(max(0, used_bytes(device) - before) for device, before in pairs)
+            there = gigabytes(held) if total is None else f"{gigabytes(min(held, total))} of {gigabytes(total)}"
+            line = f"loading the model: {there} in memory, {time_left(held, total, time.monotonic() - began)}"
+            return Look(line, min(1.0, held / total) if total else 0.0)
+
+        if not self._watches:
+            return contextlib.nullcontext()
+        return Display(lambda: look, lambda line: logger.info("%s", line), every_s=every_s, last=False)
 
     def log_peak(self) -> None:
         """Log the measured peak of this rank after the last answer, and write it into the manifest."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import inspect
 import logging
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -16,8 +21,9 @@ from infini_eval.api.task import LoadedData, Task
 from infini_eval.config import EvalConfig
 from infini_eval.data.reading import load_data, select_samples
 from infini_eval.distributed.launch import World
+from infini_eval.distributed.progress import Countdown
 from infini_eval.distributed.work_queue import WorkQueue
-from infini_eval.errors import DataError
+from infini_eval.errors import ConfigError, DataError
 from infini_eval.evaluation.messages import log_notes
 from infini_eval.records import NeedlePosition, Sample
 
@@ -33,7 +39,14 @@ def load_task_data(config: EvalConfig, task: Task) -> LoadedData:
     options = task.with_defaults(dict(config.task_options))
     more = {"options": options} if options else {}
     return load_data(
-        task, config.eval_dataset_path, **filters, context_length=config.context_length, depths=config.depths, **more
+        task,
+        config.eval_dataset_path,
+        columns=dict(config.columns),
+        split=config.split,
+        **filters,
+        context_length=config.context_length,
+        depths=config.depths,
+        **more,
     )
 
 
@@ -49,16 +62,95 @@ def choose_samples(config: EvalConfig, task: Task, world: World) -> tuple[Loaded
         )
     log_notes(world, [*data.notes, *notes])
     log_notes(world, findings, logging.WARNING)
+    if config.preprocess is not None:
+        samples, note = preprocessed(samples, config.preprocess)
+        log_notes(world, [note])
     return data, samples
 
 
-def prepare_items(task: Task, backend: Backend, samples: Sequence[Sample], world: World) -> list[WorkItem]:
+def preprocessed(samples: Sequence[Sample], what: str) -> tuple[list[Sample], str]:
+    """The samples with the prompts that the user's function makes of them, and what became of their length.
+
+    The column `characters_before` keeps the old length. The function must give the same prompt on every rank and in every
+    attempt. ConfigError where it cannot be found, fails, or returns no text.
+    """
+    function = prompt_function(what)
+    changed = [_changed(sample, function, what) for sample in samples]
+    before, after = (sum(len(sample.prompt) for sample in group) for group in (samples, changed))
+    return changed, f"--preprocess {what}: prompts have {100 * after / max(1, before):.1f} % of their characters"
+
+
+def _changed(sample: Sample, function: Callable[[Sample], str], what: str) -> Sample:
+    try:
+        prompt = function(sample)
+    except Exception as error:
+        raise ConfigError(
+            f"--preprocess {what} fails on the sample {sample.id!r}: {type(error).__name__}: {error}",
+            next_step="mend the function",
+        ) from error
+    if not isinstance(prompt, str) or not prompt:
+        raise ConfigError(
+            f"--preprocess {what} made {prompt!r:.60} of the sample {sample.id!r}", valid="a prompt, as text"
+        )
+    turns = sample.turns if prompt == sample.prompt else ()  # a prompt that was made anew is one message
+    return replace(
+        sample, prompt=prompt, turns=turns, columns={**sample.columns, "characters_before": len(sample.prompt)}
+    )
+
+
+def prompt_function(what: str) -> Callable[[Sample], str]:
+    """What --preprocess names; ConfigError where there is no such function."""
+    place, _, name = what.rpartition(":")
+    valid = "MODULE:FUNCTION or FILE.py:FUNCTION, a function from a Sample to a prompt"
+    if not place or not name:
+        raise ConfigError(f"--preprocess {what!r}", valid=valid)
+    try:
+        function = getattr(_module(place), name)
+    except (ImportError, OSError, AttributeError, SyntaxError) as error:
+        raise ConfigError(f"--preprocess {what!r} cannot be imported: {error}", valid=valid) from error
+    if not callable(function):
+        raise ConfigError(f"--preprocess {what!r} is {type(function).__name__}", valid=valid)
+    return function  # type: ignore[no-any-return]
+
+
+def preprocess_identity(what: str) -> dict[str, str]:
+    """For the manifest: the function's name, and the digest of the file that it is written in."""
+    file = inspect.getsourcefile(prompt_function(what))
+    source = Path(file).read_bytes() if file else b""
+    return {"function": Path(what).name, "source": hashlib.sha256(source).hexdigest()[:16]}
+
+
+def _module(place: str) -> Any:
+    """A module by its name, also of the folder that the command is called in, or by its file."""
+    if place.endswith(".py"):
+        found = importlib.util.spec_from_file_location(Path(place).stem, place)
+        assert found is not None and found.loader is not None, "every .py file has a loader"
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        return module
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(place)
+    finally:
+        sys.path.remove("")
+
+
+def prepare_items(
+    task: Task, backend: Backend, samples: Sequence[Sample], world: World, every_s: float | None = None
+) -> list[WorkItem]:
     """All samples as the backend will see them, without the ids of those that this rank does not keep.
 
-    Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts.
+    Ranks share the work (r, r + world size, …) and exchange lengths, positions and excerpts; rank 0 shows its own part.
+    every_s: seconds between two lines of progress.
     """
     rank, size = world.rank, world.world_size
-    share = list(_tokenised(task, backend, samples[rank::size], world))
+    own = samples[rank::size]
+    unit = "samples" if size == 1 else f"samples of rank 0 ({len(samples):,} in all)"
+    share = []
+    with Countdown("tokenising", len(own), unit, every_s=every_s, quiet=not world.is_main) as counted:
+        for item in _tokenised(task, backend, own, world):
+            share.append(item)
+            counted.add()
     facts = world.all_gather_object("prepared", [_facts(item) for item in share])
     return [
         share[row // size] if row % size == rank else _from_facts(sample, facts[row % size][row // size])

@@ -11,7 +11,7 @@ from infini_eval.api.backend import Backend
 from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World, launch
 from infini_eval.distributed.logging import setup_logging
-from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches
+from infini_eval.evaluation.answer import SampleLog, Scoring, answer_batches, check_measures
 from infini_eval.evaluation.guard import MemoryWatch, batch_sizes, batches_left
 from infini_eval.evaluation.messages import check_context_window, log_notes, log_prompt_lengths
 from infini_eval.evaluation.prepare import choose_samples, prepare_items
@@ -44,8 +44,7 @@ def evaluate(
         open_backend: makes the backend where it is not the one that `config.backend` names (a model that is loaded).
     """
     setup_logging()
-    with launch(config.model.device, timeout_s) as world:
-        timing = Timing(world)
+    with launch(config.model.device, timeout_s) as world, Timing(world) as timing:
         task = registry.task(config.task)
         if make_data is not None:
             timing.begin("making the data")
@@ -56,8 +55,9 @@ def evaluate(
         backend = (open_backend or registry.load("backends", config.backend))(config, world)
         setup_logging(backend.mesh.tag, speaks=backend.mesh.is_leader)
         log_notes(world, backend.notes)
+        check_measures(backend, samples, config.backend)
         timing.begin("tokenising")
-        items = prepare_items(task, backend, samples, world)
+        items = prepare_items(task, backend, samples, world, config.progress_every)
         log_prompt_lengths(world, items)
         check_context_window(config, world, backend.model_facts(), items)
         timing.begin("planning")
@@ -72,10 +72,11 @@ def evaluate(
                 watched = backend.computes_here
                 memory = MemoryWatch(footprint, sizes, world, folder.note, refuse=config.plan, watches=watched)
                 timing.begin("loading the model")
-                backend.load(plan)
+                with memory.loading(config.progress_every):
+                    backend.load(plan)
                 timing.begin("answering")
-                log = None if config.quiet else SampleLog(whole_prompts=config.log_prompts)
-                answer_batches(plan, items, backend, world, folder, scoring, early_stop, log)
+                log, every_s = SampleLog.of(config), config.progress_every
+                answer_batches(plan, items, backend, world, folder, scoring, early_stop, log, every_s)
                 memory.log_peak()
             timing.begin("merging")
             folder.merge()

@@ -18,6 +18,7 @@ from infini_eval.config import EvalConfig
 from infini_eval.distributed.launch import World
 from infini_eval.errors import RunFolderError
 from infini_eval.evaluation.messages import log_notes
+from infini_eval.evaluation.prepare import preprocess_identity
 from infini_eval.keys import without_keys
 from infini_eval.records import RunManifest
 from infini_eval.results.lock import WAIT_S, RunLock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LARGEST = "largest_batch"
+PHASE = "while "  # how the note of an error begins that says in which part of a run it came
 
 
 class RunFolder:
@@ -168,6 +170,7 @@ def describe_run(
         "scorer": config.scorer,
         "data": data.fingerprint,
         **({"data_settings": dict(data.settings)} if data.settings else {}),
+        **({"preprocess": preprocess_identity(config.preprocess)} if config.preprocess else {}),
         "filters": {**filters, "context_length": config.context_length},
         "seed": config.seed,
         "num_samples": config.num_samples,
@@ -196,7 +199,8 @@ def _versions() -> dict[str, str]:
 class Timing:
     """The parts of a run, one after the other; each is also what this rank says it is doing in messages about errors.
 
-    CPU seconds are those of the whole process: a part counts what other threads do in its time.
+    CPU seconds are those of the whole process: a part counts what other threads do in its time. Inside a `with` block an
+    error gets a note (PEP 678) with the part that it ended.
     """
 
     def __init__(self, world: World) -> None:
@@ -204,6 +208,15 @@ class Timing:
         self._name: str | None = None
         self._began = _clocks()
         self._seconds: dict[str, dict[str, float]] = {}
+
+    def __enter__(self) -> Timing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._name is not None:
+            error.add_note(f"{PHASE}{self._name}")
 
     def begin(self, name: str) -> None:
         """End the part before, and begin `name`."""

@@ -144,29 +144,93 @@ def _open_segment(
     heads: _Heads, gates: Gates | None, state: LayerState, step: Step, settings: AttentionSettings
 ) -> torch.Tensor:
     """T tokens of the open segment; rows whose segment is full afterwards are flushed to the memory."""
+    _store_open(heads.k, heads.k_raw, heads.v, state, step, settings)
+    mixed = _attend_open(heads.q, heads.q_read, gates, state, step, settings)
+    _close_full(state, step, settings)
+    return mixed
+
+
+def _store_open(
+    k: torch.Tensor, k_raw: torch.Tensor, v: torch.Tensor, state: LayerState, step: Step, settings: AttentionSettings
+) -> None:
+    """Keep the keys (rotated, and as the memory is written with) and values of T tokens of the open segment."""
     state.open_segment()
     assert state.keys is not None and state.values is not None
-    _store(state.keys, heads.k, step)
-    _store(state.values, heads.v, step)
-    local = cached_attention(
-        heads.q,
-        state.keys[:, : step.span],
-        state.values[:, : step.span],
-        step,
-        settings.softmax_scale,
-        settings.implementation,
-    )
+    _store(state.keys, k, step)
+    _store(state.values, v, step)
+    if settings.keeps_memory:
+        assert state.raw_keys is not None
+        _store(state.raw_keys, k_raw, step)
+
+
+def _attend_open(
+    q: torch.Tensor,
+    q_read: torch.Tensor,
+    gates: Gates | None,
+    state: LayerState,
+    step: Step,
+    settings: AttentionSettings,
+) -> torch.Tensor:
+    """What queries of the open segment see of its stored keys, mixed with what they read of the memory; [B, T, N, H]."""
+    assert state.keys is not None and state.values is not None
+    keys, values = state.keys[:, : step.span], state.values[:, : step.span]
+    local = cached_attention(q, keys, values, step, settings.softmax_scale, settings.implementation)
     mixed = _weighed(local, gates)
-    if not settings.keeps_memory:
-        return mixed
-    assert state.memory is not None and state.raw_keys is not None and gates is not None
-    _store(state.raw_keys, heads.k_raw, step)
-    if step.has_memory is not False:
-        mixed.addcmul_(gates[0], _read_open(state.memory, heads.q_read, step, heads.k.shape[2]))
-    if step.closing is not None:
+    if settings.keeps_memory and step.has_memory is not False:
+        assert state.memory is not None and gates is not None
+        mixed.addcmul_(gates[0], _read_open(state.memory, q_read, step, keys.shape[2]))
+    return mixed
+
+
+def _close_full(state: LayerState, step: Step, settings: AttentionSettings) -> None:
+    """Flush the rows whose open segment is full after this step."""
+    if settings.keeps_memory and step.closing is not None:
         rows = step.closing
         flush_to_memory(state, rows, step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows])
-    return mixed
+
+
+def absorb(
+    k_BTGH: torch.Tensor,
+    v_BTGH: torch.Tensor,
+    rotary: RotaryTable,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    state: LayerState,
+    step: Step,
+    settings: AttentionSettings,
+) -> None:
+    """Take a step's tokens into `state` without attending: for a layer whose output nobody reads. k comes without rotation."""
+    if not step.segments:
+        _store_open(rotary.rotate(k_BTGH, cos_sin), k_BTGH, v_BTGH, state, step, settings)
+        _close_full(state, step, settings)
+    elif settings.keeps_memory:
+        assert state.memory is not None and isinstance(step.has_memory, bool)
+        k_KBGLH, v_KBGLH = (x.unflatten(1, (step.segments, -1)).permute(1, 0, 3, 2, 4) for x in (k_BTGH, v_BTGH))
+        for index, (k, v) in enumerate(zip(k_KBGLH, v_KBGLH, strict=True)):
+            compressive.fold(state.memory, k, v, step.has_memory or index > 0)
+
+
+def attend_at_ends(
+    q_B1NH: torch.Tensor,
+    k_BTGH: torch.Tensor,
+    v_BTGH: torch.Tensor,
+    gates: Gates | None,
+    rotary: RotaryTable,
+    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    state: LayerState,
+    step: Step,
+    ends: Step,
+    settings: AttentionSettings,
+) -> torch.Tensor:
+    """Compute the attention of one token of each row, [B, 1, N, H], after all of an open step's tokens were taken in.
+
+    q and k come without rotation; `ends` is the step at those tokens (`Step.at`).
+    """
+    _store_open(rotary.rotate(k_BTGH, cos_sin), k_BTGH, v_BTGH, state, step, settings)
+    q_rotated = rotary.rotate(q_B1NH, rotary.at(ends.positions))
+    q_read = q_rotated if settings.memory_query == "rotary" else q_B1NH
+    mixed = _attend_open(q_rotated, q_read, gates, state, ends, settings)
+    _close_full(state, step, settings)
+    return mixed.to(v_BTGH.dtype)
 
 
 def _read_open(memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int) -> torch.Tensor:

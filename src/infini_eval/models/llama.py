@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from infini_eval.config import ModelConfig
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.models.attention import AttentionSettings, RotaryTable, attend
+from infini_eval.models.attention import AttentionSettings, RotaryTable, absorb, attend, attend_at_ends
 from infini_eval.models.naive import gate
 from infini_eval.models.state import BatchState, LayerState, StateShape, Step
 
@@ -61,6 +61,7 @@ class Llama:
         self.dtype, self.device, self.memory_dtype = dtype, device, memory_dtype
         self.heads, self.kv_heads = self.tp.local_heads(config.num_attention_heads, config.num_key_value_heads)
         self._compiled_layer: Callable[..., torch.Tensor] | None = None
+        self._compiled_absorb: Callable[..., None] | None = None
         self.rotary = RotaryTable(config.head_dim, config.rope_theta, dtype, device)
         if settings.segment_length is not None:
             self.rotary.ensure(settings.segment_length)
@@ -70,6 +71,7 @@ class Llama:
         # one variant for each number of rows and segments, and for the first chunk, which has no memory to read
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         self._compiled_layer = torch.compile(self._layer, dynamic=False)
+        self._compiled_absorb = torch.compile(self._absorb, dynamic=False)
 
     def new_state(self, batch: int, longest: int) -> BatchState:
         """Make the state for `batch` sequences of at most `longest` tokens (prompt and answer)."""
@@ -86,11 +88,27 @@ class Llama:
 
     def run_layers(self, x_BTD: torch.Tensor, state: BatchState, step: Step) -> torch.Tensor:
         """Run the stage's layers over one step; updates `state`."""
+        return self._run(len(self.layers), x_BTD, state, step, self.rotary.at(step.positions))
+
+    def run_layers_to_ends(
+        self, x_BTD: torch.Tensor, state: BatchState, step: Step, end_B: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Run the last stage's layers over one step of which only the tokens `end_B` are read: [B, D], or None for None.
+
+        All layers take in all tokens; the last one attends and transforms those of `end_B` only. Of a step of whole
+        segments with ends, everything is computed.
+        """
         cos_sin = self.rotary.at(step.positions)
-        layer = self._compiled_layer if self._compiled_layer is not None and step.recurs else self._layer
-        for weights, layer_state in zip(self.layers, state.layers, strict=True):
-            x_BTD = layer(x_BTD, weights, layer_state, step, cos_sin)
-        return x_BTD
+        if end_B is not None and step.segments:
+            hidden_BTD = self._run(len(self.layers), x_BTD, state, step, cos_sin)
+            return _at(hidden_BTD, end_B)[:, 0]
+        x_BTD = self._run(len(self.layers) - 1, x_BTD, state, step, cos_sin)
+        weights, layer_state = self.layers[-1], state.layers[-1]
+        if end_B is None:
+            absorbs = self._compiled_absorb if self._compiled_absorb is not None and step.recurs else self._absorb
+            absorbs(x_BTD, weights, layer_state, step, cos_sin)
+            return None
+        return self._layer_at(x_BTD, weights, layer_state, step, cos_sin, end_B)[:, 0]
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Apply final norm and head: [..., D] -> this rank's logits [..., V / tp] in fp32."""
@@ -116,9 +134,62 @@ class Llama:
         normed = self._norm(x, weights.input_norm)
         qk, v = self._project(normed, weights.qkv)
         attended = attend(qk, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)
-        x = x + self.tp.all_reduce(F.linear(attended.flatten(2), weights.o))
+        return self._transform(x, attended, weights)
+
+    def _layer_at(
+        self,
+        x: torch.Tensor,
+        weights: LayerWeights,
+        state: LayerState,
+        step: Step,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
+        end_B: torch.Tensor,
+    ) -> torch.Tensor:
+        """The layer's output [B, 1, D] at one token of each row of an open step; all tokens enter its state."""
+        normed, width = self._norm(x, weights.input_norm), self.heads * self.config.head_dim
+        q_B1NH = F.linear(_at(normed, end_B), weights.qkv[:width]).unflatten(-1, (-1, self.config.head_dim))
+        k, v = self._keys_and_values(normed, weights)
+        ends = step.at(end_B)
+        attended = attend_at_ends(q_B1NH, k, v, weights.gates, self.rotary, cos_sin, state, step, ends, self.settings)
+        return self._transform(_at(x, end_B), attended, weights)
+
+    def _absorb(
+        self,
+        x: torch.Tensor,
+        weights: LayerWeights,
+        state: LayerState,
+        step: Step,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
+    ) -> None:
+        """Only what later steps read of the layer: its keys and values, or the memory that they are written to."""
+        k, v = self._keys_and_values(self._norm(x, weights.input_norm), weights)
+        absorb(k, v, self.rotary, cos_sin, state, step, self.settings)
+
+    def _transform(self, x: torch.Tensor, attended_BTNH: torch.Tensor, weights: LayerWeights) -> torch.Tensor:
+        """Add attention's and the MLP's part to the residual stream."""
+        x = x + self.tp.all_reduce(F.linear(attended_BTNH.flatten(2), weights.o))
         gated, up = F.linear(self._norm(x, weights.post_norm), weights.gate_up).chunk(2, dim=-1)
         return x + self.tp.all_reduce(F.linear(F.silu(gated) * up, weights.down))
+
+    def _run(
+        self,
+        layers: int,
+        x: torch.Tensor,
+        state: BatchState,
+        step: Step,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """The stage's first layers, as many as `layers`."""
+        layer = self._compiled_layer if self._compiled_layer is not None and step.recurs else self._layer
+        for weights, layer_state in zip(self.layers[:layers], state.layers[:layers], strict=True):
+            x = layer(x, weights, layer_state, step, cos_sin)
+        return x
+
+    def _keys_and_values(self, normed_BTD: torch.Tensor, weights: LayerWeights) -> tuple[torch.Tensor, torch.Tensor]:
+        """k and v, each [B, T, G, H]."""
+        fused = F.linear(normed_BTD, weights.qkv[self.heads * self.config.head_dim :])
+        k, v = fused.unflatten(-1, (-1, self.config.head_dim)).chunk(2, dim=2)
+        return k, v
 
     def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """q and k side by side [B, T, N + G, H], and v [B, T, G, H]."""
@@ -128,6 +199,11 @@ class Llama:
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.rms_norm_eps)
+
+
+def _at(x_BTD: torch.Tensor, token_B: torch.Tensor) -> torch.Tensor:
+    """One token of each row, [B, 1, D]."""
+    return x_BTD.gather(1, token_B[:, None, None].expand(-1, 1, x_BTD.shape[2]))
 
 
 def activated_gates(

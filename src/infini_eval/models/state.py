@@ -108,6 +108,17 @@ class Step:
     closing: torch.Tensor | None = None
     recurs: bool = False
 
+    def at(self, token_B: torch.Tensor) -> Step:
+        """Make of a step of the open segment the step of one of its tokens in each row, whose keys are all stored by then."""
+        assert not self.segments, "one token of whole segments cannot be asked alone"
+        batch = token_B.shape[0]
+        position_B1 = self.positions.expand(batch, -1).gather(1, token_B[:, None])
+        visible_BS = torch.arange(self.span, device=token_B.device) <= position_B1
+        lengths_B = position_B1[:, 0].int() + 1
+        return replace(
+            self, positions=position_B1, mask=visible_BS[:, None, None], causal=False, offset=None, lengths=lengths_B
+        )
+
 
 class Cursor:
     """Where each row of a batch stands; makes the steps that move it on."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infini_eval.errors import ConfigError
+from infini_eval.errors import ConfigError, did_you_mean, similar_path
 from infini_eval.planning.architecture import Architecture, Attention, Layer
 
 
@@ -32,7 +32,7 @@ def read_architecture(model: str) -> Architecture:
     if path.is_file():
         return _from_file(path)
     raise ConfigError(
-        f"no model {model!r}",
+        f"no model {model!r}{did_you_mean(model, preset_names()) or similar_path(path)}",
         valid=f"a preset ({', '.join(preset_names())}), a Hugging Face config.json, a nanotron config.yaml, or a folder",
         next_step="for a model on the hub: hf download MODEL config.json --local-dir DIR, then --model DIR",
     )

@@ -61,12 +61,17 @@ def analyze_run(folder: str | Path, *, ascii_only: bool | None = None, failed_as
     records = with_scores(stored)
     if failed_as_wrong:
         records = with_failures_as_wrong(records)
+    return report_on(records, Path(folder), ascii_only=ascii_only)
+
+
+def report_on(records: RunRecords, folder: Path, *, ascii_only: bool) -> DepthRun:
+    """The report of records that are judged, as a run that lies in `folder`; DataError where none was answered."""
     scored = scored_samples(records)
     if not len(scored):
         raise _nothing_scored(records)
     summary = summarise(_noting_depths(records), scored)
     return DepthRun(
-        folder=Path(folder),
+        folder=folder,
         summary=summary,
         text=text.render(summary, ascii_only=ascii_only),
         line=text.render_quiet(summary, ascii_only=ascii_only),

@@ -47,7 +47,11 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparisons:
     """
     if not 2 <= len(folders) <= len(LETTERS):
         raise ConfigError(f"{len(folders)} run folder(s) given", valid=f"2 to {len(LETTERS)} run folders")
-    runs = [read_scores(Path(folder)) for folder in folders]
+    return compare_scores([read_scores(Path(folder)) for folder in folders])
+
+
+def compare_scores(runs: Sequence[RunScores]) -> Comparisons:
+    """Compare every further run with the first; DataError where runs were not made on the same data."""
     comparisons = [_compare(runs[0], run, LETTERS[place]) for place, run in enumerate(runs[1:], 1)]
     adjusted = holm([comparison.overall.p for comparison in comparisons])
     return Comparisons(

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from statistics import geometric_mean, mean, median
 from typing import Any
 
+from infini_eval.api import registry
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.reports import judged_text
 from infini_eval.reports.model import SCHEMA_VERSION, AnalysedRun, QuestionSummary, number, to_text
@@ -18,9 +20,10 @@ from infini_eval.reports.statistics.paired import holm, paired_difference
 from infini_eval.reports.text import terminal_shows_bars
 from infini_eval.results.files import write_atomically
 from infini_eval.tasks.aa_lcr.answers import Generation, Generations, read_generations
+from infini_eval.tasks.aa_lcr.data import PERPLEXITY, STEPS
 from infini_eval.tasks.aa_lcr.verdicts import Judge, read_judges
 
-SUMMARY, REPORT, PAGE = "summary.json", "report.txt", "report.html"
+SUMMARY, REPORT = "summary.json", "report.txt"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PERCENT = ("a", "b", "difference", "low", "high")
 Pairs = Sequence[tuple[Generation, float | None]]
@@ -48,9 +51,8 @@ class QuestionRun(AnalysedRun):
 
     def write_page(self, folder: Path | None = None) -> list[Path]:
         """Write report.html."""
-        path = self._place(folder) / PAGE
-        write_atomically(path, judged_text.page(self.summary).encode("utf-8", "replace"))
-        return [path]
+        written: list[Path] = registry.load("reports", "html")(self, self._place(folder))
+        return written
 
     def _place(self, folder: Path | None) -> Path:
         if folder is not None:
@@ -113,9 +115,34 @@ def summarise(generations: Generations, judges: Sequence[Judge], *, failed_as_wr
         identical_repeats=_identical_repeats(items),
         judges=[_judge(judge, items, deviations) for judge in judges],
         agreement=[_agreement(a, b) for a, b in combinations(judges, 2) if a.protocol == b.protocol],
+        metrics=_metrics(generations),
         settings=dict(generations.settings),
         wrong=_wrong(generations, judges),
     )
+
+
+def _metrics(generations: Generations) -> dict[str, Any] | None:
+    """What `--option metrics=` asked for, over the answers that have it; None where nothing was asked for."""
+    asked = generations.settings.get("metrics") or ()
+    answered = [one for one in generations.items if one.status == "ok"]
+    values = [one.perplexity for one in answered if one.perplexity]
+    steps = [one.steps for one in answered]
+    found: dict[str, Any] = {}
+    if PERPLEXITY in asked:
+        found[PERPLEXITY] = {
+            "n": len(values),
+            "geometric_mean": number(geometric_mean(values)) if values else None,
+            "median": number(median(values)) if values else None,
+        }
+    if STEPS in asked:
+        found[STEPS] = {
+            "n": len(steps),
+            "mean": number(mean(steps)) if steps else None,
+            "median": number(median(steps)) if steps else None,
+            "most": max(steps, default=None),
+            "final_answer_lines": sum(one.ends_in_one_line for one in answered),
+        }
+    return found or None
 
 
 def _deviations(generations: Generations) -> list[str]:

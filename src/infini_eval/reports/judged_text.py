@@ -1,4 +1,4 @@
-"""The report of a judged run as text and as a page: the summary in, words out."""
+"""The report of a judged run as text: the summary in, words out."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import Any
 
 from infini_eval.reports.model import QuestionSummary
 from infini_eval.reports.model_facts import one_line
-from infini_eval.reports.page import bar, interval, percent, skeleton, table
-from infini_eval.reports.page import escaped as safe
 
 WIDTH = 70
 BAR = 20
 SHOWN = 10
-PAGE_SHOWN = 200
-LONGEST = 4000
 _SIDES = (("question", "question"), ("official", "official"), ("answer", "answer"))
 Part = Mapping[str, Any]
 
@@ -26,6 +22,8 @@ def render(summary: QuestionSummary, *, ascii_only: bool) -> str:
         lines += ["", *_judge_lines(judge, "#" if ascii_only else "█")]
     if not summary.judges:
         lines += ["", f"{not_judged(summary).capitalize()}: infini-eval judge RUN --backend BACKEND --model JUDGE"]
+    if summary.metrics:
+        lines += ["", "METRICS", *metric_lines(summary.metrics)]
     if summary.agreement:
         lines += ["", "AGREEMENT OF JUDGES", *(agreement_line(found) for found in summary.agreement)]
     if summary.judges and summary.wrong:
@@ -76,6 +74,22 @@ def warnings(summary: QuestionSummary) -> list[str]:
     if len({judge["protocol"] for judge in summary.judges}) > 1:
         found.append("judged by several protocols: their accuracies are not comparable")
     return [f"! {line}" for line in found]
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What was measured beside the verdicts, a line each."""
+    lines = []
+    if found := metrics.get("perplexity"):
+        values = "not measured" if found["median"] is None else (
+            f"geometric mean {found['geometric_mean']:.4g}, median {found['median']:.4g}"
+        )  # fmt: skip
+        lines.append(f"perplexity of the official answer given the documents: {values} (n={found['n']})")
+    if (found := metrics.get("steps")) and found["n"]:
+        lines.append(
+            f"numbered steps in an answer: mean {found['mean']:.1f}, median {found['median']:g}, at most {found['most']}; "
+            f"a final answer on a line of its own in {found['final_answer_lines']} of {found['n']}"
+        )
+    return lines
 
 
 def agreement_line(found: Part) -> str:
@@ -162,77 +176,3 @@ def verdict_text(verdict: Part) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}%"
-
-
-def page(summary: QuestionSummary) -> str:
-    """report.html: one self-contained page; foreign text escaped."""
-    title = f"{safe(summary.model)}: AA-LCR"
-    about = f"{summary.questions} questions · {summary.answers} answers · prompt {summary.prompt or 'unknown'}"
-    about += f" · data {summary.data_revision or 'unknown'}"
-    sections = [_hero(summary), *map(_judge_section, summary.judges), _agreement_section(summary.agreement)]
-    sections += [_wrong_section(summary.wrong), _settings_section(summary.settings)]
-    return skeleton(title, safe(about), sections)
-
-
-def _hero(summary: QuestionSummary) -> str:
-    cards = ""
-    for judge in summary.judges:
-        big = "no verdict yet" if judge["accuracy"] is None else f"{judge['accuracy']:.1f} %"
-        cards += f"<div><strong>{safe(big)}</strong><small>{safe(one_line_of(judge))}; {safe(judge['ci_method'])}</small></div>"
-    said = "".join(f"<li>{safe(line[2:])}</li>" for line in warnings(summary))
-    cards = cards or "<div><strong>not judged yet</strong></div>"
-    return f'<section><div class="hero">{cards}</div>{f"<ul>{said}</ul>" if said else ""}</section>'
-
-
-def _judge_section(judge: Part) -> str:
-    counts = table(("state", "answers"), [[safe(state), str(n)] for state, n in judge["counts"].items()])
-    parts = [("By category", _groups(judge["by_category"])), ("By length in tokens", _groups(judge["by_length"]))]
-    if len(judge["per_repeat"]) > 1:
-        rows = [{**row, "name": f"repeat {row['repeat']}"} for row in judge["per_repeat"]]
-        parts.append(("By repeat", _groups(rows)))
-    parts.append(("Verdicts", counts))
-    if judge["unparsed"]:
-        names = [f"question {row['question_id']}, repeat {row['repeat']}" for row in judge["unparsed"][:PAGE_SHOWN]]
-        replies = [[safe(name), safe(row["raw"])] for name, row in zip(names, judge["unparsed"], strict=False)]
-        parts.append(("Replies that are no verdict (not counted)", table(("answer", "reply"), replies)))
-    inner = "".join(f"<h3>{safe(name)}</h3>{part}" for name, part in parts)
-    return f"<section><h2>Judge {safe(judge['name'])}, protocol {safe(judge['protocol'])}</h2>{inner}</section>"
-
-
-def _groups(rows: Sequence[Part]) -> str:
-    cells = []
-    for row in rows:
-        ends = (row["ci_low"], row["ci_high"])
-        shown = [safe(row["name"]), bar(row["accuracy"], *ends), percent(row["accuracy"]), interval(*ends)]
-        cells.append([*shown, f"{row['correct'] or 0:g} / {row['n']}"])
-    return table(("", "", "accuracy", "95 % interval", "right / n"), cells)
-
-
-def _agreement_section(found: Sequence[Part]) -> str:
-    lines = "".join(f"<li>{safe(agreement_line(one))}</li>" for one in found)
-    return f"<section><h2>Agreement of judges</h2><ul>{lines}</ul></section>" if lines else ""
-
-
-def _wrong_section(rows: Sequence[Part]) -> str:
-    """Question, official answer and the model's beside every judge's verdict."""
-    made = []
-    for row in rows[:PAGE_SHOWN]:
-        where = f"question {row['question_id']}, repeat {row['repeat']}, {row['category'] or 'no category'}"
-        verdicts = "".join(
-            f"<dt>{safe(verdict['judge'])}</dt><dd><code>{safe(verdict_text(verdict))}</code></dd>"
-            for verdict in row["verdicts"]
-        )
-        sides = f"<dt>official</dt><dd>{safe(row['official'], LONGEST)}</dd>"
-        sides += f"<dt>answer</dt><dd><code>{safe(row['answer'], LONGEST) or '(nothing)'}</code></dd>"
-        asked = f"<p>{safe(row['question'], LONGEST)}</p>"
-        made.append(f'<article class="wrong"><h4>{safe(where)}</h4>{asked}<dl>{sides}{verdicts}</dl></article>')
-    if not made:
-        return ""
-    note = f"{len(rows)} answers" + (f", the first {PAGE_SHOWN} shown" if len(rows) > PAGE_SHOWN else "")
-    title = "Not called correct by every judge"
-    return f'<section><h2>{title}</h2><p class="note">{note}</p><div class="cards">{"".join(made)}</div></section>'
-
-
-def _settings_section(settings: Part) -> str:
-    rows = [[safe(key), safe(value)] for key, value in settings.items()]
-    return f"<section><h2>Settings</h2>{table(('setting', 'value'), rows)}</section>" if rows else ""

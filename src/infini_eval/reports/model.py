@@ -380,6 +380,7 @@ class QuestionSummary:
     identical_repeats: int
     judges: Sequence[Mapping[str, Any]]
     agreement: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, Any] | None
     settings: Mapping[str, Any]
     wrong: Sequence[Mapping[str, Any]]
 

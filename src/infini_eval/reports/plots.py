@@ -19,6 +19,7 @@ from infini_eval.reports.model import (
     Track,
     TrackRow,
 )
+from infini_eval.reports.model_facts import facts_of, one_line
 from infini_eval.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ _RC: Any = {
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 12,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": LIGHT, "grid.linewidth": 0.7, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False,
-    "lines.linewidth": 1.8, "lines.markersize": 4.5, "svg.fonttype": "path", "svg.hashsalt": "infini_eval",
-}  # fmt: skip
+    "lines.linewidth": 1.8, "lines.markersize": 4.5, }  # fmt: skip
 
 
 def styled(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
@@ -96,11 +96,12 @@ def short_tokens(tokens: float | None) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    return _rendered(figure, "png", dpi=160)
+    import matplotlib
 
-
-def svg(figure: Figure) -> bytes:
-    return _rendered(figure, "svg", metadata={"Date": None})
+    out = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        figure.savefig(out, format="png", dpi=160)
+    return out.getvalue()
 
 
 def save(folder: Path, name: str, figure: Figure, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Path]:
@@ -115,13 +116,18 @@ def save(folder: Path, name: str, figure: Figure, header: Sequence[str], rows: I
     return paths
 
 
-def _rendered(figure: Figure, kind: str, **options: Any) -> bytes:
-    import matplotlib
+def titled(axes: Axes, words: str, summary: Summary) -> None:
+    """What is drawn, and of which run: pictures of several runs lie beside each other."""
+    axes.set_title(words, pad=24)
+    axes.annotate(
+        _run_name(summary), (0, 1), xytext=(0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY,
+        parse_math=False,
+    )  # fmt: skip
 
-    out = io.BytesIO()
-    with matplotlib.rc_context(_RC):
-        figure.savefig(out, format=kind, **options)
-    return out.getvalue()
+
+def _run_name(summary: Summary) -> str:
+    facts = facts_of(summary)
+    return ", ".join([facts.name, facts.task, *([f"memory {one_line(str(facts.memory), 40)}"] if facts.memory else [])])
 
 
 CELL_HEADER = (
@@ -176,7 +182,7 @@ def draw_heatmap(summary: Summary) -> Figure | None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="depth of the needle, % (0 start, 100 right before the question)", ylabel="context, tokens")
-    axes.set_title("Accuracy by depth and context length")
+    titled(axes, "Accuracy by depth and context length", summary)
     if failed.any():
         axes.set_xlabel(f"{axes.get_xlabel()}\n* some samples failed and are not counted")
     if len(depths) <= _MAX_NUMBERED:
@@ -197,7 +203,7 @@ def _numbers(axes: Any, grid: Any, failed: Any) -> None:
                 axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", color=ink, fontsize=8.5)
 
 
-_MAX_BANDS = 4
+_IN_A_ROW = 3  # small charts
 
 
 @report("accuracy_by_depth", when="page")
@@ -208,26 +214,28 @@ def accuracy_by_depth(run: DepthRun, folder: Path) -> list[Path]:
 
 @styled
 def draw_by_depth(summary: Summary) -> Figure:
-    """Intervals are bands for up to four lengths, else they are in the table and the CSV only."""
+    """Small multiples: one chart a length on the same axes, a point with its interval at each depth."""
+    from matplotlib.figure import Figure
+
     blocks = summary.by_context_length
-    figure, axes = new_figure()
-    for colour, block in zip(ramp(len(blocks)), blocks, strict=True):
+    columns = min(len(blocks), _IN_A_ROW)
+    rows = -(-len(blocks) // columns)
+    size = (7.2, 3.8) if len(blocks) == 1 else (2.9 * columns + 0.6, 2.5 * rows + 0.7)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    charts = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, block in zip(charts, blocks, strict=False):
         cells = [cell for cell in block.results_by_depth if cell.accuracy is not None]
-        depth = [cell.depth_percent for cell in cells]
-        columns = zip(*((cell.accuracy, cell.ci_low, cell.ci_high) for cell in cells), strict=True)
-        accuracy, low, high = (list(column) for column in columns) if cells else ([], [], [])
+        points = [(cell.depth_percent, cell.accuracy, cell.ci_low, cell.ci_high) for cell in cells]
+        _points(axes, points, "", fmt="o-", color=COLOURS[0], capsize=0, markersize=3.5, clip_on=False)
         failed = f", {block.failed} failed" if block.failed else ""
-        label = f"{short_tokens(block.context_length)} tokens (n={block.total_samples}{failed})"
-        axes.plot(depth, accuracy, marker="o", color=colour, label=label, clip_on=False)
-        if len(blocks) <= _MAX_BANDS:
-            if len(cells) == 1:  # a band over one point has no width
-                axes.vlines(depth, low, high, color=colour, linewidth=1.2)
-            axes.fill_between(depth, low, high, color=colour, alpha=0.13, linewidth=0)
-    percent_axis(axes)
-    axes.set_xlim(-2, 102)
-    axes.set_xlabel("depth of the needle, % (0 start, 100 right before the question)")
-    axes.set_title("Accuracy by depth" + (", with 95 % intervals" if len(blocks) <= _MAX_BANDS else ""))
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+        axes.set_title(f"{short_tokens(block.context_length)} tokens (n={block.total_samples}{failed})", fontsize=9.5)
+        percent_axis(axes, "")
+        axes.set_xlim(-3, 103)
+    for axes in charts[len(blocks) :]:
+        axes.remove()
+    title = f"Accuracy by depth, with 95 % intervals\n{_run_name(summary)}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, parse_math=False)
+    figure.supxlabel("depth of the needle, % (0 start, 100 right before the question)", fontsize=9.5)
     return figure
 
 
@@ -279,7 +287,7 @@ def draw_by_length(summary: Summary) -> Figure | None:
     axes.minorticks_off()
     percent_axis(axes)
     axes.set_xlabel("context, tokens")
-    axes.set_title("Average accuracy by context length, with 95 % intervals")
+    titled(axes, "Average accuracy by context length, with 95 % intervals", summary)
     axes.legend(loc="lower left", fontsize=8.5)
     return figure
 
@@ -343,8 +351,8 @@ def draw_by_compressions(summary: Summary) -> Figure | None:
     percent_axis(axes)
     axes.set_ylim(-9, 103)
     axes.set_xlabel("compressions: segment borders between needle and question")
-    axes.set_title("Accuracy by compressions survived")
-    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 1.14), ncols=2, fontsize=8.5)
+    titled(axes, "Accuracy by compressions survived", summary)
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 1.2), ncols=2, fontsize=8.5)
     return figure
 
 
@@ -504,27 +512,32 @@ def _gates_over_steps(rows: Sequence[TrackRow]) -> dict[str, dict[int, Sequence[
 
 def write_sweep_plot(entries: Sequence[dict[str, Any]], path: Path) -> Path:
     """Plot the entries of a comparison (label, context_tokens, success, answer_seconds) to a PNG; returns its path."""
-    import matplotlib
+    write_atomically(path, png(draw_sweep([entry for entry in entries if entry.get("success") is not None])))
+    return path
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    answered = [entry for entry in entries if entry.get("success") is not None]
-    figure, (found, seconds) = plt.subplots(2, 1, sharex=True, figsize=(8, 5), layout="constrained")
+@styled
+def draw_sweep(answered: Sequence[dict[str, Any]]) -> Figure:
+    """Needle found above, seconds below, over the context's length; a point is one sample, which has no interval."""
+    figure, (found, seconds) = stacked(2)
     for number, label in enumerate(dict.fromkeys(entry["label"] for entry in answered)):
         own = [entry for entry in answered if entry["label"] == label]
         lengths = [entry["context_tokens"] for entry in own]
         # Models often lie on one line: smaller marks on larger ones keep all of them visible.
-        style: dict[str, Any] = {"marker": "os^Dv"[number % 5], "markersize": max(4, 13 - 3 * number), "alpha": 0.8}
-        found.plot(lengths, [100 * entry["success"] for entry in own], label=label, **style)
+        style: dict[str, Any] = {"marker": "os^Dv"[number % 5], "markersize": max(4, 13 - 3 * number), "alpha": 0.85}
+        style["color"] = COLOURS[number % len(COLOURS)]
+        found.plot(lengths, [100 * entry["success"] for entry in own], label=label.replace("$", r"\$"), **style)
         seconds.plot(lengths, [entry["answer_seconds"] for entry in own], **style)
-    found.set(ylabel="needle found, %", ylim=(-8, 108), title="one sample a point: no interval can be given")
-    seconds.set(ylabel="seconds", xlabel="context, tokens", xscale="log")
+    percent_axis(found, "needle found")
+    found.set_ylim(-8, 108)
+    found.set_title("Needle found by context length")
+    seconds.set(
+        ylabel="seconds", xlabel="context, tokens (one sample a point, for which there is no interval)", xscale="log"
+    )
     ticks = sorted({entry["context_tokens"] for entry in answered})
     seconds.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     seconds.minorticks_off()
+    seconds.set_title("Time to answer")
     if answered:
-        found.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return path
+        found.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+    return figure

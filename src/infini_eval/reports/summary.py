@@ -439,7 +439,7 @@ def _disagreements(records: RunRecords, scored: Scored) -> dict[str, Disagreemen
     """For every other stored scorer: how many answers only the judging scorer passes, and how many only the other."""
     import numpy as np
 
-    main = model_facts(records.manifest).scorer or DEFAULT_SCORER
+    main = (model_facts(records.manifest).scorer or DEFAULT_SCORER).partition(":")[0]
     counts = {}
     for name in sorted((records.present & set(records.scorers)) - {main}):
         other = records.number(name)[scored.row]

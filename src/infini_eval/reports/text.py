@@ -177,6 +177,7 @@ def disagreement_lines(summary: Summary) -> list[str]:
 NAME = "report.txt"
 WIDTH = 70
 BAR = 32
+GRID_COLUMN = 5  # characters
 _MEMORY = {"off": "memory off", "ablate": "memory ablated"}
 FAILED = "neither right nor wrong in accuracies; every verdict holds whatever they would have been"
 _TASKS = {"passkey": "PASSKEY RETRIEVAL", "needle": "NEEDLE RETRIEVAL", "niah": "NEEDLE RETRIEVAL"}
@@ -200,6 +201,21 @@ def render(summary: Summary, *, ascii_only: bool = False) -> str:
         lines += _all_lengths(summary, blocks)
     lines += _notes(summary, blocks)
     return plain_text("\n".join(lines), ascii_only)
+
+
+def render_overview(summary: Summary, *, ascii_only: bool = False) -> str:
+    """Several lengths in one table, with each length's depths on one row; the lengths' own reports are left out."""
+    blocks = summary.by_context_length
+    lines = [*_title(summary), *_header(summary, blocks)]
+    lines += _all_lengths(summary, blocks) if len(blocks) > 1 else _block_alone(summary)
+    lines += _notes(summary, blocks)
+    return plain_text("\n".join(lines), ascii_only)
+
+
+def _block_alone(summary: Summary) -> list[str]:
+    """The report of the one length there is."""
+    (block,) = summary.by_context_length
+    return _block(block, several=False, passkey=task_of(summary) == PASSKEY, has_segments=has_segments(summary))
 
 
 def render_quiet(summary: Summary, *, ascii_only: bool = False) -> str:
@@ -355,6 +371,7 @@ def _all_lengths(summary: Summary, blocks: Sequence[LengthSummary]) -> list[str]
     lines = ["", "=" * WIDTH, "ALL CONTEXT LENGTHS (average over depths):"]
     width = max(len(_length(block)) for block in blocks)
     lines += [f"{_length(block):>{width}}: {_length_bar(block)}" for block in blocks]
+    lines += _grid(blocks)
     at = summary.worst.headline if summary.worst else None
     lines.append(f"Verdict at {at or 'unlabelled'} tokens, the worst: {headline_text(summary.headline)}")
     if task_of(summary) == PASSKEY:
@@ -366,6 +383,30 @@ def _all_lengths(summary: Summary, blocks: Sequence[LengthSummary]) -> list[str]
         lines += ["", "-" * WIDTH, f"{effective.name.upper()}:", *effective_lines(effective)]
     trend = trend_lines(summary.trends, ("length",))
     return [*lines, *(f"Trend over {line}{answered_only(summary)}" for line in trend)]
+
+
+def _grid(blocks: Sequence[LengthSummary]) -> list[str]:
+    """Accuracy in whole percent, a row a length and a column a depth; of many depths as many columns as fit evenly."""
+    depths = sorted({cell.depth_percent for block in blocks for cell in block.results_by_depth})
+    if len(depths) < 2:
+        return []
+    width = max(len(_length(block)) for block in blocks)
+    step = -(-len(depths) // ((2 * WIDTH - width) // GRID_COLUMN))
+    shown = depths[::step]
+    lines = ["", "-" * WIDTH, "ACCURACY BY LENGTH AND DEPTH (percent):"]
+    lines.append(f"{'depth':>{width}}: " + "".join(f"{depth:>{GRID_COLUMN}g}" for depth in shown))
+    for block in blocks:
+        cells = {cell.depth_percent: cell.accuracy for cell in block.results_by_depth}
+        values = (_whole_percent(cells.get(depth)) for depth in shown)
+        lines.append(f"{_length(block):>{width}}: " + "".join(f"{value:>{GRID_COLUMN}}" for value in values))
+    return [*lines, ""]
+
+
+def _whole_percent(accuracy: float | None) -> str:
+    """Rounded, but never to 0 or 100 where it is neither."""
+    if accuracy is None:
+        return "-"
+    return f"{accuracy:.0f}" if accuracy in (0, 100) else f"{min(99, max(1, round(accuracy)))}"
 
 
 def _length_bar(block: LengthSummary) -> str:

@@ -34,7 +34,7 @@ def track_runs(root: str | Path) -> Track:
         except InfiniEvalError as error:
             skipped.append(f"{folder}: {error.problem}")
             continue
-        rows += _rows(run)
+        rows += rows_of(run)
         skipped += [f"{folder}: {line}" for line in _unanswered(run)]
         if step_of(run.records.manifest) is None:
             skipped.append(f"{folder}: its manifest names no checkpoint with a step")
@@ -105,8 +105,8 @@ def _unanswered(run: DepthRun) -> list[str]:
     ]
 
 
-def _rows(run: DepthRun) -> list[TrackRow]:
-    """One row a context length; none where the step is unknown."""
+def rows_of(run: DepthRun) -> list[TrackRow]:
+    """One row a context length of a run; none where the step of its checkpoint is unknown."""
     at = step_of(run.records.manifest)
     if at is None:
         return []

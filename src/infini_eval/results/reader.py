@@ -88,6 +88,7 @@ def _chunk(chunk: pa.Array) -> np.ndarray:
 
 
 HOW_TO_EVALUATE = "run_passkey_eval.py --ckpt-path CKPT --save_path DIR --eval_dataset_path DATA"
+NO_DEPTHS = "the data say no depths: all samples stand in one group, shown at depth 0"
 _MAX_DEPTH = 6
 _OWN_PLOTS = "plots"
 
@@ -160,7 +161,8 @@ class RunRecords:
     """The records of one run. `planned` is None where no manifest says how many samples there should be.
 
     `table` has one row a sample: numbers float64, flags bool, texts string, null where unknown. `present` names the
-    columns that some file really had, `scorers` the names of columns that may hold scores. `notes` are sentences about
+    columns that some file really had, `scorers` the names of columns that may hold scores; `parts` are the folders of runs
+    that are joined here, none for a single run. `notes` are sentences about
     what was found amiss.
     """
 
@@ -172,6 +174,7 @@ class RunRecords:
     planned: int | None = None
     sources: tuple[Path, ...] = ()
     scorers: tuple[str, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -246,7 +249,13 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         return {}, [f"{MANIFEST} cannot be read ({error}); model and settings are unknown"]
     if not isinstance(manifest, dict):
         return {}, [f"{MANIFEST} does not hold an object; model and settings are unknown"]
-    return manifest, []
+    return manifest, [NO_DEPTHS] if _has_no_depths(manifest) else []
+
+
+def _has_no_depths(manifest: dict[str, Any]) -> bool:
+    """Whether the data say no depth of their rows (data/columns.py: all of them are labelled 0)."""
+    settings = (manifest.get("identity") or {}).get("data_settings") or {}
+    return isinstance(settings, dict) and settings.get("depths") == "none"
 
 
 def _read_files(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from infini_eval.errors import RunFolderError
 from infini_eval.records import COLUMNS, SampleRecord
 from infini_eval.results.files import (
     SAMPLES,
@@ -263,3 +264,21 @@ def _fit(value: Any, kind: str) -> Any:
     if kind == "double":
         return float(value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def samples_table(folder: str | Path) -> pa.Table:
+    """Every recorded column of a run, one row a sample: of samples/*.jsonl, else of samples.parquet.
+
+    Raises:
+        RunFolderError: it has neither, or none can be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = recorded_samples(folder)
+    if rows:
+        return _table(rows)
+    try:
+        return pq.ParquetFile(Path(folder) / PARQUET).read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunFolderError(f"{folder} holds no samples that can be read: {error}") from error

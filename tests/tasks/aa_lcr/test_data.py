@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr
+from infini_eval.tasks.aa_lcr.data import OPTIONS, find_source, load_aa_lcr, metrics_of
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, WebTextError, fetch_text, html_text, real_name
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
 from support.tiny_aa_lcr import ACCENTED, MEMBER_NAMES, MOJIBAKE, ROWS, break_member, write_tiny_aa_lcr
@@ -232,7 +232,7 @@ def test_a_hub_id_offline_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match="cannot be had") as caught:
         find_source("ArtificialAnalysis/AA-LCR-that-is-not-cached")
-    assert "huggingface-cli download" in (caught.value.next_step or "")
+    assert "hf download" in (caught.value.next_step or "")
 
 
 def test_a_local_folder_of_the_hub_ids_name_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -241,3 +241,10 @@ def test_a_local_folder_of_the_hub_ids_name_wins(monkeypatch: pytest.MonkeyPatch
     source = find_source("ArtificialAnalysis/AA-LCR")
     assert source.path == Path("AA-LCR")
     assert "instead of the hub" in source.notes[0]
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(ConfigError, match="speed is not known"):
+        metrics_of("perplexity, speed")
+    assert metrics_of("steps,perplexity,steps") == ("steps", "perplexity")
+    assert metrics_of("") == ()

@@ -14,7 +14,6 @@ import torch
 from infini_eval.api.backend import Backend, Batch, BatchPlan, EarlyStop, Footprint, Rows, WorkItem
 from infini_eval.backends import LAZY
 from infini_eval.backends._halving import answer_or_halve
-from infini_eval.backends._packages import versions
 from infini_eval.backends.huggingface import load as hf_load
 from infini_eval.backends.huggingface import quantized as hf_quantized
 from infini_eval.backends.huggingface.load import mesh_shape
@@ -26,6 +25,7 @@ from infini_eval.distributed.mesh import Mesh
 from infini_eval.engine.batching import plan_batches
 from infini_eval.engine.sampling import sampling_identity
 from infini_eval.errors import ConfigError, DataError, OutOfMemory, first_sentence
+from infini_eval.packages import versions
 from infini_eval.planning.text import gigabytes
 from infini_eval.records import Response, Sample
 
@@ -43,10 +43,12 @@ class TransformersBackend(Backend):
     computes_here = True
     attention = LAZY["transformers"].attention
     stops_early = True
+    measures_texts = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
         self._loading = config.settings(LoadSettings)
+        hf_load.refuse_disk_without_folder(self._loading)
         self._hf = self._read_config()
         self._dtype = hf_load.dtype_name(self._hf, config.model.dtype)
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
@@ -175,15 +177,17 @@ class TransformersBackend(Backend):
         on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[Batch, list[Response]]]:
         assert self._generator is not None, "load() comes first"
-        self._generator.early_stop = early_stop
+        self._generator.early_stop, self._generator.on_tokens = early_stop, on_tokens
         for batch, prepared in work:
             rows = [prepared[row] for row in batch.rows]
             if self.mesh.shape.tp == 1:
                 yield batch, answer_or_halve(rows, self._generator.answer)
             else:
                 yield batch, self._answer_together(rows)
-            if on_tokens is not None:
-                on_tokens(sum(row.tokens for row in rows))
+
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        assert self._generator is not None, "load() comes first"
+        return self._generator.logprobs(item, text)
 
     def _answer_together(self, rows: list[WorkItem]) -> list[Response]:
         """All shards at once: where one runs out of memory, the run ends and continues with smaller batches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -66,6 +66,7 @@ class BatchGenerator:
         self._chunk = TRANSFORMERS_CHUNK if prefill_chunk is None else prefill_chunk
         self._stops = _stop_ids(model, tokenizer)
         self.early_stop: EarlyStop | None = None
+        self.on_tokens: Callable[[int], None] | None = None
         model.generation_config = GenerationConfig()  # published ones carry penalties and temperatures
 
     def answer(self, rows: list[WorkItem]) -> list[Response]:
@@ -82,6 +83,31 @@ class BatchGenerator:
             for place, (row, ids, bad) in enumerate(answers)
         ]
 
+    def logprobs(self, row: WorkItem, text: str) -> list[float]:
+        """ln P of each token of `text` right behind the prompt, which is read in chunks. Legend: T tokens, V vocabulary."""
+        prompt, answer = row.ids.tolist(), self._tokenizer.encode(text, add_special_tokens=False).tolist()
+        step = self._chunk or len(prompt)
+        cache = None
+        with torch.inference_mode():
+            for at in range(0, len(prompt), step):
+                output = self._forward(prompt[at : at + step], cache, logits_to_keep=1)
+                cache = output.past_key_values
+            logits = [output.logits[0, -1:]]
+            if len(answer) > 1:
+                logits.append(self._forward(answer[:-1], cache).logits[0])
+        logprobs_TV = torch.cat(logits).float().log_softmax(dim=-1)
+        return [float(logprobs_TV[at, token]) for at, token in enumerate(answer)]
+
+    def _forward(self, ids: list[int], cache: Any, **arguments: Any) -> Any:
+        ids_1T = torch.tensor([ids], device=self._model.device)
+        return self._model(ids_1T, past_key_values=cache, use_cache=True, **arguments)
+
+    def _count(self, model: Any, inputs: tuple[Any, ...], named: Mapping[str, Any], output: Any) -> None:
+        """Tell how many tokens a step has read: a long prompt takes many, and minutes."""
+        ids_BT = inputs[0] if inputs else named.get("input_ids")
+        if self.on_tokens is not None and ids_BT is not None:
+            self.on_tokens(ids_BT.numel())
+
     def _is_settled(self, row: WorkItem, ids: list[int]) -> bool:
         if self.early_stop is None or self._stops.intersection(ids):
             return False
@@ -96,6 +122,7 @@ class BatchGenerator:
             pad_token_id=min(self._stops, default=0),
             prefill_chunk_size=self._chunk if 0 < self._chunk < length else None,
         )
+        counting = self._model.register_forward_hook(self._count, with_kwargs=True)
         try:
             with torch.inference_mode():
                 output_BT: torch.Tensor = self._model.generate(
@@ -110,6 +137,8 @@ class BatchGenerator:
                 f"transformers cannot generate with this model: {error}",
                 next_step="try --prefill-chunk 0" if "chunk" in str(error) else None,
             ) from None
+        finally:
+            counting.remove()
         return output_BT[:, length:]
 
     def _sampler(self, keys: list[str]) -> Sampler:

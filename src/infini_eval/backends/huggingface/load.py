@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from infini_eval.backends._packages import require
 from infini_eval.config import DTYPES, LoadSettings, ModelSettings, Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape
-from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line
+from infini_eval.errors import BackendError, CheckpointError, ConfigError, TopologyError, in_one_line, similar_path
+from infini_eval.packages import require
 
 ATTENTION = {"sdpa": "sdpa", "flash_attn": "flash_attention_2", "eager": "eager", "flex": "flex_attention"}
 SAMPLED_BYTES = 65536
+DEVICE = re.compile(r"cpu|disk|mps|(cuda|xpu):\d+")
 SIZE = re.compile(r"\d+(\.\d+)?\s?([KMGT]i?B)", re.IGNORECASE)
 
 
@@ -25,6 +27,8 @@ def read_config(path: str, trust_remote_code: bool) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if near := similar_path(path):
+            raise CheckpointError(f"no model {path!r}{near}") from None
         reason = in_one_line(error, None)
         old = "does not recognize this architecture" in reason
         code = "trust_remote_code" in reason
@@ -115,12 +119,40 @@ def _placement(loading: LoadSettings, device: str) -> dict[str, Any]:
     mapped = loading.device_map or ("auto" if loading.max_memory or loading.offload_folder else None)
     if mapped or loading.quantization:
         require("accelerate", extra="transformers", purpose="--device-map, --max-memory, --quantization")
-        arguments["device_map"] = mapped or {"": device}
+        arguments["device_map"] = device_map(mapped) if mapped else {"": device}
     if loading.max_memory:
         arguments["max_memory"] = max_memory(loading.max_memory, torch.cuda.device_count())
     if loading.offload_folder:
         arguments["offload_folder"] = loading.offload_folder
     return arguments
+
+
+def device_map(text: str) -> str | dict[str, int | str]:
+    """--device-map for from_pretrained: accelerate's own word, or the mapping of module to device in a JSON file."""
+    if not text.endswith(".json"):
+        return text
+    valid = (
+        'a JSON object of modules and devices: {"model.embed_tokens": 0, "model.layers.0": "cpu", "lm_head": "disk"}'
+    )
+    try:
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--device-map {text} cannot be read: {error}", valid=valid) from None
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"--device-map {text} holds no object", valid=valid)
+    for module, device in found.items():
+        if isinstance(device, bool) or not (isinstance(device, int) or DEVICE.fullmatch(str(device))):
+            raise ConfigError(f"--device-map {text}: {module!r} is put on {device!r}", valid=valid)
+    return found
+
+
+def refuse_disk_without_folder(loading: LoadSettings) -> None:
+    """ConfigError where a device map puts modules on disk and no folder is named; also for a map that cannot be read."""
+    found = device_map(loading.device_map) if loading.device_map else {}
+    if isinstance(found, dict) and "disk" in found.values() and not loading.offload_folder:
+        raise ConfigError(
+            f"--device-map {loading.device_map} puts modules on disk", next_step="say where: --offload-folder DIR"
+        )
 
 
 def max_memory(text: str, gpus: int) -> dict[int | str, str]:

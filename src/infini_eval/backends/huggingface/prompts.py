@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from infini_eval.api.backend import WorkItem
-from infini_eval.backends._packages import require
 from infini_eval.data.passkey import excerpt, needle_position
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import ConfigError, DataError, in_one_line
+from infini_eval.packages import require
 from infini_eval.records import Sample
 
 
@@ -43,25 +43,45 @@ class HfPrompts:
 
     def prepare(self, sample: Sample, needle: tuple[int, int] | None) -> WorkItem:
         """Ids [T] of the prompt as the model sees it, and where the needle stands among them."""
-        text, shift = self._rendered(sample.prompt)
+        text = self._rendered(sample)
         ids, offsets = self.tokenizer.encode_with_offsets(text, add_special_tokens=not self.chat)
-        span = None if needle is None or shift is None else (needle[0] + shift, needle[1] + shift)
+        span = None if needle is None else _moved(needle, sample, text)
         position = needle_position(span, offsets, len(ids), None, 0)
         return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
 
     def token_ids(self, sample: Sample) -> np.ndarray:
         """The ids alone [T]."""
-        return self.tokenizer.encode(self._rendered(sample.prompt)[0], add_special_tokens=not self.chat)
+        return self.tokenizer.encode(self._rendered(sample), add_special_tokens=not self.chat)
 
-    def _rendered(self, prompt: str) -> tuple[str, int | None]:
-        """The text in the model's format, and how far the prompt moved (None where the template rewrites it)."""
+    def _rendered(self, sample: Sample) -> str:
+        """The text in the model's format."""
         if not self.chat:
-            return prompt, 0
-        messages = [{"role": "user", "content": prompt}]
-        text = self._hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        kept = prompt.strip()  # templates strip what they are given
-        place = text.find(kept)
-        return text, None if place < 0 else place - prompt.find(kept)
+            return sample.prompt
+        try:
+            text = self._hf.apply_chat_template(sample.messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template refuses in a way of its own; jinja2 may not be there to name it
+            if type(error).__module__.partition(".")[0] != "jinja2":
+                raise
+            roles = ", ".join(message["role"] for message in sample.messages)
+            raise DataError(
+                f"the chat template of {self._hf.name_or_path!r} refuses a chat of the roles {roles}: {in_one_line(error, 200)}",
+                next_step="leave out what it refuses, or send the transcript: --chat-template off",
+            ) from None
+        return str(text)
+
+
+def _moved(needle: tuple[int, int], sample: Sample, text: str) -> tuple[int, int] | None:
+    """The needle's characters in the rendered text; None where the template rewrites it, or it stands there twice."""
+    if text == sample.prompt:
+        return needle
+    kept = sample.prompt.strip()  # templates strip what they are given
+    place = text.find(kept)
+    if not sample.turns:
+        shift = place - sample.prompt.find(kept)
+        return None if place < 0 else (needle[0] + shift, needle[1] + shift)
+    words = sample.prompt[slice(*needle)]
+    start = text.find(words)
+    return (start, start + len(words)) if start >= 0 and text.find(words, start + 1) < 0 else None
 
 
 def auto_tokenizer(path: str, *, trust_remote_code: bool) -> Any:

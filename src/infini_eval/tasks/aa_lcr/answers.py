@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,8 @@ ALIASES = {
     "category": ("category", "document_category"),
     "document_set": ("document_set", "document_set_id"),
 }
+_STEP = re.compile(r"^[\s*#>]*(?:step\s+)?(\d{1,2})\s*[.):]", re.IGNORECASE | re.MULTILINE)
+_FINAL = re.compile(r"[\s*#>]*final answer\W*:", re.IGNORECASE)
 FORM = '[{"question": "…", "answer": "…", "response": "…"}, …], or a file that generate.py wrote'
 
 
@@ -43,6 +46,18 @@ class Generation:
     document_set: str | None = None
     input_tokens: int | None = None
     prompt_tokens: int | None = None
+    perplexity: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Lines of the answer that open a step of reasoning: "1.", "2)", "Step 3"; the same number is counted once."""
+        return len({match[1] for match in _STEP.finditer(self.text)})
+
+    @property
+    def ends_in_one_line(self) -> bool:
+        """Whether the last line is the final answer alone, as the reasoning prompt asks."""
+        lines = [line for line in self.text.splitlines() if line.strip()]
+        return bool(lines) and _FINAL.match(lines[-1]) is not None
 
     @property
     def text_sha256(self) -> str:
@@ -132,6 +147,7 @@ def _of_record(record: Mapping[str, Any]) -> Generation:
         document_set=record["document_set_id"],
         input_tokens=record["input_tokens"],
         prompt_tokens=record["prompt_tokens"],
+        perplexity=record.get("perplexity"),
     )
 
 
@@ -195,7 +211,7 @@ def _of_row(row: Mapping[str, Any], number: int, question_id: str, path: Path) -
     if missing:
         raise DataError(f"{path}, entry {number + 1} has no {', '.join(missing)}", valid=FORM)
     content = json.dumps([number, question, value["answer"]])
-    known = {name: row.get(name) for name in ("error", "finish_reason", "input_tokens", "prompt_tokens")}
+    known = {name: row.get(name) for name in ("error", "finish_reason", "input_tokens", "prompt_tokens", "perplexity")}
     return Generation(
         key=str(row.get("key") or hashlib.sha256(content.encode()).hexdigest()[:16]),
         question_id=question_id,

@@ -14,7 +14,7 @@ from typing import Any
 
 from infini_eval.api.task import LoadedData
 from infini_eval.errors import ConfigError, DataError
-from infini_eval.records import Sample
+from infini_eval.records import PERPLEXITY_OF, Sample
 from infini_eval.tasks.aa_lcr.documents import Archive, DocumentMissing, Fetch, WebTextError, fetch_text
 from infini_eval.tasks.aa_lcr.protocols import PROTOCOLS, known_revision
 
@@ -29,8 +29,18 @@ REASONING_STEPS = (
     "4. Put the evidence together.\n"
     '5. End with the final answer alone on one line, which starts with "Final answer:".\n'
 )
-OPTIONS = {"prompt": OFFICIAL, "repeats": "1", "missing": "refuse", "urls": "no", "revision": "any", "workers": "4"}
+OPTIONS = {
+    "prompt": OFFICIAL,
+    "repeats": "1",
+    "missing": "refuse",
+    "urls": "no",
+    "revision": "any",
+    "workers": "4",
+    "metrics": "",
+}
 CHOICES = {"prompt": PROMPTS, "missing": ("refuse", "skip"), "urls": ("no", "yes")}
+PERPLEXITY, STEPS = "perplexity", "steps"
+METRICS = (PERPLEXITY, STEPS)  # --option metrics=perplexity,steps
 COLUMNS = ("document_category", "document_set_id", "question_id", "question", "answer", "data_source_filenames")
 NO_DEPTH = math.nan  # one object, so that samples without a depth share a cell
 SHOWN = 20
@@ -109,7 +119,7 @@ def _snapshot(name: str, revision: str) -> Path:
         raise DataError(
             f"the hub data set {name} cannot be had: {reason}",
             valid=VALID,
-            next_step=f"huggingface-cli download --repo-type dataset {name}, or put its files into ./{Path(name).name}/",
+            next_step=f"hf download --repo-type dataset {name}, or put its files into ./{Path(name).name}/",
         ) from error
 
 
@@ -146,7 +156,13 @@ def load_aa_lcr(
     revision = known_revision(hashlib.sha256(data).hexdigest(), commit)
     settings = {"prompt": options["prompt"], "revision": revision or "unknown", "documents_from_urls": from_urls}
     settings |= {"left_out": sorted(left_out)} if left_out else {}
-    samples = [_sample(one, texts, options["prompt"], repeat) for repeat in range(repeats) for one, texts in kept]
+    metrics = metrics_of(options["metrics"])
+    settings |= {"metrics": list(metrics)} if metrics else {}
+    samples = [
+        _sample(one, texts, options["prompt"], repeat, PERPLEXITY in metrics)
+        for repeat in range(repeats)
+        for one, texts in kept
+    ]
     return LoadedData(samples, _fingerprint(data, kept), source, notes, settings)
 
 
@@ -233,7 +249,15 @@ def _missing(left_out: Mapping[str, Sequence[str]], source: str, *, urls: bool) 
     )
 
 
-def _sample(question: Question, documents: Sequence[Document], kind: str, repeat: int) -> Sample:
+def metrics_of(text: str) -> tuple[str, ...]:
+    """What `metrics=` names, separated by commas; ConfigError for anything that is not known."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if unknown := [name for name in names if name not in METRICS]:
+        raise ConfigError(f"--option metrics={text}: {unknown[0]} is not known", valid=",".join(METRICS))
+    return names
+
+
+def _sample(question: Question, documents: Sequence[Document], kind: str, repeat: int, perplexity: bool) -> Sample:
     columns: dict[str, Any] = {
         "question_id": question.id,
         "repeat": repeat + 1,
@@ -242,6 +266,7 @@ def _sample(question: Question, documents: Sequence[Document], kind: str, repeat
         "question": question.question,
         "documents": len(documents),
         "input_tokens": question.input_tokens,
+        **({PERPLEXITY_OF: question.answer} if perplexity else {}),
     }
     text = prompt(kind, [document.text or "" for document in documents], question.question)
     return Sample(question.id, text, question.answer, NO_DEPTH, columns=columns, occurrence=repeat)
@@ -275,6 +300,7 @@ def _checked(options: Mapping[str, str]) -> tuple[int, int]:
     for name, valid in CHOICES.items():
         if options[name] not in valid:
             raise ConfigError(f"--option {name}={options[name]} is not known", valid=", ".join(valid))
+    metrics_of(options["metrics"])
     numbers = []
     for name in ("repeats", "workers"):
         if not options[name].isdecimal() or not 1 <= int(options[name]) <= 1000:

@@ -1,4 +1,4 @@
-"""Optional packages: imported when a backend needs them, with the exact line that installs a missing one."""
+"""Optional packages: imported when something needs them, with the exact line that installs a missing one."""
 
 from __future__ import annotations
 
