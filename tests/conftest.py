@@ -1,7 +1,9 @@
 """Shared settings of all tests: one thread, no hub, made-up examples that are the same in every run, and their order."""
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True)
+def _log_lines_reach_pytest() -> Iterator[None]:
+    """A run in this process sends the package's lines to stderr alone, and another tag; no later test sees that."""
+    yield
+    logger = logging.getLogger("infini_eval")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

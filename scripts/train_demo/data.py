@@ -10,10 +10,10 @@ import torch
 from scripts.train_demo import text
 from scripts.train_demo.haystack import Haystacks
 from scripts.train_demo.prompts import INTRO, INTRO_16K, NEEDLE, PASSAGE, QUESTION, shot_text
+from scripts.train_demo.text import MAX_DIGITS
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-MAX_DIGITS = 7
 SLOTS = 2 * MAX_DIGITS + 1  # positions with a loss: the answer's digits, the end token, the needle's second key
 NEEDLE_TAIL = 4  # tokens of the needle after its second key that still belong to its meaning
 QUESTION_TOKENS = 16  # at most, with what joins it to the haystack
@@ -25,7 +25,7 @@ class Mix:
 
     segment_length: int
     segments: tuple[int, ...]
-    straddle: float = 0.0  # the answer crosses a segment border (half of them: the prompt ends on the border)
+    straddle: float = 0.0  # a segment border cuts the key: a quarter right before it, the others anywhere in it
     intro: float = 0.3
     shots: float = 0.0
     depth_0: float = 0.08
@@ -151,7 +151,7 @@ class Source:
 
 def _key(rng: random.Random, digits: int | None) -> str:
     if digits is None:
-        return text.random_number(rng, MAX_DIGITS)
+        return text.random_number(rng)
     return str(rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1))
 
 
@@ -174,7 +174,7 @@ def _prompt_end(rng: random.Random, mix: Mix, segments: int, digits: int) -> int
     length = mix.segment_length
     border = (segments - 1) * length
     if segments > 1 and rng.random() < mix.straddle:
-        return border - (0 if rng.random() < 0.5 else rng.randint(0, digits))
+        return border - (0 if rng.random() < 0.25 else rng.randint(0, digits))
     low = border + 1 if segments > 1 else min(48, length - digits)
     return rng.randint(low, segments * length - digits)
 

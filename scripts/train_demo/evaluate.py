@@ -13,10 +13,11 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from scripts.train_demo.data import MAX_DIGITS, Mix, Source
+from scripts.train_demo.data import Mix, Source
 from scripts.train_demo.haystack import KINDS
 from scripts.train_demo.model import InfiniLlama, ModelConfig
 from scripts.train_demo.saves import load_weights
+from scripts.train_demo.text import MAX_DIGITS
 from scripts.train_demo.train import exact_matches
 from transformers import PreTrainedTokenizerFast
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
-from scripts.train_demo.model import ModelConfig
+from scripts.train_demo.data import Mix, Source
+from scripts.train_demo.model import InfiniLlama, ModelConfig
+from scripts.train_demo.saves import load_weights
+from scripts.train_demo.train import HELD_OUT_STEP
 
 from infini_eval.checkpoint.writer import write_checkpoint
 
 SEGMENT_LENGTH = 128
 TRAINED_LENGTH = 1024
+LEAST = 1e-6  # denominator of a read; elu + 1 has steps of 6e-8 in float32
+CHECKED = 96  # batches of 8 prompts
 
 
 def nanotron_config(model: ModelConfig, step: int, seed: int, end_token: int) -> dict[str, Any]:
@@ -56,11 +63,26 @@ def nanotron_config(model: ModelConfig, step: int, seed: int, end_token: int) ->
     }
 
 
+@torch.no_grad()
+def unsafe_batches(weights: Path, source: Source, mix: Mix) -> int:
+    """Of CHECKED batches of held-out prompts, those with a memory read whose denominator is less than LEAST."""
+    tensors = load_file(weights)
+    model = InfiniLlama(model_config(tensors), seed=0, product_type=torch.float32, floor=LEAST)
+    load_weights(model, weights)
+    mix = replace(mix, local_only=0.0, factor_max=1.0)
+    batches = (source.batch(HELD_OUT_STEP + step, mix, sequences=8) for step in range(CHECKED))
+    return sum(bool(model.training_logits(batch)[1] != 0) for batch in batches)  # NaN is counted too
+
+
+def model_config(tensors: dict[str, torch.Tensor]) -> ModelConfig:
+    """The demo's size with the vocabulary of these weights."""
+    return ModelConfig(vocab_size=tensors["model.token_position_embeddings.pp_block.token_embedding.weight"].shape[0])
+
+
 def export(weights: Path, out: Path, step: int, seed: int, end_token: int = 0) -> Path:
     """Writes `<out>/<step>/` and `<out>/latest.txt`; the tokenizer lies beside them already."""
     tensors = load_file(weights)
-    vocab_size = tensors["model.token_position_embeddings.pp_block.token_embedding.weight"].shape[0]
-    config = nanotron_config(ModelConfig(vocab_size=vocab_size), step, seed, end_token)
+    config = nanotron_config(model_config(tensors), step, seed, end_token)
     return write_checkpoint(out / str(step), tensors, config)
 
 

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from scripts.train_demo.data import Batch
 from torch import Tensor, nn
 
+from infini_eval.checkpoint.reader import Checkpoint
+
+FLOOR = 1e-5  # of the reads' denominators: far under it a feature is rounded to 0, and a read is 0/0
 GATE_LIMIT = 2.4  # hard_sigmoid has no gradient outside +-2.5: a gate that got there would never move again
 
 
@@ -37,12 +40,13 @@ class InfiniLlama(nn.Module):
     """Parameters in one flat dictionary under nanotron's global names, and the training forward.
 
     product_type: the type of the linear layers' products. Training takes bfloat16 for speed; weights, attention and
-    memory are float32 always.
+    memory are float32 always. floor: the least denominator of a memory read.
     """
 
-    def __init__(self, config: ModelConfig, seed: int, product_type: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, config: ModelConfig, seed: int, product_type: torch.dtype = torch.bfloat16,
+                 floor: float = FLOOR) -> None:  # fmt: skip
         super().__init__()
-        self.config, self.product_type = config, product_type
+        self.config, self.product_type, self.floor = config, product_type, floor
         generator = torch.Generator().manual_seed(seed)
         self.weights = nn.ParameterDict()
         for name, shape in parameter_shapes(config).items():
@@ -57,6 +61,12 @@ class InfiniLlama(nn.Module):
     def forward(self, ids_BT: Tensor, position_BK: Tensor, segment_length: int, factor_BS: Tensor | None = None,
                 ablate: bool = False) -> Tensor:  # fmt: skip
         """Logits [B, K, vocab] at the given positions; `ablate` reads nothing from memory (A = 0, gate kept)."""
+        return self._run(ids_BT, position_BK, segment_length, factor_BS, ablate)[0]
+
+    def _run(self, ids_BT: Tensor, position_BK: Tensor, segment_length: int, factor_BS: Tensor | None,
+             ablate: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Logits [B, K, vocab], and by how many nats denominators lie under the floor, a sum of means over the reads."""
+        shortfall = torch.zeros(())
         weights, config = self.named_weights(), self.config
         embedding_VD = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
         x_BTD = F.embedding(ids_BT, embedding_VD)
@@ -65,7 +75,8 @@ class InfiniLlama(nn.Module):
             prefix = f"model.decoder.{layer}.pp_block."
             block = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
             normed_BTD = rms_norm(x_BTD, block["input_layernorm.weight"], config.rms_norm_eps)
-            mixed_BTD = self._attention(block, normed_BTD, segment_length, factor_BS, ablate)
+            mixed_BTD, short = self._attention(block, normed_BTD, segment_length, factor_BS, ablate)
+            shortfall = shortfall + short
             if layer == config.num_hidden_layers - 1:
                 # Nothing after the last attention mixes tokens, so only the positions with a loss go on.
                 mixed_BTD, x_BTD = mixed_BTD.gather(1, gather_BKD), x_BTD.gather(1, gather_BKD)
@@ -74,11 +85,15 @@ class InfiniLlama(nn.Module):
             gate_BTF, up_BTF = self._linear(normed_BTD, block["mlp.gate_up_proj.weight"]).chunk(2, -1)
             x_BTD = x_BTD + self._linear(F.silu(gate_BTF) * up_BTF, block["mlp.down_proj.weight"])
         x_BKD = rms_norm(x_BTD, weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
-        return F.linear(x_BKD, embedding_VD)
+        return F.linear(x_BKD, embedding_VD), shortfall
 
     def logits(self, batch: Batch, ablate: bool = False) -> Tensor:
         """Logits [B, K, vocab] at a batch's loss positions."""
         return self(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, ablate)
+
+    def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, and what the denominators lack, for the loss."""
+        return self._run(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, False)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -98,22 +113,31 @@ class InfiniLlama(nn.Module):
         return F.linear(x.to(self.product_type), weight.to(self.product_type)).float()
 
     def _attention(self, block: dict[str, Tensor], x_BTD: Tensor, length: int, factor_BS: Tensor | None,
-                   ablate: bool) -> Tensor:  # fmt: skip
-        """Gate-weighted sum of local attention and memory reads, before the output projection."""
+                   ablate: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Gate-weighted sum of local attention and memory reads before the output projection, and `_run`'s shortfall."""
         batch, tokens, _ = x_BTD.shape
         heads, width, segments = self.config.num_attention_heads, self.config.head_width, tokens // length
         qkv = self._linear(x_BTD, block["attn.qkv_proj.weight"])
-        q, k_BSNLH, v_BSNLH = qkv.view(batch, segments, length, 3, heads, width).permute(3, 0, 1, 4, 2, 5)
+        qkv_XBSNLH = qkv.view(batch, segments, length, 3, heads, width).permute(3, 0, 1, 4, 2, 5)
+        _, k_BSNLH, v_BSNLH = qkv_XBSNLH.unbind()
         cos_LH, sin_LH = rope_tables(length, width, self.config.rope_theta, x_BTD.device)
-        rotated_BSNLH, rotated_k_BSNLH = rotate(q, cos_LH, sin_LH), rotate(k_BSNLH, cos_LH, sin_LH)
+        rotated_BSNLH, rotated_k_BSNLH = rotate(qkv_XBSNLH[:2], cos_LH, sin_LH).unbind()
         local_BSNLH = local_attention(rotated_BSNLH, rotated_k_BSNLH, v_BSNLH)
         gate_N11 = (0.2 * block["attn.balance_factors"] + 0.5).clamp(0, 1)[:, None, None]
-        mixed_BSNLH = (1 - gate_N11) * local_BSNLH
+        mixed_BSNLH, shortfall = (1 - gate_N11) * local_BSNLH, torch.zeros(())
         if segments > 1 and not ablate:
             # The reference reads the memory with the rotated query and writes it with the plain key.
-            read_BSNLH = memory_reads(F.elu(rotated_BSNLH) + 1, F.elu(k_BSNLH) + 1, v_BSNLH, factor_BS)
+            features = F.elu(rotated_BSNLH) + 1, F.elu(k_BSNLH) + 1
+            read_BSNLH, shortfall = memory_reads(*features, v_BSNLH, factor_BS, self.floor)
             mixed_BSNLH = mixed_BSNLH + gate_N11 * read_BSNLH
-        return mixed_BSNLH.transpose(2, 3).reshape(batch, tokens, heads * width)
+        return mixed_BSNLH.transpose(2, 3).reshape(batch, tokens, heads * width), shortfall
+
+
+@torch.no_grad()
+def copy_weights(model: InfiniLlama, checkpoint: Checkpoint) -> None:
+    """Makes the model's weights those of a checkpoint of the same shape."""
+    for name, weight in model.named_weights().items():
+        weight.copy_(checkpoint.read(name))
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -171,26 +195,37 @@ def local_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(*flat, is_causal=True).view(q.shape)
 
 
-def memory_reads(q_BSNLH: Tensor, k_BSNLH: Tensor, v_BSNLH: Tensor, factor_BS: Tensor | None) -> Tensor:
-    """What every segment reads from the memory of the segments before it (0 in the first), in float32.
+def memory_reads(
+    q_BSNLH: Tensor, k_BSNLH: Tensor, v_BSNLH: Tensor, factor_BS: Tensor | None, floor: float
+) -> tuple[Tensor, Tensor]:
+    """What every segment reads from the memory of the segments before it (0 in the first), in float32; the shortfall.
 
     q and k are feature-mapped. The update of segment s is the delta rule, times factor_BS[:, s]: a factor f imitates
-    f repetitions of the segment, so short sequences teach what a long stream asks for.
+    f repetitions of the segment, so short sequences teach what a long stream asks for. Denominators are at least the
+    floor here; the shortfall says by how many nats they would be less.
     """
-    segments = q_BSNLH.shape[1]
-    reads = [torch.zeros_like(v_BSNLH[:, 0])]
+    q_S, k_S, v_S = q_BSNLH.unbind(1), k_BSNLH.unbind(1), v_BSNLH.unbind(1)
+    reads, shortfall = [torch.zeros_like(v_S[0])], torch.zeros(())
     memory_BNHH = norm_BNH1 = None
-    for s in range(segments - 1):
-        k_BNLH, v_BNLH = k_BSNLH[:, s], v_BSNLH[:, s]
+    for s in range(len(k_S) - 1):
+        k_BNLH, v_BNLH = k_S[s], v_S[s]
         keys_BNH1 = k_BNLH.sum(2)[..., None]
         if memory_BNHH is not None:
-            v_BNLH = v_BNLH - (k_BNLH @ memory_BNHH) / (k_BNLH @ norm_BNH1)
+            below_BNL1 = k_BNLH @ norm_BNH1
+            v_BNLH = v_BNLH - (k_BNLH @ memory_BNHH) / below_BNL1.clamp_min(floor)
+            shortfall = shortfall + under(floor, below_BNL1)
         update_BNHH = k_BNLH.transpose(-1, -2) @ v_BNLH
         if factor_BS is not None:
             factor_B111 = factor_BS[:, s, None, None, None]
             update_BNHH, keys_BNH1 = update_BNHH * factor_B111, keys_BNH1 * factor_B111
         memory_BNHH = update_BNHH if memory_BNHH is None else memory_BNHH + update_BNHH
         norm_BNH1 = keys_BNH1 if norm_BNH1 is None else norm_BNH1 + keys_BNH1
-        q_BNLH = q_BSNLH[:, s + 1]
-        reads.append((q_BNLH @ memory_BNHH) / (q_BNLH @ norm_BNH1))
-    return torch.stack(reads, 1)
+        below_BNL1 = q_S[s + 1] @ norm_BNH1
+        reads.append((q_S[s + 1] @ memory_BNHH) / below_BNL1.clamp_min(floor))
+        shortfall = shortfall + under(floor, below_BNL1)
+    return torch.stack(reads, 1), shortfall
+
+
+def under(floor: float, denominator: Tensor) -> Tensor:
+    """Mean over denominators of the nats by which they lie under the floor; a zero counts as a thousandth of it."""
+    return F.relu(math.log(floor) - (denominator + floor / 1000).log()).mean()

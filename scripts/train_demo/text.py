@@ -14,12 +14,13 @@ from pathlib import Path
 WORDS: dict[str, list[str]] = json.loads(Path(__file__).with_name("words.json").read_text())
 NOUNS, ADJECTIVES, ADVERBS, NAMES = (WORDS[kind] for kind in ("nouns", "adjectives", "adverbs", "names"))
 VERBS, INTRANSITIVE, PREPOSITIONS = (WORDS[kind] for kind in ("verbs", "intransitive", "prepositions"))
+MAX_DIGITS = 9  # of keys and of the distractors' numbers alike: length must not tell them apart
 CLASSIC_FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
-def random_number(rng: random.Random, max_digits: int = 7) -> str:
-    """A number of 1 to max_digits digits without a leading zero; all digit counts equally likely."""
-    digits = rng.randint(1, max_digits)
+def random_number(rng: random.Random) -> str:
+    """A number of 1 to MAX_DIGITS digits without a leading zero; all digit counts equally likely."""
+    digits = rng.randint(1, MAX_DIGITS)
     low = 0 if digits == 1 else 10 ** (digits - 1)
     return str(rng.randint(low, 10**digits - 1))
 

@@ -19,6 +19,7 @@ SAVE_SECONDS = 120
 LOG_STEPS = 100
 COPY_WEIGHT = 0.2  # of the loss on the needle's second copy of the key
 GATE_RATE = 7.5  # learning rate of the balance factors, times the others'
+FLOOR_WEIGHT = 10.0  # of the nats by which denominators lie under their floor
 HELD_OUT_STEP = 1_000_000_000  # batches from here on are for evaluation
 
 
@@ -32,11 +33,15 @@ class Stage:
     last_rate: float
 
 
+# The shipped weights (seed 1, 58 M tokens) had keys of 1 to 7 digits, a border right before half of the keys that it cuts,
+# and in the last stage of 36 M tokens two to eight segments repeated up to 512 times: a new run gives others.
 STAGES = (
     Stage(Mix(64, (2,), intro=0.1), 15_000_000, 2e-3, 2e-3),
     Stage(Mix(64, (2, 3, 4), straddle=0.1, factor_max=16), 4_000_000, 2e-3, 1.6e-3),
     Stage(Mix(128, (2, 3, 4), straddle=0.15, shots=0.05, factor_max=64), 3_000_000, 1.6e-3, 1.2e-3),
-    Stage(Mix(128, (2, 3, 4, 8), straddle=0.4, shots=0.08, factor_max=512), 36_000_000, 1.2e-3, 0.0),
+    Stage(Mix(128, (2, 3, 4, 8), straddle=0.5, shots=0.08, factor_max=4096), 24_000_000, 1.2e-3, 1e-3),
+    # Two segments are mostly introduction, needle and question: only longer sequences have haystack to repeat.
+    Stage(Mix(128, (4, 6, 8), straddle=0.6, shots=0.08, factor_max=131_072), 24_000_000, 1e-3, 0.0),
 )
 
 
@@ -47,6 +52,9 @@ class Model(Trainable, Protocol):
 
     def logits(self, batch: Batch, ablate: bool = False) -> Tensor:
         """[B, K, vocab] at the batch's loss positions; `ablate` takes the memory away, where there is one."""
+
+    def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`logits`, and how far the denominators of memory reads lie under their floor; 0 where there are none."""
 
     def after_step(self) -> None:
         """Runs after each step of the optimizer."""
@@ -76,14 +84,15 @@ class Run:
     """One training run of a model in a working folder."""
 
     def __init__(self, model: Model, stages: tuple[Stage, ...], tokenizer: PreTrainedTokenizerFast, work_dir: Path,
-                 seed: int, device: str, batch_tokens: int, scale: float) -> None:  # fmt: skip
+                 seed: int, device: str, batch_tokens: int, scale: float, first_stage: int = 1) -> None:  # fmt: skip
+        """first_stage: where a new run starts, for a model that has learnt what the stages before it teach."""
         self.work_dir, self.device, self.batch_tokens = work_dir, device, batch_tokens
         self.stages = [replace(stage, tokens=int(stage.tokens * scale)) for stage in stages]
         self.model = model
         model.to(device)
         self.optimizer = make_optimizer(self.model)
         work_dir.mkdir(parents=True, exist_ok=True)
-        self.progress = resume(work_dir, self.model, self.optimizer) or Progress(seed)
+        self.progress = resume(work_dir, self.model, self.optimizer) or Progress(seed, first_stage - 1)
         self.log(f"starting at stage {self.progress.stage + 1} step {self.progress.step} seed {self.progress.seed}")
         size = 1_000_000 if scale >= 0.1 else 50_000
         self.source = Source(tokenizer, self.progress.seed, size=size)
@@ -142,11 +151,12 @@ class Run:
         return loss.item()
 
     def _loss(self, batch: Batch) -> Tensor:
-        logits_BKV = self.model.logits(batch)
+        logits_BKV, shortfall = self.model.training_logits(batch)
         loss_BK = F.cross_entropy(logits_BKV.flatten(0, 1), batch.target_BK.flatten(), reduction="none")
         loss_BK = loss_BK.view(batch.target_BK.shape)
         answer = (loss_BK * batch.answer_BK).sum() / batch.answer_BK.sum()
-        return answer + COPY_WEIGHT * (loss_BK * batch.copy_BK).sum() / batch.copy_BK.sum()
+        copy = (loss_BK * batch.copy_BK).sum() / batch.copy_BK.sum()
+        return answer + COPY_WEIGHT * copy + FLOOR_WEIGHT * shortfall
 
     def accuracy(self, mix: Mix, count: int) -> float:
         """Held-out exact match (all digits and the end token) on a stage's own mix, without factors."""

@@ -57,6 +57,10 @@ class PlainLlama(nn.Module):
         """By the names of a Hugging Face checkpoint; the output layer is the embedding."""
         return dict(self.llama.named_parameters())
 
+    def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`logits`; nothing is read from a memory, so no denominator can be too small."""
+        return self.logits(batch), torch.zeros(())
+
     def logits(self, batch: Batch, ablate: bool = False) -> Tensor:
         """[B, K, vocab] at the batch's loss positions, in float32. There is no memory to `ablate`."""
         if ablate:

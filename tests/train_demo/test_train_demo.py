@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
 
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.models.naive import naive_logits
@@ -14,7 +19,9 @@ from infini_eval.models.naive import naive_logits
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the script is a package of the repository, not of the distribution
 
-from scripts.train_demo.model import InfiniLlama, ModelConfig  # noqa: E402
+from scripts.train_demo import export, text  # noqa: E402
+from scripts.train_demo.data import Mix, Source  # noqa: E402
+from scripts.train_demo.model import InfiniLlama, ModelConfig, copy_weights, under  # noqa: E402
 from scripts.train_demo.saves import Progress, resume, save  # noqa: E402
 from scripts.train_demo.train import make_optimizer  # noqa: E402
 
@@ -27,9 +34,7 @@ def checkpoint() -> Checkpoint:
 def test_training_computes_what_evaluation_computes(checkpoint: Checkpoint) -> None:
     weights = {name: checkpoint.read(name) for name in checkpoint.specs}
     model = InfiniLlama(ModelConfig(vocab_size=checkpoint.config.vocab_size), seed=0, product_type=torch.float32)
-    with torch.no_grad():
-        for name, weight in model.named_weights().items():
-            weight.copy_(weights[name])
+    copy_weights(model, checkpoint)
     ids = torch.randint(5, 1000, (2, 512), generator=torch.Generator().manual_seed(0))
     positions = torch.arange(512).expand(2, -1)
     for ablate, memory in ((False, "on"), (True, "ablate")):
@@ -73,3 +78,46 @@ def test_the_save_holds_no_pickle(tmp_path: Path) -> None:
     model = InfiniLlama(ModelConfig(vocab_size=96), seed=1)
     save(tmp_path, model, make_optimizer(model), Progress(seed=1))
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {"", ".safetensors", ".json"}
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT / "checkpoints/infini-demo/tokenizer")
+    return Source(tokenizer, seed=1, size=20_000)
+
+
+def test_keys_and_distractors_have_one_to_nine_digits_alike() -> None:
+    rng = random.Random(0)
+    keys = {len(text.random_number(rng)) for _ in range(300)}
+    stated = {len(word) for _ in range(600) for word in re.findall(r"\d+", text.distractor(rng))}
+    assert keys == stated == set(range(1, 10))
+
+
+def test_a_border_cuts_the_key_at_every_digit(source: Source) -> None:
+    """Tokens of the answer before the border, of 9-digit keys: from none to all."""
+    mix = Mix(64, (2,), straddle=1.0, digits=9, local_only=0.0)
+    batch = source.batch(0, mix, sequences=200)
+    cuts = (63 - batch.position_BK[:, 0]).tolist()  # the first position predicts the first digit
+    assert set(cuts) == set(range(10))
+    assert 0.2 < cuts.count(0) / len(cuts) < 0.5
+
+
+def test_what_denominators_lack_is_counted_in_nats() -> None:
+    assert under(1e-5, torch.tensor([1e-5, 1.0])) == 0
+    torch.testing.assert_close(under(1e-5, torch.tensor([1e-6, 1.0])).item(), math.log(10) / 2, rtol=0.01, atol=0)
+    assert under(1e-5, torch.zeros(1)).isfinite()
+
+
+def test_weights_whose_reads_divide_by_almost_nothing_are_found(
+    tmp_path: Path, checkpoint: Checkpoint, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "CHECKED", 2)
+    model = InfiniLlama(ModelConfig(vocab_size=checkpoint.config.vocab_size), seed=0)
+    copy_weights(model, checkpoint)
+    mix = Mix(128, (2, 4))
+    save_file(model.named_weights(), tmp_path / "sound.safetensors")
+    assert export.unsafe_batches(tmp_path / "sound.safetensors", source, mix) == 0
+    with torch.no_grad():
+        model.named_weights()["model.decoder.1.pp_block.attn.qkv_proj.weight"][:256] *= 4
+    save_file(model.named_weights(), tmp_path / "sharp.safetensors")
+    assert export.unsafe_batches(tmp_path / "sharp.safetensors", source, mix) == 2

@@ -1,6 +1,7 @@
 """Why does retrieval work or fail? A control without memory, what the memory holds, and ablations by head, on real prompts.
 
   infini-eval diagnose --ckpt-path CKPT --eval_dataset_path DATA [--depths 0,25,50] [--num_samples 4] [--output diagnosis.json]
+  infini-eval diagnose --ckpt-path CKPT --eval_dataset_path DATA --capacity
 
 One process, fp32, prompts of up to 65,536 tokens. docs/diagnosis.md says how each number is measured and what it cannot tell.
 """
@@ -18,6 +19,9 @@ from infini_eval.cli import flags
 from infini_eval.errors import EXIT_OK
 
 if TYPE_CHECKING:
+    from infini_eval.api.backend import WorkItem
+    from infini_eval.checkpoint.reader import Checkpoint
+    from infini_eval.data.tokenizer import Tokenizer
     from infini_eval.records import Sample
 
 PER_DEPTH = 4
@@ -32,29 +36,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder or hub id (default: the configuration's, or beside the checkpoint)",
     )
+    flags.add_flag(
+        parser,
+        "--capacity",
+        action="store_true",
+        help="measure instead how long a context the memory bears: prompts of at least four segments",
+    )
     flags.add_flag(parser, "--output", metavar="FILE", help="write the measurements as JSON")
     flags.add_flag(parser, "--json", action="store_true", help="print JSON instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.diagnosis.text import diagnosis_text
+    from infini_eval.diagnosis.text import capacity_text, diagnosis_text
     from infini_eval.distributed.logging import setup_logging
 
     setup_logging()
-    report = diagnose_dataset(args)
+    report = capacity_of_dataset(args) if args.capacity else diagnose_dataset(args)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         Path(args.output).write_text(_json(report) + "\n")
-    print(_json(report) if args.json else diagnosis_text(report))
+    text = capacity_text if args.capacity else diagnosis_text
+    print(_json(report) if args.json else text(report))
     return EXIT_OK
 
 
 def diagnose_dataset(args: argparse.Namespace, keys_first: Collection[str] | None = None) -> dict[str, Any]:
     """Diagnose on the rows that the data flags choose, --num_samples of each depth or 4; these samples' keys first."""
+    from infini_eval.diagnosis.diagnose import diagnose
+
+    report = diagnose(*_prepared(args, keys_first))
+    return {**report, "chosen": "as the data flags say" if keys_first is None else "wrong answers first"}
+
+
+def capacity_of_dataset(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the capacity on the rows that the data flags choose, --num_samples of each depth or 4."""
+    from infini_eval.diagnosis.capacity import capacity
+    from infini_eval.diagnosis.sample import open_diagnoser
+
+    checkpoint, tokenizer, prepared = _prepared(args, None)
+    return capacity(open_diagnoser(checkpoint, tokenizer), prepared)
+
+
+def _prepared(
+    args: argparse.Namespace, keys_first: Collection[str] | None
+) -> tuple[Checkpoint, Tokenizer, list[WorkItem]]:
+    """The checkpoint, its tokenizer, and the chosen rows as prompts."""
     from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.data.reading import load_samples, select_samples
-    from infini_eval.diagnosis.diagnose import diagnose
     from infini_eval.tasks.passkey import TASK
 
     filters = {"num_shots": args.num_shots, "num_digits": args.num_digits, "context_length": args.context_length}
@@ -67,9 +96,7 @@ def diagnose_dataset(args: argparse.Namespace, keys_first: Collection[str] | Non
     checkpoint = Checkpoint(args.ckpt_path)
     tokenizer = open_tokenizer(args.tokenizer, checkpoint)
     length = checkpoint.config.segment_length
-    prepared = [prepare_sample(sample, TASK.locate(sample), tokenizer, length) for sample in samples]
-    report = diagnose(checkpoint, tokenizer, prepared)
-    return {**report, "chosen": "as the data flags say" if keys_first is None else "wrong answers first"}
+    return checkpoint, tokenizer, [prepare_sample(s, TASK.locate(s), tokenizer, length) for s in samples]
 
 
 def first_of_each_depth(samples: Sequence[Sample], keys_first: Collection[str]) -> list[Sample]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from infini_eval.engine.batching import plan_prefill
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models.llama import Llama
-from infini_eval.models.state import BatchState
+from infini_eval.models.state import BatchState, Memories
 
 ROW_TOKENS = 16_384  # tokens of all variants that are computed at once
 
@@ -94,16 +94,40 @@ def memories_at(model: NativeModel, ids: np.ndarray, borders: Sequence[int]) -> 
 
     Its rows stand in the checkpoint's order of features; the engine puts those of interleaved rotary pairs into halves.
     """
+    kept = raw_memories_at(model, ids, borders)
+    memory = torch.stack([torch.stack([layer.float().cpu() for layer in memories]) for memories in kept])
+    if model.config.rope_interleaved:
+        memory = memory.unflatten(-2, (2, -1)).transpose(-3, -2).flatten(-3, -2)
+    return memory
+
+
+@torch.inference_mode()
+def raw_memories_at(model: NativeModel, ids: np.ndarray, borders: Sequence[int]) -> list[Memories]:
+    """The same as the engine holds it, for each border and layer: [G, H, E]."""
     state, done, kept = model.llama.new_state(1, max(1, borders[-1])), 0, []
     for border in borders:
         _fold(model, state, ids[done:border])
         done = border
-        memories = [layer.memory for layer in state.layers]
-        kept.append(torch.stack([memory[0].float().cpu() for memory in memories if memory is not None]))
-    memory = torch.stack(kept)
-    if model.config.rope_interleaved:
-        memory = memory.unflatten(-2, (2, -1)).transpose(-3, -2).flatten(-3, -2)
-    return memory
+        kept.append(state.snapshot(0))
+    return kept
+
+
+@torch.inference_mode()
+def answers_from(
+    model: NativeModel, memories_LBGHE: Sequence[torch.Tensor], segments: int, rest: np.ndarray, tokens: int
+) -> list[list[int]]:
+    """What the model answers greedily when row b has its own memory after `segments` segments, and reads `rest`."""
+    llama = model.llama
+    at_once = max(1, ROW_TOKENS // len(rest))
+    answers: list[list[int]] = []
+    for parts in zip(*(memory.split(at_once) for memory in memories_LBGHE), strict=True):
+        state = llama.new_state(len(parts[0]), len(rest) + tokens)
+        for layer, memory in zip(state.layers, parts, strict=True):
+            assert layer.memory is not None
+            layer.memory.copy_(memory)
+        state.cursor.segments = [segments] * len(parts[0])
+        answers += _continue(llama, state, rest, [None] * tokens)[1].tolist()
+    return answers
 
 
 def _fold(model: NativeModel, state: BatchState, ids: np.ndarray) -> None:

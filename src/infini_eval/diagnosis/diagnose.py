@@ -12,15 +12,13 @@ import torch
 
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
-from infini_eval.config import ModelSettings
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.evidence import Controls, ask_controls, beside, evidence, is_control, try_changes, unloadable
 from infini_eval.diagnosis.findings import NOT_FINITE, Finding, inspect
 from infini_eval.diagnosis.health import dtype_effect, health_rows, points_along
-from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, confirm
+from infini_eval.diagnosis.sample import Diagnoser, SampleDiagnosis, confirm, open_diagnoser, refuse_without_memory
 from infini_eval.diagnosis.verdict import Evidence, Interval, judge
-from infini_eval.engine.native_model import NativeModel
-from infini_eval.errors import ConfigError, DataError
+from infini_eval.errors import DataError
 from infini_eval.models.load import gates
 
 logger = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[Wo
     found = inspect(checkpoint).findings
     if any(NOT_FINITE in finding.text for finding in found):
         return unloadable(checkpoint, found)
-    diagnoser = Diagnoser(checkpoint, tokenizer, NativeModel.load(checkpoint, ModelSettings(dtype="float32")))
+    diagnoser = open_diagnoser(checkpoint, tokenizer)
     answers = [diagnoser.tokens(item) for item in usable]
     done = []
     for index, item in enumerate(usable):
@@ -52,11 +50,7 @@ def diagnose(checkpoint: Checkpoint, tokenizer: Tokenizer, prepared: Sequence[Wo
 
 def _usable(checkpoint: Checkpoint, prepared: Sequence[WorkItem]) -> list[WorkItem]:
     config = checkpoint.config
-    if not config.has_segments or config.memory == "off":
-        raise ConfigError(
-            f"{checkpoint.folder} has no compressive memory to diagnose",
-            valid="Infini-Attention with turn_on_memory: true",
-        )
+    refuse_without_memory(checkpoint)
     usable = [item for item in prepared if item.position.compressions and item.tokens <= LONGEST]
     if not usable:
         raise DataError(

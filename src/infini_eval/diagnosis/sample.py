@@ -11,13 +11,14 @@ import torch
 
 from infini_eval.api.backend import WorkItem
 from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.config import ModelSettings
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.diagnosis.ablation import Effects, ReadPrompt, ask, greedy_answers, head_effects
 from infini_eval.diagnosis.health import SegmentHealth, points_along
 from infini_eval.diagnosis.trace import Probe, Watched, load_weights, probe, trace
 from infini_eval.diagnosis.written import Told, needle_segment_of, told_apart
 from infini_eval.engine.native_model import NativeModel
-from infini_eval.errors import NumericsError
+from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.scorers.text_match import exact_digits
 
 MOST = 4  # heads
@@ -40,17 +41,11 @@ def confirm(
     for item in done:
         answers = greedy_answers(diagnoser.model, item.question, keep_BLN, len(item.answer) + 1)
         for row, tokens in enumerate(answers):
-            right[row] += _is_right(diagnoser, item, tokens)
+            right[row] += diagnoser.is_answer(item.item, tokens)
     return [
         {"reading": name, "heads": [list(pair) for pair in chosen], "correct": correct, "n": len(done)}
         for (name, chosen, _), correct in zip(variants, right, strict=True)
     ]
-
-
-def _is_right(diagnoser: Diagnoser, item: SampleDiagnosis, tokens: list[int]) -> bool:
-    end = diagnoser.tokenizer.eos_id
-    text = diagnoser.tokenizer.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
-    return bool(exact_digits(text, item.item.sample).value)
 
 
 MOST_TOKENS = 8  # of an answer that are probed
@@ -101,6 +96,10 @@ class Diagnoser:
         question = ask(self.model, item.ids)
         closed = torch.zeros(1, len(self.model.llama.layers), self.model.llama.heads)
         (given,) = greedy_answers(self.model, question, closed, len(self.tokens(item)) + 2)
+        return self.is_answer(item, given)
+
+    def is_answer(self, item: WorkItem, given: list[int]) -> bool:
+        """Whether tokens drawn for this prompt, whatever follows an end token, are its answer."""
         end = self.tokenizer.eos_id
         return self._score(item, given[: given.index(end)] if end in given else given)
 
@@ -151,6 +150,25 @@ class Diagnoser:
 
     def _score(self, item: WorkItem, given: Sequence[int]) -> bool:
         return bool(exact_digits(self.tokenizer.decode(given), item.sample).value)
+
+
+def open_diagnoser(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Diagnoser:
+    """Load a checkpoint's weights for measuring its memory, in fp32.
+
+    Raises:
+        ConfigError: it has no memory.
+    """
+    refuse_without_memory(checkpoint)
+    return Diagnoser(checkpoint, tokenizer, NativeModel.load(checkpoint, ModelSettings(dtype="float32")))
+
+
+def refuse_without_memory(checkpoint: Checkpoint) -> None:
+    config = checkpoint.config
+    if not config.has_segments or config.memory == "off":
+        raise ConfigError(
+            f"{checkpoint.folder} has no compressive memory to diagnose",
+            valid="Infini-Attention with turn_on_memory: true",
+        )
 
 
 def first_difference(answer: Sequence[int], given: Sequence[int]) -> int | None:

@@ -206,3 +206,55 @@ def _head(row: Mapping[str, Any]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def capacity_text(report: Mapping[str, Any]) -> str:
+    """How long a context holds, at which length half of the prompts break, and the leak of each head."""
+    span = report["tokens"]
+    tokens = f"{span[0]:,}" if span[0] == span[-1] else f"{span[0]:,} to {span[-1]:,}"
+    return "\n".join(
+        [
+            f"checkpoint   {report['checkpoint']}",
+            f"samples      {report['samples']} of {tokens} tokens, {report['right']} answered correctly",
+            *(f"{mark:<12} {line}" for mark, line in _capacity_lines(report)),
+            "",
+            "right with the haystack's part of the memory multiplied, as a context of so many tokens would make it",
+            *(f"  {row['tokens']:>13,} {row['right']:>4}/{row['n']}" for row in report["by_length"]),
+            "",
+            "tokens of haystack that weigh as much as the needle in the answer's reads (geometric mean, 95 % t-interval)",
+            " layer head   gate          tokens   least prompt",
+            *(_leak(row) for row in report["heads"][:MOST_HEADS]),
+        ]
+    )
+
+
+def _capacity_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    breaks, beyond = report["breaks"], f"more than {report['longest']:,}"
+    holds = beyond if report["holds"] is None else f"about {report['holds']:,.0f}"
+    middle, high = (beyond if breaks[key] is None else f"{breaks[key]:,.0f}" for key in ("tokens", "high"))
+    return [
+        ("CAPACITY", f"expected to hold to {holds} tokens: nine of ten prompts are right up to there"),
+        ("", f"half of them are right up to {middle} tokens [{breaks['low']:,.0f}, {high}] (n={breaks['n']})"),
+    ]
+
+
+def _leak(row: Mapping[str, Any]) -> str:
+    shown = {key: "-" if row[key] is None else f"{row[key]:,.0f}" for key in row if key.startswith("equal")}
+    interval = f"[{shown['equal_low']}, {shown['equal_high']}]"
+    return (
+        f"  {row['layer']:>4} {row['head']:>4}  {row['gate']:5.2f}  {shown['equal_tokens']:>14} "
+        f"{shown['equal_least']:>14}   {interval}"
+    )
+
+
+def calibration_text(found: Mapping[str, Any]) -> str:
+    """What was scaled, and what it gained."""
+    heads = ", ".join(f"layer {layer} head {head}" for layer, head in found["heads"])
+    least = found["least_denominator"]
+    return "\n".join(
+        [
+            f"scaled       keys x {found['key_scale']:g}, queries x {found['query_scale']:g} of {heads}",
+            f"denominator  {least['after']:.1e} at least on {least['prompts']} prompts (before: {least['before']:.1e})",
+            *(f"{name:<12} {line}" for name in ("before", "after") for _, line in _capacity_lines(found[name])),
+        ]
+    )
