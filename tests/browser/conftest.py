@@ -76,13 +76,13 @@ def write_judged(folder: Path) -> Path:
     return source
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("results")
     return [write_results(folder), write_judged(tmp_path_factory.mktemp("answers"))]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(results: list[Path]) -> Iterator[str]:
     """A server of the results on a free port."""
     with open_server(Site(results), 0) as server:
@@ -93,7 +93,7 @@ def address(results: list[Path]) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip(WHY_NOT)
@@ -140,7 +140,7 @@ def settled() -> Callable[[Any], Any]:
     return ready
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pictures() -> Path:
     """The folder of screenshots, which git ignores; the test run's summary names it."""
     PICTURES.mkdir(exist_ok=True)
