@@ -141,12 +141,20 @@ def test_two_processes_share_the_questions(tmp_path) -> None:
     assert both[0] == both[1] and {record["replica"] for record in records(tmp_path / "two")} == {0, 1}
 
 
+def status(argv: list[str]) -> int:
+    """The exit status, of a value that argparse refuses too."""
+    try:
+        return main(argv)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
 BAD_INPUT = {
     "backend": (["--backend", "nobody"], "unknown backend 'nobody'"),
     "task": (["--task", "nothing"], "unknown task 'nothing'"),
     "foreign flag": (["--base-url", "http://127.0.0.1:1/v1"], "--base-url: for servers, but the backend is fake"),
     "native flag": (["--memory", "off"], "--memory: for nanotron, but the backend is fake"),
-    "rate": (["--fake-failure-rate", "7"], "--fake-failure-rate 7"),
+    "rate": (["--fake-failure-rate", "7"], "--fake-failure-rate: '7' is not a share (valid: 0 to 1)"),
     "topology": (["--tp", "2"], "--tp 2"),
     "model": (["--backend", "transformers", "--model", "./nowhere"], "'./nowhere' is no model"),
     "kernel": (["--backend", "nanotron", "--attn-implementation", "eager"], "--attn-implementation eager"),
@@ -163,7 +171,7 @@ def test_bad_input_gives_one_error_and_status_2(tmp_path, capsys, monkeypatch, c
         pytest.importorskip("openai")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     flags, message = BAD_INPUT[case]
-    assert main(arguments("fake", tmp_path / "run", *flags)) == 2
+    assert status(arguments("fake", tmp_path / "run", *flags)) == 2
     said = capsys.readouterr().err
     assert said.count("error: ") == 1 and message in said
     assert not (tmp_path / "run" / "samples.parquet").exists()

@@ -81,6 +81,8 @@ def test_a_bundle_and_bad_words(tmp_path, capsys):
     assert main(["view", str(tmp_path / "runs"), "--bundle", str(tmp_path / "site")]) == 0
     assert "1 run(s) in" in capsys.readouterr().out
     assert (tmp_path / "site/index.html").is_file()
-    assert main(["view", str(tmp_path / "runs"), "--port", "99999"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["view", str(tmp_path / "runs"), "--port", "99999"])
+    assert "'99999' is not a whole number of at least 0 and at most 65,535" in capsys.readouterr().err
     assert main(["view", str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
