@@ -205,8 +205,7 @@ def absorb(
     elif settings.keeps_memory:
         assert state.memory is not None and isinstance(step.has_memory, bool)
         k_KBGLH, v_KBGLH = (x.unflatten(1, (step.segments, -1)).permute(1, 0, 3, 2, 4) for x in (k_BTGH, v_BTGH))
-        for index, (k, v) in enumerate(zip(k_KBGLH, v_KBGLH, strict=True)):
-            compressive.fold(state.memory, k, v, step.has_memory or index > 0)
+        compressive.fold_segments(state.memory, k_KBGLH, v_KBGLH, step.has_memory)
 
 
 def attend_at_ends(

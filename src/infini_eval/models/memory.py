@@ -64,6 +64,18 @@ def scan_segments(
         _write(memory_BGHE, phi[:, :, queries:], target)
 
 
+def fold_segments(memory_BGHE: torch.Tensor, k_KBGLH: torch.Tensor, v_KBGLH: torch.Tensor, has_memory: bool) -> None:
+    """Write K whole segments in order, in place, where no query reads: `scan_segments` without queries."""
+    phi_KBGLH = torch.empty(k_KBGLH.shape, dtype=memory_BGHE.dtype, device=k_KBGLH.device).copy_(k_KBGLH)
+    F.elu(phi_KBGLH, inplace=True).add_(1)
+    target_KBGLE = _with_ones(v_KBGLH, memory_BGHE.dtype)
+    for index, (phi, target) in enumerate(zip(phi_KBGLH, target_KBGLE, strict=True)):
+        if has_memory or index > 0:
+            both = phi @ memory_BGHE
+            target[..., :-1].addcdiv_(both[..., :-1], both[..., -1:], value=-1)
+        _write(memory_BGHE, phi, target)
+
+
 def fold(memory_BGHE: torch.Tensor, k_BGLH: torch.Tensor, v_BGLH: torch.Tensor, has_memory: HasMemory) -> None:
     """Write one finished segment into the memory, in place."""
     phi_k = feature_map(k_BGLH.to(memory_BGHE.dtype))
