@@ -22,6 +22,7 @@ NAMES = (
     "stream_vs_recompute",
     "decode_flat",
     "prefill_linear",
+    "last_layer",
     "memory_flat",
     "memory_overhead",
     "decode_batch",
