@@ -21,6 +21,7 @@ from support.shared_material import shared_path
 TOPOLOGIES = [(2, 1, 1), (4, 1, 1), (1, 2, 1), (1, 4, 1), (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 2, 1), (2, 1, 2)]
 VARIANTS = ["nanotron/mha", "nanotron/gqa_neox", "nanotron/tied", "nanotron/act_orig_tanh", "nanotron/memory_off"]
 VARIANTS += ["nanotron/bf16_disk", "nanotron-main/llama_gqa", "nanotron-main/llama_mha_tied", "nanotron-main/llama_mup"]
+VARIANTS += [f"nanotron-main-qwen2/qwen2_{name}" for name in ("gqa", "gqa_bias", "norope", "swa", "rope_interp")]
 LENGTHS = (1, 7, 8, 9, 29, 63, 333)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from infini_eval.errors import BackendError
-from infini_eval.models.state import Step
+from infini_eval.models.state import Step, WindowStep
 
 
 def causal_attention(
@@ -39,6 +39,23 @@ def cached_attention(
             q_BTNH, k_BSGH, v_BSGH, cache_seqlens=step.lengths, softmax_scale=scale, causal=True
         )
         return out_BTNH
+    return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
+
+
+def window_attention(
+    q_BTNH: torch.Tensor,
+    k_BSGH: torch.Tensor,
+    v_BSGH: torch.Tensor,
+    step: WindowStep,
+    scale: float,
+    implementation: str,
+) -> torch.Tensor:
+    """Attend so that queries see what `step` says of the keys in a ring; [B, T, N, H].
+
+    flash-attn knows windows over keys in their order only, so that torch's kernel takes whatever needs a mask.
+    """
+    if step.mask is None:
+        return causal_attention(q_BTNH, k_BSGH, v_BSGH, scale, implementation)
     return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
 
 
