@@ -71,7 +71,7 @@ def native_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
 
 
 def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
-    """With a memory: the mixed result, features, the write's target, a read. A plain Llama: its mask."""
+    """With a memory: the mixed result, features, the write's target, a read. Without segments: the masks."""
     w = widths(architecture, step.tp)
     if architecture.keeps_memory:
         value = step.new_tokens * bits_of(step.memory_dtype) / 8
@@ -79,10 +79,27 @@ def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
         return [each * value for each in (w.q, w.q + w.k, w.k, (w.q + w.k) / segments)]
     if architecture.layers[0].attention == "infini":
         return [w.q * step.new_tokens * step.value_bytes]  # weighed by the gate; no memory is read
-    if step.new_tokens == 0 or step.tokens >= step.context:
+    if step.new_tokens == 0:
         return []
-    seen = step.new_tokens * step.context / step.rows  # one mask for all rows: bool, and as numbers in the kernel
-    return [seen, seen * step.value_bytes]
+    masks = _masks(architecture, step)  # one for all rows: bool, and in the kernel as numbers, of one layer at a time
+    return [*masks, max(masks) * step.value_bytes, *_rotations(architecture, step)] if masks else []
+
+
+def _masks(architecture: Architecture, step: StepShape) -> Phase:
+    """Bytes of the native engine's masks: over all keys, and over what layers with a window keep."""
+    queries, found = step.new_tokens / step.rows, []
+    windows = {layer.window for layer in architecture.layers}
+    if None in windows and step.tokens < step.context:
+        found.append(queries * step.context)
+    found += [queries * min(step.context, size + step.tokens) for size in windows if size and size < step.context]
+    return found
+
+
+def _rotations(architecture: Architecture, step: StepShape) -> Phase:
+    """Cosines and sines of all positions and of the step's: nothing beside a cache of all keys, but not beside windows."""
+    if all(layer.window is None for layer in architecture.layers):
+        return []
+    return [1.5 * architecture.head_dim * step.value_bytes * positions for positions in (step.context, step.tokens)]
 
 
 def transformers_steps(step: StepShape) -> list[StepShape]:
