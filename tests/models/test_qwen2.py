@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.testing import assert_close
 
 from infini_eval.checkpoint.layout import parameter_specs
@@ -19,6 +20,7 @@ from infini_eval.checkpoint.writer import write_checkpoint
 from infini_eval.config import ModelSettings
 from infini_eval.engine.fixed_decode import FixedDecoders, run_eagerly
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.errors import CheckpointError
 from infini_eval.models.naive import naive_logits
 from infini_eval.models.state import Window
 from infini_eval.testing.tiny_models import tiny_qwen2_config, write_tiny_checkpoint
@@ -214,3 +216,14 @@ def test_a_folder_of_a_tiny_qwen2_says_what_it_is(tmp_path) -> None:
     assert (config.kind, config.family, config.rope_interleaved) == ("qwen2", "Qwen2", False)
     assert [config.has_rotary(layer) for layer in range(4)] == [True, False, True, False]
     assert [config.window_of(layer) for layer in range(4)] == [5, None, 5, None]
+
+
+@pytest.mark.parametrize("lost", ["is_qwen2_config", "attention_bias"])
+def test_biases_that_the_configuration_does_not_ask_for_are_refused(tmp_path, lost) -> None:
+    """Without its flag a Qwen2 would be taken for a Llama, and computed without them."""
+    path = write_tiny_checkpoint(tmp_path / "1", tiny_qwen2_config(attention_bias=True))
+    document = yaml.safe_load((path / "config.yaml").read_text())
+    del document["model"]["model_config"][lost]
+    (path / "config.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(CheckpointError, match=f"has biases .*does not say {lost}: true"):
+        Checkpoint(path)
