@@ -37,6 +37,15 @@ GATE_ALIASES = {"tanh": "orig_tanh", "sigmoid": "orig_sigmoid"}  # as the evalua
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+WINDOW_BLOCK = (256, 1024)  # least and most queries that are computed together in a layer with a sliding window
+
+
+def window_block(size: int) -> int:
+    """Choose how many queries look through a window of `size` keys together: each block reads `size` - 1 keys before it."""
+    least, most = WINDOW_BLOCK
+    return max(least, min(size, most))
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape and the function of a model, as its config.yaml states it.

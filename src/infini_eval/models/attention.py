@@ -188,8 +188,11 @@ def _attend_open(
 ) -> torch.Tensor:
     """What queries of the open segment see of its stored keys, mixed with what they read of the memory; [B, T, N, H]."""
     assert state.keys is not None and state.values is not None
-    if state.window is not None:
-        return _attend_window(q, state.keys, state.values, step, settings)
+    if state.window is not None:  # there is never a memory beside it
+        assert step.window is not None
+        return window_attention(
+            q, state.keys, state.values, step.window, settings.softmax_scale, settings.implementation
+        )
     keys, values = state.keys[:, : step.span], state.values[:, : step.span]
     local = cached_attention(q, keys, values, step, settings.softmax_scale, settings.implementation)
     mixed = _weighed(local, gates)
@@ -197,15 +200,6 @@ def _attend_open(
         assert state.memory is not None and gates is not None
         mixed.addcmul_(gates[0], _read_open(state.memory, q_read, step, keys.shape[2]))
     return mixed
-
-
-def _attend_window(
-    q: torch.Tensor, keys_BRGH: torch.Tensor, values_BRGH: torch.Tensor, step: Step, settings: AttentionSettings
-) -> torch.Tensor:
-    """What queries see of the keys in a layer with a window, [B, T, N, H]; there is never a memory beside it."""
-    assert step.window is not None
-    keys, values = keys_BRGH[:, : step.window.span], values_BRGH[:, : step.window.span]
-    return window_attention(q, keys, values, step.window, settings.softmax_scale, settings.implementation)
 
 
 def _close_full(state: LayerState, step: Step, settings: AttentionSettings) -> None:

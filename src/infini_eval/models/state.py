@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from infini_eval.config import window_block
 from infini_eval.models.memory import HasMemory, new_memory
 
 Memories = tuple[torch.Tensor, ...]  # one row's memory_GHE in each layer of a stage; empty where none is kept
@@ -46,6 +47,17 @@ class Window:
         stored, query = stored.unsqueeze(-2), positions.unsqueeze(-1)
         seen = (stored >= 0) & (stored <= query) & (stored > query - self.size)
         return seen.view(-1, 1, positions.shape[-1], span)
+
+    def band(self, queries: int, device: torch.device) -> torch.Tensor:
+        """What consecutive queries see of the `size` - 1 keys before the first of them and of their own: bool, both dims."""
+        keys = self.size - 1 + queries
+        return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(self.size - 1).triu()
+
+    def in_order(self, buffer_BRGH: torch.Tensor, first: int, stop: int) -> torch.Tensor:
+        """Keys or values of the positions [first, stop), a view where they do not pass the ring's end."""
+        place, count = first % self.ring, stop - first
+        part = buffer_BRGH[:, place : place + count]
+        return part if part.shape[1] == count else torch.cat((part, buffer_BRGH[:, : count - part.shape[1]]), dim=1)
 
 
 @dataclass(frozen=True)
@@ -146,12 +158,15 @@ class WindowStep:
     places: where the step's keys go in the ring, int64 like the step's positions.
     span: the first places of the ring, which is all of them once it is full.
     mask: bool [B or 1, 1, T, span]; None where plain causality says the same and the span holds the step's tokens alone.
+    start: the position of the first token of several, where rows stand alike: its queries are computed in blocks, each
+        with the keys around it, and the mask is that of a block (`Window.band`).
     """
 
     window: Window
     places: torch.Tensor
     span: int
     mask: torch.Tensor | None
+    start: int | None = None
 
     def at(self, positions_B1: torch.Tensor, last: torch.Tensor) -> WindowStep:
         """One query of each row, after all of the step's keys were written, the last of them at position `last`."""
@@ -284,10 +299,13 @@ class Cursor:
         if window is None:
             return None
         assert window.ring >= min(span, window.size + tokens), "the ring is too small for a step of so many tokens"
-        span = min(span, window.ring)
-        plain = common == 0 and tokens <= window.size
-        mask = None if plain else window.visible(positions, positions[..., -1:], span)
-        return WindowStep(window, positions % window.ring, span, mask)
+        span, places = min(span, window.ring), positions % window.ring
+        if common == 0 and tokens <= window.size:
+            return WindowStep(window, places, span, None)
+        if common is not None and tokens > 1:
+            band = window.band(min(tokens, window_block(window.size)), self._device)
+            return WindowStep(window, places, span, band, common)
+        return WindowStep(window, places, span, window.visible(positions, positions[..., -1:], span))
 
     def _mask(self, positions: torch.Tensor, span: int, common: int | None, tokens: int) -> torch.Tensor | None:
         if not self._sees_all or (common is not None and (common == 0 or tokens == 1)):
