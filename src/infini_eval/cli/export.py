@@ -3,6 +3,7 @@
   infini-eval export results/on results/ablated --format csv --output both.csv
   infini-eval export results --format tensorboard      # every run below, checkpoints as one curve
   WANDB_MODE=offline infini-eval export results/on --format wandb
+  infini-eval export CKPT --format hf --output DIR     # the checkpoint as a model of transformers
 
 Runs can be exported at their end as well: --report-to csv,tensorboard. Nothing changes in the folders that are read.
 """
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         metavar="NAME",
-        help="csv, parquet, lm-eval, tensorboard, mlflow, wandb, or another package's (an unknown name lists them all)",
+        help="csv, parquet, lm-eval, tensorboard, mlflow, wandb, hf, or another package's (an unknown name lists them all)",
     )
     add_flag(
         parser,

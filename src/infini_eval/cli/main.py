@@ -34,7 +34,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
         "view": ("view", "results in a browser: runs, heat maps, samples, diagnosis, comparisons; or as a folder"),
         "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
-        "export": ("export", "results for other tools: csv, parquet, lm-eval, TensorBoard, MLflow, W&B"),
+        "export": (
+            "export",
+            "for other tools: results as csv, parquet, lm-eval, TensorBoard, MLflow, W&B; checkpoints as hf",
+        ),
         "track": ("track", "accuracy over the checkpoints of one training run"),
     },
     "models": {
