@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_prompt(model: InfiniLlamaForCausalLM, mon
 
 def state_bytes(cache: DynamicCache) -> int:
     tensors = [getattr(layer, name) for layer in cache.layers for name in ("keys", "values", "raw_keys", "memory", "z")]
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor is not None)
 
 
 @torch.no_grad()

@@ -104,7 +104,9 @@ class InfiniAttentionCacheLayer(CacheLayerMixin):  # type: ignore[misc]
         self._clear()
 
     def _clear(self) -> None:
-        self.keys = self.values = self.raw_keys = None
+        self.keys: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
+        self.raw_keys: torch.Tensor | None = None
         self.memory: torch.Tensor | None = None
         self.z: torch.Tensor | None = None
         self.seen_tokens = self.open_length = 0
@@ -123,16 +125,17 @@ class InfiniAttentionCacheLayer(CacheLayerMixin):  # type: ignore[misc]
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = _joined(self.keys, key_states), _joined(self.values, value_states)
+        keys, values = _joined(self.keys, key_states), _joined(self.values, value_states)
+        self.keys, self.values = keys, values
         if raw_keys is not None:
             self.raw_keys = _joined(self.raw_keys, raw_keys)
         self.open_length += key_states.shape[2]
         self.seen_tokens += key_states.shape[2]
-        return self.keys, self.values
+        return keys, values
 
     def close(self, memory_dtype: torch.dtype) -> None:
         """The open segment is full: write it into the memory, where one is kept, and start a new one."""
-        if self.raw_keys is not None:
+        if self.raw_keys is not None and self.values is not None:
             self.write(self.raw_keys, self.values, memory_dtype)
         self.keys = self.values = self.raw_keys = None
         self.open_length = 0
@@ -199,7 +202,8 @@ class InfiniAttentionCacheLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def _joined(old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
-    return new if old is None else torch.cat((old, new), dim=2)
+    # a clone, not a view: it would keep the projections of a whole prompt alive
+    return new.clone() if old is None else torch.cat((old, new), dim=2)
 
 
 def feature_map(x: torch.Tensor) -> torch.Tensor:
@@ -407,8 +411,7 @@ class InfiniLlamaModel(InfiniLlamaPreTrainedModel):
         refuse_other_positions(position_ids, past)
         hidden: list[torch.Tensor] = []
         for piece in _pieces(given, past, self.config.segment_length) if pieces else [given]:
-            x = self.embed_tokens(piece) if inputs_embeds is None else piece
-            hidden = [*hidden, self._run(x, states, recorded)]
+            hidden = [*hidden, self._run(piece, states, recorded)]
             while last_tokens and sum(one.shape[1] for one in hidden[1:]) >= last_tokens:
                 hidden = hidden[1:]
         x = hidden[0] if len(hidden) == 1 else torch.cat(hidden, dim=1)
@@ -418,7 +421,9 @@ class InfiniLlamaModel(InfiniLlamaPreTrainedModel):
             hidden_states=None if recorded is None else (*recorded, x),
         )
 
-    def _run(self, x: torch.Tensor, states: list[Any], recorded: list[torch.Tensor] | None) -> torch.Tensor:
+    def _run(self, given: torch.Tensor, states: list[Any], recorded: list[torch.Tensor] | None) -> torch.Tensor:
+        """Token ids [B, T], or their embeddings [B, T, D], through all layers."""
+        x = given if given.dim() == 3 else self.embed_tokens(given)
         start = 0 if states[0] is None else states[0].open_length
         positions = (start + torch.arange(x.shape[1], device=x.device)) % self.config.segment_length
         cos_sin = self.rotary_emb(x, position_ids=positions[None])
