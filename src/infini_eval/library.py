@@ -33,6 +33,7 @@ from infini_eval.results.reader import find_runs
 
 if TYPE_CHECKING:
     from infini_eval.data.dataset import GeneratedDataset
+    from infini_eval.hf.from_transformers import Imported
 
 _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
 
@@ -270,6 +271,45 @@ def _analysed(
             next_step="see what each folder holds: infini-eval analyze FOLDER",
         )
     return analysed
+
+
+def import_model(
+    source: str | Path,
+    output: str | Path,
+    *,
+    segment_length: int,
+    gate_init: str | float = "closed",
+    gate_activation: str = "hard_sigmoid",
+    dtype: str | None = None,
+    tp: int = 1,
+    pp: int = 1,
+) -> Imported:
+    """Make a nanotron Infini checkpoint, to continue training from, of a Llama in Hugging Face's format.
+
+    Args:
+        source: a folder with config.json, *.safetensors and tokenizer.json.
+        output: a folder that is new or empty; the checkpoint is its subfolder `0`.
+        segment_length: tokens of a segment.
+        gate_init: closed, open or zeros as far as the activation has them, or a balance factor.
+        gate_activation: hard_sigmoid, orig_sigmoid, orig_tanh or tanh_abs.
+        dtype: of the weights; the source's own by default.
+        tp, pp: how the files are cut.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    from infini_eval.hf.from_transformers import import_model as make
+
+    return make(
+        Path(source),
+        Path(output),
+        segment_length=segment_length,
+        gate_init=str(gate_init),
+        gate_activation=gate_activation,
+        dtype=dtype,
+        tp=tp,
+        pp=pp,
+    )
 
 
 def report_to(config: EvalConfig, folder: str | Path) -> list[str]:

@@ -87,7 +87,7 @@ FUNCTION = [("no_rope_layer", 2), ("sliding_window_size", 128), ("rope_seq_len_i
 
 
 @pytest.mark.parametrize("flag", [True, False], ids=["with the flag", "without it"])
-@pytest.mark.parametrize(("key", "value"), [*FUNCTION, ("rope_scaling", {"factor": 2.0}), ("attention_bias", True)])
+@pytest.mark.parametrize(("key", "value"), [*FUNCTION, ("attention_bias", True)])
 def test_keys_that_change_what_is_computed_are_refused_whatever_the_architecture_says(
     tmp_path, key, value, flag
 ) -> None:
@@ -98,6 +98,15 @@ def test_keys_that_change_what_is_computed_are_refused_whatever_the_architecture
 def test_without_effect_they_are_read(tmp_path, key) -> None:
     neutral = 1.0 if key.startswith("rope") else None
     assert read_config(config(tmp_path, with_model(key, neutral)))[0].hidden_size > 0
+
+
+def test_a_scaled_rope_that_nanotron_never_applied_is_noted(tmp_path) -> None:
+    found, notes = read_config(config(tmp_path, with_model("rope_scaling", {"rope_type": "llama3", "factor": 8.0})))
+    assert found.rope_theta == 10_000.0
+    assert [note for note in notes if "rope_scaling" in note and "which nanotron never applies" in note]
+    assert not [
+        note for note in read_config(config(tmp_path, with_model("rope_scaling", {})))[1] if "rope_scaling" in note
+    ]
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -34,7 +34,6 @@ FUNCTION_CHANGING: dict[str, tuple[Any, ...]] = {
     "no_rope_layer": (0, False),
     "sliding_window_size": (0, -1, False),
     "rope_seq_len_interpolation_factor": (1,),
-    "rope_scaling": ({},),
     "attention_bias": (False,),
 }
 DEFAULT_ROPE_THETA = 10000.0  # nanotron's, where the key is absent
@@ -59,6 +58,11 @@ def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
     _check_model_config_json(path.parent, fields, path)
     notes: list[str] = []
     config = _build(document, fields, path, notes)
+    if fields.get("rope_scaling"):
+        notes.append(
+            f"{path} says rope_scaling {shown(fields['rope_scaling'])}, which nanotron never applies: neither did training, "
+            "and it is not applied here"
+        )
     _check_shape(config, path)
     return config, notes
 

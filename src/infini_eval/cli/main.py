@@ -43,6 +43,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
     "models": {
         "inspect": ("inspect", "a checkpoint's topology, dtype and gates, and what stands out"),
         "diagnose": ("diagnose", "why retrieval works or fails: control, memory, probe, ablations by head"),
+        "import": ("import_model", "a Llama of Hugging Face as an Infini checkpoint to continue training from"),
         "calibrate": ("calibrate", "make a checkpoint's memory bear longer contexts, without training"),
         "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
     },

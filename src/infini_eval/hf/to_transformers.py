@@ -107,7 +107,7 @@ def export_checkpoint(
     place = new_folder(place)
     chosen = dtype or config.dtype
     files = _write_weights(opened, place, chosen, shard_gb)
-    _write_tokenizer(words, place)
+    write_tokenizer(words, place)
     _write_json(place / "generation_config.json", _generation_config(config, words))
     if self_contained and config.has_segments:
         shutil.copyfile(Path(__file__).with_name(CODE), place / CODE)
@@ -159,6 +159,7 @@ def _write_weights(checkpoint: Checkpoint, place: Path, dtype: str, shard_gb: fl
     for name, shard in zip(names, shards, strict=True):
         tensors = {part.name: tensor for part, tensor in _read(checkpoint, shard, torch_dtype)}
         save_file(tensors, place / name, metadata={"format": "pt"})
+        (place / name).chmod(0o644)  # safetensors makes files that only their owner can read
     if count > 1:
         where = {part.name: name for name, shard in zip(names, shards, strict=True) for part in shard}
         total = sum(math.prod(part.shape) for shard in shards for part in shard) * torch_dtype.itemsize
@@ -229,8 +230,9 @@ def _generation_config(config: ModelConfig, words: Tokenizer) -> dict[str, Any]:
     return {key: value for key, value in _special_ids(words).items() if value is not None} | suppressed
 
 
-def _write_tokenizer(words: Tokenizer, place: Path) -> None:
-    """tokenizer.json and its settings, as a class that transformers always has."""
+def write_tokenizer(words: Tokenizer, place: Path) -> None:
+    """Write tokenizer.json and its settings, as a class that transformers always has."""
+    place.mkdir(parents=True, exist_ok=True)
     (place / "tokenizer.json").write_text(words.fast.to_str(), encoding="utf-8")
     settings = {name: value for name, value in words.settings.items() if name != "auto_map"}
     _write_json(place / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
