@@ -81,7 +81,7 @@ def _sources(args: argparse.Namespace, made: Export) -> list[str]:
 
 def _own_options(args: argparse.Namespace, made: Export) -> dict[str, Any]:
     """The values of the format's own flags."""
-    return {} if made.settings is None else vars(read_options(args, made.settings))
+    return {} if made.settings is None else dict(vars(read_options(args, made.settings)))
 
 
 def _readers_of_settings() -> dict[type, list[str]]:
