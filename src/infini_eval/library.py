@@ -287,7 +287,7 @@ def import_model(
     """Make a nanotron Infini checkpoint, to continue training from, of a Llama in Hugging Face's format.
 
     Args:
-        source: a folder with config.json, *.safetensors and tokenizer.json.
+        source: a folder with config.json, safetensors files and tokenizer.json.
         output: a folder that is new or empty; the checkpoint is its subfolder `0`.
         segment_length: tokens of a segment.
         gate_init: closed, open or zeros as far as the activation has them, or a balance factor.

@@ -49,8 +49,7 @@ class Export:
     place: file or folder where it goes by default.
     service: it has a place of its own, as the user's environment says; a place that is named is used instead, offline.
     ready: called with the place before hours of work; raises an InfiniEvalError where the export could not be made.
-    made_from: what the source is: "runs" (a sequence of analysed runs, as `infini_eval.analyze` gives them), "checkpoint"
-        (its path) or "data" (a data set's path or hub id, as a text).
+    made_from: what the source is: "runs" (a sequence of analysed runs), "checkpoint" (its path), "data" (path or hub id).
     settings: a frozen dataclass of `infini_eval.options.option` fields, each a flag of `infini-eval export`.
     """
 
