@@ -147,6 +147,34 @@ def test_tensors_that_have_no_place_are_refused(llama: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": "wide", "head_dim": None}, "config.json: hidden_size is 'wide'"),
+        ({"num_hidden_layers": 0}, "config.json: num_hidden_layers is 0"),
+        ({"rms_norm_eps": "tiny"}, "config.json: rms_norm_eps is 'tiny'"),
+        ({"rope_parameters": [1]}, "rope_parameters is [1]"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "rope_theta is not a number"),
+        ({"dtype": "int4"}, "dtype is 'int4'"),
+        ({"num_hidden_layers": 3}, "has no model.layers.2"),
+        ({"intermediate_size": 40}, "config.json makes it (40, 32)"),
+    ],
+)
+def test_a_configuration_of_wrong_values_is_one_error(
+    llama: Path, changes: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "hf"
+    source.mkdir()
+    for file in llama.iterdir():
+        (source / file.name).symlink_to(file)
+    (source / "config.json").unlink()
+    config = json.loads((llama / "config.json").read_text()) | changes
+    (source / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    assert main(["import", str(source), "--segment-length", "32", "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_that_cannot_be_are_refused(llama: Path, tmp_path: Path) -> None:
     def refused(**settings) -> str:
         with pytest.raises(InfiniEvalError) as found:
@@ -157,7 +185,7 @@ def test_settings_that_cannot_be_are_refused(llama: Path, tmp_path: Path) -> Non
     assert "--gate-init shut: not with hard_sigmoid" in refused(gate_init="shut")
     assert "--gate-init closed: not with orig_sigmoid" in refused(gate_activation="orig_sigmoid")
     assert "gate activation 'relu'" in refused(gate_activation="relu")
-    assert "segment_length is 0" in refused(segment_length=0)
+    assert "--segment-length 0" in refused(segment_length=0)
     assert "--tp 3 does not divide" in refused(tp=3)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from infini_eval.checkpoint.config_yaml import read_config_file
+from infini_eval.checkpoint.config_yaml import LARGEST, read_config_file
 from infini_eval.checkpoint.layout import parameter_specs
 from infini_eval.checkpoint.writer import write_checkpoint
 from infini_eval.config import DTYPES, GATE_ACTIVATIONS, ModelConfig
@@ -92,13 +92,15 @@ def import_model(
         CheckpointError, DataError: the folder cannot be read.
     """
     factor = balance_factor(gate_init, gate_activation)
+    if as_whole(segment_length, 1, LARGEST["segment_length"]) is None:
+        raise ConfigError(f"--segment-length {shown(segment_length)}", valid="a whole number of at least 1")
     document = read_json_object(_config_file(source), CheckpointError)
     refuse_what_is_not_exact(document, source)
     words = load_tokenizer(source)
     chosen = dtype or _dtype(document, source)
     content = _nanotron_config(document, source, segment_length, gate_activation, chosen)
     tensors = _Tensors(source, tied=content["model"]["model_config"]["tie_word_embeddings"])
-    config = _checked_config(content)
+    config = _checked_config(content, source)
     _check_tp(config, tp)
     tensors.check(config, source)
     place = new_folder(output)
@@ -228,12 +230,16 @@ def _first_id(document: Mapping[str, Any], key: str) -> Any:
     return found[0] if isinstance(found, list) and found else found
 
 
-def _checked_config(content: Mapping[str, Any]) -> ModelConfig:
+def _checked_config(content: Mapping[str, Any], source: Path) -> ModelConfig:
     """The configuration as the reader of checkpoints understands it, with its checks of every number."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(yaml.safe_dump(dict(content)))
-        return read_config_file(file)[0]
+        try:
+            return read_config_file(file)[0]
+        except CheckpointError as error:
+            problem = error.problem.replace(str(file), str(source / "config.json")).replace("model.model_config.", "")
+            raise CheckpointError(problem, valid=error.valid) from None
 
 
 def _check_tp(config: ModelConfig, tp: int) -> None:
