@@ -136,6 +136,8 @@ def test_gradient_checkpointing_gives_the_same_gradient(model: InfiniLlamaForCau
         gradients.append([parameter.grad for parameter in learner.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+    with pytest.raises(ValueError, match="a cache would be written twice"):
+        learner(ids, past_key_values=DynamicCache(config=model.config))
 
 
 @torch.no_grad()

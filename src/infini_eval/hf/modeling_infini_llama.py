@@ -393,13 +393,18 @@ class InfiniLlamaModel(InfiniLlamaPreTrainedModel):
         last_tokens: how many of them are wanted, from the end; 0 for all.
 
         Raises:
-            ValueError: padding before a token, positions that skip, or a cache of another kind.
+            ValueError: padding before a token, positions that skip, a cache of another kind, or one beside gradient
+                checkpointing.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         given: Any = input_ids if inputs_embeds is None else inputs_embeds
         recorded: list[torch.Tensor] | None = [] if output_hidden_states else None
         remembers = not (self.gradient_checkpointing and self.training)
+        if past_key_values is not None and not remembers:
+            raise ValueError(
+                "gradient checkpointing computes each layer twice, a cache would be written twice: leave it out"
+            )
         use_cache = remembers and (self.config.use_cache if use_cache is None else use_cache)
         pieces = recorded is None and not torch.is_grad_enabled()
         cache = past_key_values
