@@ -84,6 +84,7 @@ class NanotronBackend(Backend):
     computes_here = True
     attention = LAZY["nanotron"].attention
     stops_early = True
+    measures_texts = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
@@ -195,6 +196,15 @@ class NanotronBackend(Backend):
             str(self._resolved.dtype).removeprefix("torch."),
             self._world.device,
         )
+
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        assert self._model is not None, "load() comes first"
+        answer = self.tokenizer.encode(text, add_special_tokens=False)
+        if not len(answer):
+            return []
+        row = np.concatenate((item.ids, answer))
+        found = self._model.score([row], [len(answer)], vocabulary=self.tokenizer.vocab_size)[0]
+        return [float(value) for value in found.logprobs]
 
     def answer(
         self,

@@ -1,4 +1,4 @@
-"""The public door to the native model: `load_model` gives an object with `.logits` and `.generate`.
+"""The public door to the native model: `load_model` gives an object with `.logits`, `.score` and `.generate`.
 
 `load_replica` loads one rank's part of it: its shard of its stage's layers.
 """
@@ -18,16 +18,16 @@ from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelConfig, ModelSettings, Sampling, Topology
 from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_topology, stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
-from infini_eval.engine.batching import CHUNK_TOKENS, PrefillStep, plan_batches
+from infini_eval.engine.batching import CHUNK_TOKENS, plan_batches
 from infini_eval.engine.fixed_decode import accelerate
 from infini_eval.engine.generation import BatchGeneration, Completion, Limits, Links, run_pipeline
 from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes, SnapshotKind
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import Sampler
+from infini_eval.engine.scoring import BatchScoring, LogitsOfAll, Scored, ScoreTable
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
-from infini_eval.models.state import Step
 
 Key = TypeVar("Key")
 Tokens = Sequence[int] | np.ndarray | torch.Tensor
@@ -122,20 +122,94 @@ class NativeModel:
             raise ConfigError(f"input_ids has shape {tuple(ids_BT.shape)}", valid="[B, T] with at least one token")
         self._check_ids(ids_BT.numpy())
         prompts = list(ids_BT.numpy())
-        generation = _LogitsOfAll(
-            self.llama,
-            self.links,
-            self._sampler([""] * len(prompts), Sampling(), None),
-            prompts,
-            Limits(1),
-            self.chunk_tokens(len(prompts)),
-        )
-        while not generation.read_all:
+        sampler = self._sampler([""] * len(prompts), Sampling(), None)
+        generation = LogitsOfAll(self.llama, self.links, sampler, prompts, Limits(1), self.chunk_tokens(len(prompts)))
+        while not generation.finished:
             generation.run_unit()
         shape = (*ids_BT.shape, self.config.vocab_size)
         logits = generation.logits() if self.links.last else torch.empty(shape)
         self.links.flush()
         return self.links.share_from_last(logits)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        rows: Sequence[Tokens],
+        scored: Sequence[int],
+        *,
+        top: int = 0,
+        batch_size: int | None = None,
+        vocabulary: int | None = None,
+        prefix_cache: PrefixCache | None = None,
+    ) -> list[Scored]:
+        """Compute the log-probabilities of the last tokens of each row, streamed; on every rank of a replica alike.
+
+        Memory grows with what is returned, not with the length of a row times the vocabulary. Rows that begin alike,
+        as the choices of one question do, are computed together up to where they part.
+
+        Args:
+            rows: token ids of each row (integers in a sequence or array), context and scored tokens together.
+            scored: how many tokens at the end of each row are scored: at least 1, and fewer than the row has.
+            top: how many of the most probable tokens are returned at each place.
+            batch_size: rows computed together (None: by length).
+            vocabulary: number of real tokens; padding rows of the head beyond it have no probability (None: all real).
+            prefix_cache: states that earlier calls kept (`new_prefix_cache`); None for one that ends with this call.
+
+        Raises:
+            ConfigError: a row, a number of scored tokens or a token is not what it must be.
+            NumericsError: a row's logits became NaN or infinite.
+        """
+        arrays = [np.asarray(row) for row in rows]
+        real = min(vocabulary or self.config.vocab_size, self.config.vocab_size)
+        self._check_scored(arrays, scored, top, real)
+        table = ScoreTable(scored, top, self.llama.device)
+        reused = [0] * len(arrays)
+        cache = self.new_prefix_cache() if prefix_cache is None else prefix_cache
+        links = self.links.apart()  # answers may be under way: their tokens are awaited after this
+        work = self._scorings(arrays, scored, table, batch_size, real, cache, links)
+        for rows_of_batch, completions in run_pipeline(work, links):
+            for row, completion in zip(rows_of_batch, completions, strict=True):
+                reused[row] = completion.reused_tokens
+        table.share(links)
+        found = [table.row(row, reused[row]) for row in range(len(arrays))]
+        for row, one in enumerate(found):
+            if not np.isfinite(one.logprobs).all():
+                raise NumericsError(f"the logits of row {row} became NaN or infinite")
+        return found
+
+    def _scorings(
+        self,
+        rows: Sequence[np.ndarray],
+        scored: Sequence[int],
+        table: ScoreTable,
+        batch_size: int | None,
+        vocabulary: int,
+        cache: PrefixCache | None,
+        links: Links,
+    ) -> Iterator[tuple[tuple[int, ...], BatchScoring]]:
+        """The batches of `score`, each with the rows that it is made of."""
+        prompts = [row[:-1] for row in rows]  # the last token is predicted, nothing is predicted from it
+        first_read = [len(prompt) - count for prompt, count in zip(prompts, scored, strict=True)]
+        for batch, prefixes in self._planned(prompts, batch_size, cache, first_read):
+            of = batch.rows
+            sampler = self._sampler([""] * len(of), Sampling(), vocabulary)
+            read = [prompts[row] for row in of]
+            plan = (self.llama, links, sampler, read, Limits(1), self.chunk_tokens, prefixes)
+            places, counts = [table.starts[row] for row in of], [scored[row] for row in of]
+            yield of, BatchScoring([rows[row] for row in of], counts, places, table, vocabulary, *plan)
+
+    def _planned(
+        self,
+        prompts: Sequence[np.ndarray],
+        batch_size: int | None,
+        cache: PrefixCache | None,
+        first_read: Sequence[int] | None = None,
+    ) -> Iterator[tuple[Batch, Prefixes | None]]:
+        """Deal prompts into batches, and say what each may share."""
+        length = self.config.segment_length
+        digests = [border_digests(prompt, length) for prompt in prompts] if cache is not None and length else None
+        for batch in plan_batches([len(prompt) for prompt in prompts], length, batch_size, prefixes=digests):
+            yield batch, prefixes_of(batch, digests, cache, first_read)
 
     @torch.inference_mode()
     def generate(
@@ -174,14 +248,10 @@ class NativeModel:
             self._check_ids(array)
         stop = self._stop_ids(stop_ids)
         sampling = Sampling(temperature, top_k, top_p, seed)
-        cache = self.new_prefix_cache()
-        length = self.config.segment_length
-        digests = [border_digests(array, length) for array in arrays] if cache is not None and length else None
-        batches = plan_batches([len(array) for array in arrays], length, batch_size, prefixes=digests)
         answers: list[list[int]] = [[] for _ in arrays]
         work = (
-            (batch, [arrays[row] for row in batch.rows], list(map(str, batch.rows)), prefixes_of(batch, digests, cache))
-            for batch in batches
+            (batch, [arrays[row] for row in batch.rows], list(map(str, batch.rows)), prefixes)
+            for batch, prefixes in self._planned(arrays, batch_size, self.new_prefix_cache())
         )
         for batch, completions in self.run(work, Limits(max_new_tokens, stop), sampling, vocabulary):
             for row, completion in zip(batch.rows, completions, strict=True):
@@ -254,12 +324,27 @@ class NativeModel:
         eos = self.config.eos_token_id
         return frozenset() if eos is None else frozenset([eos])
 
-    def _check_ids(self, ids: np.ndarray) -> None:
+    def _check_scored(self, rows: Sequence[np.ndarray], scored: Sequence[int], top: int, vocabulary: int) -> None:
+        if len(rows) != len(scored):
+            raise ConfigError(f"{len(rows)} rows, and numbers of scored tokens for {len(scored)}")
+        if not 0 <= top <= vocabulary:
+            raise ConfigError(f"top is {top}", valid=f"0 to {vocabulary}, the size of the vocabulary")
+        for number, (row, count) in enumerate(zip(rows, scored, strict=True)):
+            if row.ndim != 1 or not 1 <= count < len(row):
+                raise ConfigError(
+                    f"row {number} has shape {row.shape}, of which {count} tokens are to be scored",
+                    valid="one dimension, and 1 to all but the first of its tokens: the first follows nothing",
+                )
+            self._check_ids(row)
+            self._check_ids(row[-count:], vocabulary)
+
+    def _check_ids(self, ids: np.ndarray, vocabulary: int | None = None) -> None:
+        size = vocabulary or self.config.vocab_size
         lowest, highest = int(ids.min()), int(ids.max())
-        if lowest < 0 or highest >= self.config.vocab_size:
+        if lowest < 0 or highest >= size:
             wrong = lowest if lowest < 0 else highest
             raise ConfigError(
-                f"token id {wrong} is outside the model's vocabulary of {self.config.vocab_size}",
+                f"token id {wrong} is outside the model's vocabulary of {size}",
                 next_step="use the tokenizer that the model was trained with",
             )
 
@@ -289,33 +374,14 @@ def load_replica(checkpoint: Checkpoint, settings: ModelSettings, mesh: Mesh, de
     )
 
 
-def prefixes_of(batch: Batch, digests: Sequence[bytes] | None, cache: PrefixCache | None) -> Prefixes | None:
-    """Say what a planned batch may share; `digests` of all planned prompts."""
+def prefixes_of(
+    batch: Batch,
+    digests: Sequence[bytes] | None,
+    cache: PrefixCache | None,
+    first_read: Sequence[int] | None = None,
+) -> Prefixes | None:
+    """Say what a planned batch may share; `digests`, and `first_read` of `Prefixes`, of all planned prompts."""
     if digests is None or cache is None:
         return None
-    return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache)
-
-
-class _LogitsOfAll(BatchGeneration):
-    """A prefill that keeps the logits of all positions."""
-
-    def __init__(self, *plan: Any) -> None:
-        super().__init__(*plan)
-        self._parts: list[torch.Tensor] = []
-
-    @property
-    def read_all(self) -> bool:
-        """Whether no step is left."""
-        return self._next_step == len(self._steps)
-
-    def logits(self) -> torch.Tensor:
-        """Join what the steps gave: [B, T, V] fp32 on the CPU; last stage only."""
-        return torch.cat(self._parts, dim=1)
-
-    def _read_prompts(self, x_BTD: torch.Tensor, plan: PrefillStep, step: Step) -> None:
-        x_BTD = self._llama.run_layers(x_BTD, self._state, step)
-        local = self._llama.logits(x_BTD).flatten(0, 1)
-        self._parts.append(self._llama.tp.gather_vocabulary(local).unflatten(0, x_BTD.shape[:2]).cpu())
-
-    def _draw(self, hidden_BD: torch.Tensor | None) -> None:
-        """Nothing is drawn."""
+    first = None if first_read is None else [first_read[row] for row in batch.rows]
+    return Prefixes([digests[row] for row in batch.rows], batch.snapshot_points, cache, first)
