@@ -124,7 +124,7 @@ def _service(
 
 @contextlib.contextmanager
 def listening(settings: ServeSettings) -> Iterator[socket.socket]:
-    """A socket at the address; ConfigError where it cannot be had. Requests wait there while the model is loaded."""
+    """A socket with the address, which nobody reaches yet; ConfigError where it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -160,6 +160,7 @@ def answering_the_web(service: Service, listener: socket.socket, world: World | 
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=_run_web, args=(server, listener, world), name="web", daemon=True)
+    listener.listen()  # from here on requests may come, though the thread may not have begun
     thread.start()
     host, port = listener.getsockname()[:2]
     if not settings.on_loopback:
@@ -191,8 +192,8 @@ def _stopping(service: Service, world: World) -> Iterator[None]:
         while not world.stop.requested:
             if over.wait(0.1):
                 return
-        logger.info("stopping (%s): requests in hand have %g s", world.stop.reason, service.settings.grace_s)
         service.scheduler.close()
+        logger.info("stopping (%s): requests in hand have %g s", world.stop.reason, service.settings.grace_s)
         if not over.wait(max(0.0, (world.stop.since or 0.0) + service.settings.grace_s - time.monotonic())):
             service.scheduler.fail_all(f"the server is stopping; {service.settings.grace_s:g} s were not enough")
 
