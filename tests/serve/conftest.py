@@ -43,7 +43,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tokenizer() -> Tokenizer:
     return load_tokenizer(TOKENIZER)
 
@@ -61,14 +61,13 @@ def replica(model: NativeModel, tokenizer: Tokenizer) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def serve(replica: Replica, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[Callable[..., SimpleNamespace]]:
+def serve(replica: Replica, tokenizer: Tokenizer) -> Iterator[Callable[..., SimpleNamespace]]:
     """serve(key=..., chat=True, paused=False, **settings): `client`, `url`, `service`; `resume` starts a paused engine."""
-    template = tmp_path / "template.jinja"
-    template.write_text(CHAT_TEMPLATE)
     with contextlib.ExitStack() as stack:
 
         def start(*, key: str | None = None, chat: bool = True, paused: bool = False, **fields: Any) -> SimpleNamespace:
-            settings = ServeSettings(port=0, **({"chat_template": str(template)} if chat else {}) | fields)
+            settings = ServeSettings(port=0, **fields)
+            tokenizer.settings["chat_template"] = CHAT_TEMPLATE if chat else None
             scheduler = Scheduler(replica, tokenizer, max_batch=settings.max_batch, max_queue=settings.max_queue)
             most = settings.max_prompt_tokens
             service = Service(NAME, tokenizer, scheduler, settings, replica.vocabulary, most, key)

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import uvicorn
 
-from infini_eval.backends.nanotron import check_vocabulary, open_tokenizer
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import ModelSettings, Topology
 from infini_eval.data.tokenizer import Tokenizer
@@ -23,7 +23,9 @@ from infini_eval.distributed.logging import setup_logging
 from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.fixed_decode import check_acceleration
 from infini_eval.engine.native_model import load_replica, mesh_shape
+from infini_eval.engine.text import check_vocabulary, end_ids, open_tokenizer
 from infini_eval.errors import ConfigError, TopologyError
+from infini_eval.foreign import read_text
 from infini_eval.keys import hide_keys, key_from_environment
 from infini_eval.models.load import resolve
 from infini_eval.serve.app import make_app
@@ -64,6 +66,8 @@ def serve(
         setup_logging(mesh.tag, speaks=mesh.is_leader)
         tokens = open_tokenizer(tokenizer, checkpoint)
         check_vocabulary(tokens, checkpoint)
+        if settings.chat_template is not None:
+            tokens.settings["chat_template"] = read_text(Path(settings.chat_template), ConfigError)
         with listening(settings) if world.is_main else contextlib.nullcontext() as listener:
             world.set_status("loading the model")
             replica = _load(checkpoint, model, mesh, tokens, world)
@@ -71,7 +75,7 @@ def serve(
             if listener is None:
                 replica.follow()
                 return
-            service = _service(path, checkpoint, settings, tokens, replica, key)
+            service = _service(path, settings, tokens, replica, key)
             with answering_the_web(service, listener, world) as address, _stopping(service, world):
                 on_ready(address)
                 service.scheduler.work()
@@ -104,22 +108,15 @@ def _load(checkpoint: Checkpoint, model: ModelSettings, mesh: Mesh, tokenizer: T
     resolved = resolve(checkpoint.config, model, torch.device(world.device))
     check_acceleration(model, resolved.device, mesh.shape.tp, mesh.shape.pp)
     native = load_replica(checkpoint, model, mesh, world.device)
-    eos = tokenizer.eos_id if tokenizer.eos_id is not None else checkpoint.config.eos_token_id
-    stop_ids = frozenset() if eos is None else frozenset([eos])
-    return Replica(native, Announcer(world), stop_ids, min(tokenizer.vocab_size, checkpoint.config.vocab_size))
+    return Replica(native, Announcer(world), end_ids(tokenizer, checkpoint.config), tokenizer.vocab_size)
 
 
-def _service(
-    path: str, checkpoint: Checkpoint, settings: ServeSettings, tokenizer: Tokenizer, replica: Replica, key: str | None
-) -> Service:
-    config = checkpoint.config
-    most = settings.max_prompt_tokens
-    if not config.has_segments:
-        most = min(most, config.max_position_embeddings)
+def _service(path: str, settings: ServeSettings, tokenizer: Tokenizer, replica: Replica, key: str | None) -> Service:
+    most, model = settings.max_prompt_tokens, replica.model
+    if model.has_length_limit:
+        most = min(most, model.max_length)
     scheduler = Scheduler(replica, tokenizer, max_batch=settings.max_batch, max_queue=settings.max_queue)
-    service = Service(settings.model_name or path, tokenizer, scheduler, settings, replica.vocabulary, most, key)
-    assert service.chat_template is None or service.chat_template  # a file that cannot be read is said now
-    return service
+    return Service(settings.model_name or path, tokenizer, scheduler, settings, replica.vocabulary, most, key)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from infini_eval.api.backend import UNFINISHED
 from infini_eval.data.tokenizer import Tokenizer
-from infini_eval.errors import ConfigError, in_one_line
-from infini_eval.foreign import read_text, shown
+from infini_eval.errors import DataError, in_one_line
+from infini_eval.foreign import shown
 from infini_eval.serve.protocol import ApiError, ChatRequest, CompletionRequest
 from infini_eval.serve.scheduler import Job, Report, Scheduler
 from infini_eval.serve.settings import ServeSettings
@@ -39,12 +37,6 @@ class Service:
     seed: int = field(default_factory=lambda: secrets.randbits(62))  # of requests that bring none
     started: int = field(default_factory=lambda: int(time.time()))
 
-    @cached_property
-    def chat_template(self) -> str | None:
-        """The Jinja template of chats: the one that was given, else the tokenizer's."""
-        given = self.settings.chat_template
-        return self.tokenizer.chat_template if given is None else read_text(Path(given), ConfigError)
-
     def check_model(self, name: str) -> None:
         """ApiError where a request is for another model."""
         if name != self.name:
@@ -64,9 +56,12 @@ class Service:
 
     def chat_prompt(self, request: ChatRequest) -> np.ndarray:
         """The token ids of a chat, as its template writes it, up to where the answer begins."""
-        if self.chat_template is None:
+        if self.tokenizer.chat_template is None:
             raise ApiError(400, NO_TEMPLATE, param="messages", code="no_chat_template")
-        text = render_chat(self.chat_template, [message.plain() for message in request.messages], self.tokenizer)
+        try:
+            text = self.tokenizer.render_chat([message.plain() for message in request.messages])
+        except DataError as error:
+            raise ApiError(400, in_one_line(error), param="messages") from None
         return self._checked(self.tokenizer.encode(text, add_special_tokens=False), "messages")
 
     def jobs(
@@ -152,24 +147,3 @@ def _as_ids(prompt: list[int]) -> np.ndarray:
     if prompt and max(prompt) >= 1 << 31:
         raise ApiError(400, f"token id {shown(max(prompt))} is in no vocabulary", param="prompt")
     return np.array(prompt, dtype=np.int32)
-
-
-def render_chat(template: str, messages: list[dict[str, str]], tokenizer: Tokenizer) -> str:
-    """The text of a chat up to the answer; ApiError where the template refuses these messages."""
-    import jinja2
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    special = {name: _spelling(tokenizer.settings.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
-    known: dict[str, Any] = {name: token for name, token in special.items() if token is not None}
-    try:
-        (text,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **known)
-    except jinja2.TemplateError as error:
-        raise ApiError(
-            400, f"the chat template refuses these messages: {in_one_line(error, 300)}", param="messages"
-        ) from None
-    return str(text)
-
-
-def _spelling(token: Any) -> str | None:
-    found = token.get("content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else None
