@@ -11,14 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 
+IDLE_S = 30.0
+
+
 class Announcer:
     """Broadcasts on a group of its own, so that nothing else comes between; a single process tells itself.
 
-    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at.
+    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at. Waiting for
+    what is told has the launch's time limit, so rank 0 must not be silent for longer than `idle_s`.
     """
 
     def __init__(self, world: World) -> None:
         self.alone, self._speaks = world.world_size == 1, world.is_main
+        self.idle_s = min(IDLE_S, world.timeout_s / 4)
         if not self.alone:
             import torch.distributed as dist
 
