@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,14 @@ class Announcer:
         told = self._broadcast(torch.empty(int(size), dtype=torch.uint8) if mine is None else mine)
         return told.numpy().tobytes()
 
-    def tell_flag(self, said: bool = False) -> bool:
-        """Give every rank the truth value that rank 0 passes."""
+    def tell_flags(self, said: Sequence[bool]) -> list[bool]:
+        """Give every rank the truth values that rank 0 passes; all pass as many."""
         if self.alone:
-            return said
+            return list(said)
         import torch
 
-        return bool(self._broadcast(torch.tensor([said], dtype=torch.uint8)))
+        told: list[bool] = self._broadcast(torch.tensor(said, dtype=torch.bool)).tolist()
+        return told
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         import torch.distributed as dist

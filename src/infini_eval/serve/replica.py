@@ -1,15 +1,17 @@
 """The model as a server computes with it: what rank 0 decides to compute next, all ranks compute, in the same order.
 
-Rank 0 has the requests. It announces an `Order` for each batch, and for each token of each row whether the row's answer
-ends there; the other ranks (tp, pp) know nothing of requests and texts and follow.
+Rank 0 has the requests. It announces an `Order` for each batch, and for each step of it which rows' answers have ended;
+the other ranks (tp, pp) know nothing of requests and texts and follow.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +23,7 @@ from infini_eval.engine.native_model import NativeModel
 from infini_eval.engine.prefix_sharing import Prefixes
 from infini_eval.engine.prefixes import DIGEST_BYTES, border_digests, digest_at, shared_segments
 from infini_eval.engine.scoring import Scored
+from infini_eval.errors import NumericsError
 
 RECENT = 64  # prompts that a new one is compared with
 Points = list[tuple[int, bytes]]
@@ -30,7 +33,8 @@ Points = list[tuple[int, bytes]]
 class Order:
     """What all ranks compute next.
 
-    answer: continue `rows`, whose draws `names` tell apart, by `max_new_tokens`, and keep the states at `points`.
+    answer: continue `rows`, whose draws `names` tell apart, each by at most its number in `counts` and all by at most
+    `max_new_tokens`, and keep the states at `points`.
     score: score the last `counts` tokens of each of `rows`, with the `top` most probable ones. idle: nothing for now.
     end: leave.
     """
@@ -83,6 +87,29 @@ def _never(number: int, row: int, token_ids: Sequence[int]) -> bool:
     return False
 
 
+class _Ending:
+    """Which answers of a batch end: at their own limits, and where rank 0 says so.
+
+    Several ranks hear of that a step later, all rows by one message a step; the token that is too many is left out.
+    """
+
+    def __init__(
+        self, announcer: Announcer, limits: Sequence[int], may_end: Callable[[int, Sequence[int]], bool]
+    ) -> None:
+        self._announcer, self._limits, self._may_end = announcer, limits, may_end
+        self._step = 0
+        self._wanted, self._told = [False] * len(limits), [False] * len(limits)
+
+    def reached(self, row: int, token_ids: Sequence[int]) -> bool:
+        """Whether the row's answer ends with its newest token; asked alike on every rank, step by step."""
+        if len(token_ids) > self._step:
+            self._step = len(token_ids)
+            self._told = self._announcer.tell_flags(self._wanted)
+        self._wanted[row] = self._may_end(row, token_ids)
+        ended = self._wanted if self._announcer.alone else self._told
+        return ended[row] or len(token_ids) >= self._limits[row]
+
+
 class Replica:
     """This rank's part of the model, and the states that it keeps of what requests have in common.
 
@@ -104,7 +131,8 @@ class Replica:
                 for _ in self._run(order, lambda: None, _never):
                     pass
             elif order.kind == "score":
-                self._score(order)
+                with contextlib.suppress(NumericsError):  # which rank 0 has met as well
+                    self._score(order)
 
     def tell(self, order: Order) -> None:
         """Announce an order without a computation: idle, end."""
@@ -138,14 +166,18 @@ class Replica:
     def _run(
         self, first: Order, more: NextOrder, may_end: MayEnd, on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, list[Completion]]]:
+        endings: list[_Ending] = []
+
         def work() -> Iterator[tuple[int, Sequence[np.ndarray], Sequence[str], Prefixes | None]]:
-            number, order = 0, first
+            order = first
             while order.kind == "answer":
+                number = len(endings)
+                endings.append(_Ending(self.announcer, order.counts, partial(may_end, number)))
                 yield number, order.rows, order.names, self._prefixes(order)
-                number, order = number + 1, self._next(more)
+                order = self._next(more)
 
         def ends(number: int, row: int, token_ids: Sequence[int]) -> bool:
-            return self.announcer.tell_flag(may_end(number, row, token_ids))
+            return endings[number].reached(row, token_ids)
 
         limits = Limits(first.max_new_tokens, self.stop_ids)
         yield from self.model.run(work(), limits, first.sampling, self.vocabulary, on_tokens, ends)

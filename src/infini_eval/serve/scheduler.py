@@ -114,14 +114,14 @@ class Job:
         return ("score",) if scores else ("answer", self.sampling, self.room)
 
     def follow(self, token_ids: Sequence[int]) -> bool:
-        """Take the new tokens so far; whether the answer may end here."""
+        """Take the new tokens so far, of which those after the answer's end are left out; whether it may end here."""
         assert self.text is not None
         for token_id in token_ids[len(self.text) : self.max_new_tokens]:
             if not self.text.stopped:
                 self.text.add(token_id)
         if self.streams and (part := self.text.new_part()):
             self.report(self, Part(part))
-        return self.cancelled or self.text.stopped or len(token_ids) >= self.max_new_tokens
+        return self.cancelled or self.text.stopped
 
 
 class QueueFull(Exception):
@@ -256,8 +256,15 @@ class Scheduler:
         for job in jobs:
             job.text = AnswerText(self._tokenizer, job.stops)
         points = self._history.points([job.digests for job in jobs]) if self._replica.cache is not None else []
-        rows, names = [job.ids for job in jobs], [job.name for job in jobs]
-        return Order("answer", rows, names, jobs[0].sampling, max(job.room for job in jobs), points)
+        return Order(
+            "answer",
+            rows=[job.ids for job in jobs],
+            names=[job.name for job in jobs],
+            sampling=jobs[0].sampling,
+            max_new_tokens=jobs[0].room,
+            points=points,
+            counts=[job.max_new_tokens for job in jobs],
+        )
 
     def _check_wanted(self, tokens: int) -> None:
         """Stop computing what nobody waits for, between two steps of a long prompt."""
