@@ -151,6 +151,8 @@ def test_several_processes_answer_as_one(start, tiny, tokenizer, axis):
     row = np.concatenate([rows[1], expected[1]])
     (scored,) = model.score([row], [len(row) - 1], vocabulary=tokenizer.vocab_size)
     np.testing.assert_allclose(told.token_logprobs[1:], scored.logprobs, atol=1e-4)
+    stop = server.ask(stop=tokenizer.decode(expected[0])[3:6], n=2)
+    assert {one.text for one in stop.choices} == {tokenizer.decode(expected[0])[:3]}
     stream = server.ask(stream=True, max_tokens=ENDLESS)
     next(iter(stream))
     stream.close()  # ends its computation on every rank: the next answer comes

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from infini_eval.config import Sampling
+from infini_eval.checkpoint.reader import Checkpoint
+from infini_eval.config import ModelSettings, Sampling
+from infini_eval.data.tokenizer import load_tokenizer
+from infini_eval.distributed.announce import Announcer
+from infini_eval.distributed.mesh import Mesh, MeshShape
+from infini_eval.engine.native_model import load_replica
 from infini_eval.engine.prefixes import border_digests, digest_at
-from infini_eval.serve.replica import RECENT, Order, PrefixHistory
-from infini_eval.serve.scheduler import Scheduler
+from infini_eval.serve.replica import RECENT, Order, PrefixHistory, Replica
+from infini_eval.serve.scheduler import Answer, Failure, Job, Scheduler
+from infini_eval.testing.distributed import run_distributed_test
+from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 from support.limits import PROCESS_S
 
 
@@ -45,6 +56,44 @@ def test_old_prompts_are_forgotten():
     for prompt in prompts:
         history.points([prompt])
     assert history._recent.keys() == set(prompts[1:])
+
+
+POISON = 1000
+TOKENIZER = Path(__file__).resolve().parents[2] / "checkpoints/infini-demo/tokenizer"
+
+
+def reports_with_a_poisoned_token(folder: str) -> list[str] | None:
+    """On two ranks of tp: the reports of jobs of which some have a token that makes NaN."""
+    rank = int(os.environ["RANK"])
+    model = load_replica(Checkpoint(folder), ModelSettings(device="cpu"), Mesh.build(MeshShape(tp=2), rank), "cpu")
+    if rank == 1:
+        model.llama.embedding[POISON - 512] = float("nan")
+    world = SimpleNamespace(world_size=2, is_main=rank == 0, timeout_s=600.0)
+    replica = Replica(model, Announcer(world), frozenset(), 1024)
+    if rank == 1:
+        replica.follow()
+        return None
+    scheduler = Scheduler(replica, load_tokenizer(TOKENIZER), max_batch=4, max_queue=16)
+    said: list = []
+    asked = [(ids, top) for top in (None, 2) for ids in ([5, 6, 7], [5, POISON, 7], [5, 8, 7])]
+    options = (Sampling(), 1, (), lambda job, report: said.append((job.name, report)))
+    jobs = [
+        Job(np.array(ids, np.int32), str(number), *options, top=top, echo=top is not None)
+        for number, (ids, top) in enumerate(asked)
+    ]
+    scheduler.submit(jobs)
+    scheduler.close()
+    scheduler.work()
+    replica.tell(Order("end"))
+    return [type(report).__name__ for _, report in sorted(said, key=lambda pair: int(pair[0]))]
+
+
+@pytest.mark.distributed
+def test_over_several_ranks_a_row_that_becomes_nan_fails_alone(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path / "1", tiny_config(vocab_size=1024))
+    found, none = run_distributed_test(reports_with_a_poisoned_token, 2, args=[str(folder)])
+    good, bad = Answer.__name__, Failure.__name__
+    assert found == [good, bad, good, good, bad, good] and none is None
 
 
 class Silent:
