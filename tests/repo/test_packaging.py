@@ -16,11 +16,12 @@ DISTRIBUTION_OF = {
     "yaml": "pyyaml",
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
+    "lm_eval": "lm-eval",
     "rouge_score": "rouge-score",
     "sentence_transformers": "sentence-transformers",
 }
-# Come with a declared dependency by that dependency's own promise: transformers and datasets need it.
-IMPLIED = {"huggingface_hub"}
+# Come with a declared dependency by that dependency's own promise: transformers and datasets need them.
+IMPLIED = {"huggingface_hub", "tqdm"}
 
 
 def requirement_name(requirement: str) -> str:
