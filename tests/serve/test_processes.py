@@ -212,3 +212,9 @@ def test_a_setting_that_cannot_be_is_one_message(capsys, flags, says):
     assert main(["serve", str(DEMO), "--port", "0", "--device", "cpu", *flags]) == EXIT_USAGE
     message = capsys.readouterr().err
     assert says in message and "Traceback" not in message
+
+
+def test_without_its_packages_it_says_how_to_install_them(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve", str(DEMO)]) == EXIT_USAGE
+    assert "pip install 'infini-eval[serve]'" in capsys.readouterr().err

@@ -352,6 +352,13 @@ def test_a_client_that_goes_ends_its_answer(serve):
     next(iter(stream))
     stream.close()
     assert ask(server).choices[0].text  # which would not be computed before the other one has ended
+    parts = urlsplit(server.url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=PROCESS_S)
+    body = json.dumps({"model": "tiny", "prompt": PROMPT, "max_tokens": 1 << 20})
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    wait_for(lambda: server.service.scheduler._in_hand)
+    connection.close()
+    assert ask(server).choices[0].text
 
 
 def test_a_prompt_that_nobody_waits_for_is_not_read_to_its_end(serve, model, monkeypatch):

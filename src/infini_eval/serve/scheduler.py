@@ -273,11 +273,11 @@ class Scheduler:
 
     def _settle(self, job: Job, completion: Completion) -> None:
         """The answer is there: report it, or have its tokens scored first."""
-        if completion.finish == "bad_logits":
-            _fail(job, Failure(500, BAD_LOGITS, "bad_logits"))
-            return
         assert job.text is not None
         job.follow(completion.token_ids)
+        if completion.finish == "bad_logits" and not job.text.stopped:  # what comes after a stop string is nobody's
+            _fail(job, Failure(500, BAD_LOGITS, "bad_logits"))
+            return
         job.text.end()
         job.reused_tokens = completion.reused_tokens
         job.ended = "stop" if job.text.stopped or completion.finish == "stop" else "length"
