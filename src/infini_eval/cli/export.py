@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         metavar="NAME",
-        help="csv, parquet, lm-eval, tensorboard, mlflow, wandb, or another package's (an unknown name lists them all)",
+        help="csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb, or another package's (an unknown name lists them all)",
     )
     add_flag(
         parser,
