@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 from infini_eval._version import __version__
 from infini_eval.api import registry
 from infini_eval.api.export import export
-from infini_eval.data.reading import load_data
 from infini_eval.errors import ConfigError, InfiniEvalError
 from infini_eval.exports._facts import RunFacts, facts_of, recorded, scorers_of, stderr
 from infini_eval.foreign import as_number, as_whole
@@ -89,6 +88,8 @@ def _prompts(facts: RunFacts, settings: InspectSettings) -> dict[str, Sample]:
     Raises:
         ConfigError: data that the user named cannot be read.
     """
+    from infini_eval.data.reading import load_data  # numpy, which --help does without
+
     identity = facts.manifest.get("identity") or {}
     place = settings.data or (facts.manifest.get("environment") or {}).get("eval_dataset_path")
     made = identity.get("data_settings") or {}

@@ -18,9 +18,6 @@ from infini_eval.api import registry
 from infini_eval.api.export import export
 from infini_eval.api.scorer import Scorer
 from infini_eval.api.task import LoadedData, Task
-from infini_eval.data.columns import answer_text
-from infini_eval.data.reading import find_files, load_data
-from infini_eval.data.write import METADATA_KEY
 from infini_eval.errors import ConfigError
 from infini_eval.foreign import parse_json
 from infini_eval.options import column_pairs, option, positive_int
@@ -124,6 +121,8 @@ def lm_eval_task(data: str, place: Path, settings: LmEvalTaskSettings) -> list[s
     NAME.yaml, NAME.parquet (the rows) and NAME.py (our scorers), which lie together wherever they are moved. Of several
     context lengths NAME is a group with a task each, NAME_4096, and the mean over lengths.
     """
+    from infini_eval.data.reading import load_data  # numpy, which --help does without
+
     task = _task(data, settings.task)
     options: dict[str, Any] = {"options": task.with_defaults({})} if task.options else {}
     loaded = load_data(task, data, columns=dict(settings.columns), split=settings.split, **options)
@@ -166,6 +165,9 @@ def _generated_for(data: str) -> str | None:
     """The task that stands in a parquet file that `infini-eval generate` wrote."""
     import pyarrow.parquet as pq
 
+    from infini_eval.data.reading import find_files
+    from infini_eval.data.write import METADATA_KEY
+
     files = find_files(data)
     if files.kind != "parquet":
         return None
@@ -198,7 +200,7 @@ def _write_rows(samples: Sequence[Sample], file: Path) -> None:
         {
             "id": pa.array([sample.id for sample in samples], pa.string()),
             "prompt": pa.array([sample.prompt for sample in samples], pa.large_string()),
-            "answer": pa.array([answer_text(sample.answer) for sample in samples], pa.string()),
+            "answer": pa.array([sample.answer for sample in samples], pa.string()),
             "outputs": pa.array([_outputs(sample) for sample in samples], pa.list_(pa.string())),
             "context_length": pa.array([sample.context_length for sample in samples], pa.int64()),
             "depth_percent": pa.array([sample.depth_percent for sample in samples], pa.float64(), from_pandas=True),
