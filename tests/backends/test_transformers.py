@@ -356,4 +356,4 @@ def test_perplexity_is_recorded_where_a_sample_asks_for_it(hf_model, tmp_path) -
     assert manifest["identity"]["data_settings"]["metrics"] == ["perplexity", "steps"]
     with pytest.raises(ConfigError, match="backend fake cannot measure it") as caught:
         run_evaluation(replace(config, backend="fake", save_path=str(tmp_path / "fake")))
-    assert "--backend transformers" in str(caught.value)
+    assert "--backend nanotron or transformers" in str(caught.value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -139,6 +139,10 @@ class Links:
         if self.stages > 1:
             dist.broadcast(tensor, src=self.ranks[-1], group=self.token_group)
         return tensor
+
+    def apart(self) -> Links:
+        """The same place with nothing pending, for work that is begun and ended while other work is under way."""
+        return replace(self, _pending=deque())
 
     def flush(self) -> None:
         """Wait until everything that was sent has left."""
