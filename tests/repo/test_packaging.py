@@ -19,8 +19,9 @@ DISTRIBUTION_OF = {
     "rouge_score": "rouge-score",
     "sentence_transformers": "sentence-transformers",
 }
-# Come with a declared dependency by that dependency's own promise: transformers and datasets need it.
-IMPLIED = {"huggingface_hub"}
+# Come with a declared dependency by that dependency's own promise: transformers and datasets need the first, fastapi is
+# made of the second.
+IMPLIED = {"huggingface_hub", "starlette"}
 
 
 def requirement_name(requirement: str) -> str:

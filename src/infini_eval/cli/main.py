@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "inspect": ("inspect", "a checkpoint's topology, dtype and gates, and what stands out"),
         "diagnose": ("diagnose", "why retrieval works or fails: control, memory, probe, ablations by head"),
         "calibrate": ("calibrate", "make a checkpoint's memory bear longer contexts, without training"),
+        "serve": ("serve", "a checkpoint as an OpenAI-compatible server: completions, chats, log-probabilities"),
         "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
     },
     "machine": {
