@@ -143,8 +143,16 @@ class Tokenizer:
         template = self.settings.get("chat_template")
         return template if isinstance(template, str) else None
 
-    def render_chat(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> str:
         """Write a chat, {"role", "content"} of each message, as the chat template does; special tokens are in its text.
+
+        add_generation_prompt: end with what precedes an answer. continue_final_message: end inside the last message.
 
         Raises:
             DataError: there is no chat template, or it refuses the chat.
@@ -166,6 +174,7 @@ class Tokenizer:
                 [list(messages)],
                 chat_template=self.chat_template,
                 add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
                 **{name: token for name, token in named.items() if token is not None},
             )
         except TemplateError as error:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 class Announcer:
     """Broadcasts on a group of its own, so that nothing else comes between; a single process tells itself.
 
-    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at.
+    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at. world None: a
+    single process.
     """
 
-    def __init__(self, world: World) -> None:
-        self.alone, self._speaks = world.world_size == 1, world.is_main
-        if not self.alone:
+    def __init__(self, world: World | None = None) -> None:
+        self.alone, self._speaks = world is None or world.world_size == 1, world is None or world.is_main
+        if world is not None and not self.alone:
             import torch.distributed as dist
 
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=world.timeout_s))
