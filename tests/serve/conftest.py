@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 
 from infini_eval.checkpoint.reader import Checkpoint
@@ -17,18 +18,13 @@ from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
 from infini_eval.distributed.announce import Announcer
 from infini_eval.distributed.launch import launch
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.serve.replica import Replica
+from infini_eval.serve.scheduler import Scheduler
+from infini_eval.serve.server import answering_the_web, listening
+from infini_eval.serve.service import Service
+from infini_eval.serve.settings import ServeSettings
 from infini_eval.testing.tiny_models import CHAT_TEMPLATE, tiny_config, write_tiny_checkpoint
 from support.limits import PROCESS_S
-
-openai = pytest.importorskip("openai")
-pytest.importorskip("fastapi", reason="pip install 'infini-eval[serve]'")
-pytest.importorskip("uvicorn", reason="pip install 'infini-eval[serve]'")
-
-from infini_eval.serve.replica import Replica  # noqa: E402 - needs the packages of the extra
-from infini_eval.serve.scheduler import Scheduler  # noqa: E402
-from infini_eval.serve.server import answering_the_web, listening  # noqa: E402
-from infini_eval.serve.service import Service  # noqa: E402
-from infini_eval.serve.settings import ServeSettings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "checkpoints/infini-demo/tokenizer"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import openai
 import pytest
 
 from infini_eval.checkpoint.reader import Checkpoint
@@ -24,7 +25,6 @@ from infini_eval.results.samples import iter_samples
 from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 from support.limits import PROCESS_S
 
-openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "checkpoints/infini-demo"

@@ -9,12 +9,15 @@ import time
 from urllib.parse import urlsplit
 
 import numpy as np
+import openai
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from infini_eval.serve.protocol import CompletionRequest
 from support.limits import PROCESS_S
 
-openai = pytest.importorskip("openai")
 PROMPT = "There is an important info hidden inside a lot of irrelevant text. The pass key is"
 
 
@@ -205,6 +208,33 @@ def test_what_a_request_may_not_ask_for(serve, fields, param, says):
     assert (caught.value.body["type"], caught.value.param) == ("invalid_request_error", param)
 
 
+SOMETHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.just("tiny"), st.lists(st.integers()),
+    st.lists(st.lists(st.integers(0, 2000), max_size=3), max_size=3), st.dictionaries(st.text(), st.integers(), max_size=2),
+)  # fmt: skip
+FIELDS = [*CompletionRequest.model_fields, "other"]
+
+
+def test_whatever_a_request_says_the_reply_has_the_protocols_form(serve):
+    server = serve(max_new_tokens=4, max_prompt_tokens=9, max_queue=4)
+
+    @settings(max_examples=150)
+    @given(st.dictionaries(st.sampled_from(FIELDS), SOMETHING), st.booleans())
+    def check(fields: dict, complete: bool) -> None:
+        body = json.dumps(fields | ({"model": "tiny", "prompt": "a", "stream": False} if complete else {})).encode()
+        parts = urlsplit(server.url)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=PROCESS_S)
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        found = answer.read()
+        assert answer.status in (200, 400, 404)
+        if answer.getheader("Content-Type", "").startswith("application/json"):
+            assert ("error" in json.loads(found)) == (answer.status != 200)
+        connection.close()
+
+    check()
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 5000, b'{"model": "tiny"}', b'{"prompt": NaN}']
 )
@@ -322,6 +352,27 @@ def test_a_client_that_goes_ends_its_answer(serve):
     next(iter(stream))
     stream.close()
     assert ask(server).choices[0].text  # which would not be computed before the other one has ended
+
+
+def test_a_prompt_that_nobody_waits_for_is_not_read_to_its_end(serve, model, monkeypatch):
+    server = serve(request_timeout_s=1.0)
+    run, steps = model.run, []
+
+    def deserted(work, limits, sampling, vocabulary, on_tokens, ends):
+        def step(tokens: int) -> None:
+            steps.append(tokens)
+            for job in server.service.scheduler._in_hand[0]:
+                job.cancelled = True
+            on_tokens(tokens)
+
+        return run(work, limits, sampling, vocabulary, step, ends)
+
+    monkeypatch.setattr(model, "run", deserted)
+    with pytest.raises(openai.InternalServerError, match="no answer within"):
+        ask(server, prompt=[5] * 5000)
+    monkeypatch.undo()
+    assert len(steps) == 1 and sum(steps) < 5000
+    assert ask(server).choices[0].text
 
 
 def test_a_row_that_becomes_nan_fails_alone(serve, model, tokenizer):

@@ -11,16 +11,20 @@ if TYPE_CHECKING:
     import torch
 
 
+IDLE_S = 30.0
+
+
 class Announcer:
     """Broadcasts on a group of its own, so that nothing else comes between; a single process tells itself.
 
-    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at. world None: a
-    single process.
+    Every rank makes one, and makes the same calls in the same order; what the others pass is not looked at. Waiting for
+    what is told has the launch's time limit, so rank 0 must not be silent for longer than `idle_s`.
     """
 
-    def __init__(self, world: World | None = None) -> None:
-        self.alone, self._speaks = world is None or world.world_size == 1, world is None or world.is_main
-        if world is not None and not self.alone:
+    def __init__(self, world: World) -> None:
+        self.alone, self._speaks = world.world_size == 1, world.is_main
+        self.idle_s = min(IDLE_S, world.timeout_s / 4)
+        if not self.alone:
             import torch.distributed as dist
 
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=world.timeout_s))
@@ -50,3 +54,10 @@ class Announcer:
         if tensor.numel():
             dist.broadcast(tensor, src=0, group=self._group)
         return tensor
+
+
+class TellsItself(Announcer):
+    """An announcer for a process that joined no launch."""
+
+    def __init__(self) -> None:
+        self.alone, self._speaks, self.idle_s = True, True, IDLE_S

@@ -15,7 +15,7 @@ import numpy as np
 from infini_eval.config import Sampling
 from infini_eval.data.columns import Chat, transcript
 from infini_eval.data.tokenizer import Tokenizer
-from infini_eval.distributed.announce import Announcer
+from infini_eval.distributed.announce import TellsItself
 from infini_eval.engine.text import end_ids
 from infini_eval.errors import BackendError, ConfigError, in_one_line
 from infini_eval.foreign import read_text
@@ -62,7 +62,7 @@ class BatchedModel:
                 None if chat_template == "off" else read_text(Path(chat_template), ConfigError)
             )
         replica = Replica(
-            self.model, Announcer(), end_ids(self.tokenizer, self.model.config), self.tokenizer.vocab_size
+            self.model, TellsItself(), end_ids(self.tokenizer, self.model.config), self.tokenizer.vocab_size
         )
         self._scheduler = Scheduler(replica, self.tokenizer, max_batch=batch_size, max_queue=MOST_COUNTED)
         self.token_text = token_texts(self.tokenizer)

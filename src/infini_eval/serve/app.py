@@ -192,7 +192,8 @@ class Gate:
         await self._app(scope, self._bounded(receive), send)
 
     def _problem(self, headers: Headers, path: str) -> ApiError | None:
-        name = headers.get("host", "").rsplit(":", 1)[0]
+        host = headers.get("host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._service.settings.on_loopback and self._service.key is None and name not in LOOPBACK:
             # a page of another site that calls this machine by a name of its own
             return ApiError(421, "asked for by another name than 127.0.0.1 or localhost", code="wrong_host")

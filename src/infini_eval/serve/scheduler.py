@@ -28,7 +28,6 @@ from infini_eval.serve.text import AnswerText
 
 logger = logging.getLogger(__name__)
 BAD_LOGITS = "the model's logits became NaN or infinite for this prompt"
-IDLE_S = 30.0  # after so long without work the other ranks are told so: their waiting has a limit
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class Scheduler:
         """Wait for work; False when none comes any more."""
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._waiting or self._closed, IDLE_S):
+                if self._changed.wait_for(lambda: self._waiting or self._closed, self._replica.announcer.idle_s):
                     return bool(self._waiting)
             self._replica.tell(Order("idle"))
 

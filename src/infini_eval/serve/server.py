@@ -26,7 +26,7 @@ from infini_eval.engine.native_model import load_replica, mesh_shape
 from infini_eval.engine.text import check_vocabulary, end_ids, open_tokenizer
 from infini_eval.errors import ConfigError, TopologyError
 from infini_eval.foreign import read_text
-from infini_eval.keys import hide_keys, key_from_environment
+from infini_eval.keys import hide_keys, key_from_environment, remember_keys
 from infini_eval.models.load import resolve
 from infini_eval.serve.app import make_app
 from infini_eval.serve.replica import Order, Replica
@@ -71,7 +71,7 @@ def serve(
         with listening(settings) if world.is_main else contextlib.nullcontext() as listener:
             world.set_status("loading the model")
             replica = _load(checkpoint, model, mesh, tokens, world)
-            world.set_status("waiting for requests")
+            world.set_status("serving")
             if listener is None:
                 replica.follow()
                 return
@@ -91,6 +91,7 @@ def _key(settings: ServeSettings) -> str | None:
             f"--api-key-env {settings.api_key_env}: the environment has no such variable, or it is empty",
             next_step=f"export {settings.api_key_env}=...",
         )
+    remember_keys({"api_key": key})
     return key
 
 
