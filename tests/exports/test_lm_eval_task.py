@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -129,9 +128,19 @@ def test_what_cannot_be_a_task_is_refused(data: Path, tmp_path: Path, capsys: py
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main([*command, "--task", "passkey"]) == 0
-    assert "depths have different numbers of rows" in capsys.readouterr().out
-    assert pq.read_table(tmp_path / "out" / "infini_passkey.parquet").num_rows == 3
+
+
+def test_the_mean_is_over_depths_where_they_have_different_numbers_of_rows(tmp_path: Path) -> None:
+    """One of three rows at depth 0 is right, none at 10: 1/6 over depths, 1/4 over rows."""
+    file = tmp_path / "rows.csv"
+    file.write_text("id,prompt,answer,depth_percent\na,p a,1,0\nb,p b,2,0\nc,p c,3,0\nd,p d,4,10\n")
+    infini_eval.export(file, format="lm-eval-task", output=tmp_path, task="passkey")
+    made, task = module_of(tmp_path / "infini_passkey.py"), read(tmp_path / "infini_passkey.yaml")
+    assert task["metric_list"][0]["aggregation"] == "function infini_passkey.mean_over_depths"
+    pairs = [made.process_results(doc, ["1"]) for doc in made.load()["test"]]
+    assert made.mean_over_depths([one["exact_digits"] for one in pairs]) == pytest.approx(1 / 6)
+    result = infini_eval.evaluate(lambda prompts: ["1" for _ in prompts], data=file, save_path=tmp_path / "run")
+    assert result.accuracy == pytest.approx(100 / 6, abs=1e-3)
 
 
 def test_lm_eval_asks_the_prompts_as_they_are_and_finds_our_accuracy(data: Path, tmp_path: Path) -> None:

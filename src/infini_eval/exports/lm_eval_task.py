@@ -51,6 +51,7 @@ from __future__ import annotations
 {imports}
 
 sys.modules.setdefault(__name__, ModuleType(__name__))  # dataclasses look there; not every loader enters a file
+BY_DEPTH = {by_depth}  # whether depths have different numbers of rows, so that a mean over rows is none over depths
 
 
 def load(context_length=None, **_):
@@ -65,7 +66,16 @@ def load(context_length=None, **_):
 def process_results(doc, results):
     """The scores of one answer."""
     sample = Sample(doc["answer"], {{"outputs": doc["outputs"]}} if doc["outputs"] else {{}})
-    return {{scorer.__name__: scorer(results[0], sample).value for scorer in SCORERS}}
+    scores = {{scorer.__name__: scorer(results[0], sample).value for scorer in SCORERS}}
+    return {{name: (doc["depth_percent"], score) for name, score in scores.items()}} if BY_DEPTH else scores
+
+
+def mean_over_depths(pairs):
+    """The mean of the means at each depth, which infini-eval's reports call the accuracy."""
+    depths = {{}}
+    for depth, score in pairs:
+        depths.setdefault(depth, []).append(score)
+    return sum(sum(scores) / len(scores) for scores in depths.values()) / len(depths)
 
 
 @dataclass
@@ -119,7 +129,8 @@ def lm_eval_task(data: str, place: Path, settings: LmEvalTaskSettings) -> list[s
     """lm-eval-task: a data set as a task of the lm-evaluation-harness, judged as here: lm_eval --include_path DIR --tasks NAME
 
     NAME.yaml, NAME.parquet (the rows) and NAME.py (our scorers), which lie together wherever they are moved. Of several
-    context lengths NAME is a group with a task each, NAME_4096, and the mean over lengths.
+    context lengths NAME is a group with a task each, NAME_4096, and the mean over lengths. The mean is over depths, as in
+    our reports: where depths have different numbers of rows, by a function of NAME.py, for which lm-eval has no error bar.
     """
     from infini_eval.data.reading import load_data  # numpy, which --help does without
 
@@ -130,17 +141,18 @@ def lm_eval_task(data: str, place: Path, settings: LmEvalTaskSettings) -> list[s
     name = settings.task_name or f"infini_{task.name}"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise ConfigError(f"--task-name {name!r}", valid="letters, digits and underscores, a letter first")
-    scoring = _scoring(name, scorers)  # before anything is written: not every scorer can be
+    by_depth = not _even(loaded.samples)
+    scoring = _scoring(name, scorers, by_depth)  # before anything is written: not every scorer can be
     _write_rows(loaded.samples, place / f"{name}.parquet")
     write_atomically(place / f"{name}.py", scoring.encode())
     lengths = sorted({sample.context_length for sample in loaded.samples if sample.context_length is not None})
     budget = settings.max_new_tokens or task.max_new_tokens
-    files = _configurations(name, loaded, [scorer.name for scorer in scorers], lengths, budget)
+    files = _configurations(name, loaded, _metrics(name, scorers, by_depth), lengths, budget)
     for file, configuration in files.items():
         write_atomically(place / file, _yaml(configuration))
     shown = f"{len(loaded.samples):,} rows" + (f", {len(lengths)} lengths" if len(lengths) > 1 else "")
     return [
-        f"{place}/{name}.yaml: {shown}, judged by {scorers[0].name}{_uneven(loaded.samples)}",
+        f"{place}/{name}.yaml: {shown}, judged by {scorers[0].name}",
         f"lm_eval --include_path {place} --tasks {name} --model …",
     ]
 
@@ -180,15 +192,18 @@ def _generated_for(data: str) -> str | None:
     return task if isinstance(task, str) else None
 
 
-def _uneven(samples: Sequence[Sample]) -> str:
-    """A remark where the mean over samples is not the report's mean over depths."""
+def _even(samples: Sequence[Sample]) -> bool:
+    """Whether the mean over rows is the report's mean over depths: every depth of a length has as many rows."""
     cells: dict[int | None, Counter[float]] = {}
     for sample in samples:
         cells.setdefault(sample.context_length, Counter())[sample.depth_percent] += 1
-    even = all(len(set(depths.values())) == 1 for depths in cells.values())
-    return (
-        "" if even else "; depths have different numbers of rows: lm-eval's mean is over rows, our report's over depths"
-    )
+    return all(len(set(depths.values())) == 1 for depths in cells.values())
+
+
+def _metrics(name: str, scorers: Sequence[Scorer], by_depth: bool) -> list[dict[str, Any]]:
+    """The metrics of a task, the one that counts first."""
+    mean = _Function(f"{name}.mean_over_depths") if by_depth else "mean"
+    return [{"metric": one.name, "aggregation": mean, "higher_is_better": True} for one in scorers]
 
 
 def _write_rows(samples: Sequence[Sample], file: Path) -> None:
@@ -222,7 +237,7 @@ def _outputs(sample: Sample) -> list[str]:
 
 
 def _configurations(
-    name: str, data: LoadedData, scorers: Sequence[str], lengths: Sequence[int], budget: int
+    name: str, data: LoadedData, metrics: Sequence[Mapping[str, Any]], lengths: Sequence[int], budget: int
 ) -> dict[str, dict[str, Any]]:
     """The YAML files by name: a task, or a task for each length and their group."""
     common = {
@@ -235,7 +250,7 @@ def _configurations(
         "target_delimiter": "",  # prompts end as they were made
         "generation_kwargs": {"until": [], "max_gen_toks": budget, "do_sample": False, "temperature": 0.0},
         "process_results": _Function(f"{name}.process_results"),
-        "metric_list": [{"metric": one, "aggregation": "mean", "higher_is_better": True} for one in scorers],
+        "metric_list": metrics,
         "metadata": {"version": 1.0, "infini_eval": __version__, "data": data.fingerprint},
     }
     if len(lengths) < 2:
@@ -244,7 +259,9 @@ def _configurations(
     group = {
         "group": name,
         "task": list(tasks),
-        "aggregate_metric_list": [{"metric": one, "aggregation": "mean", "weight_by_size": False} for one in scorers],
+        "aggregate_metric_list": [
+            {"metric": one["metric"], "aggregation": "mean", "weight_by_size": False} for one in metrics
+        ],
         "metadata": {"version": 1.0},
     }
     return {f"{name}.yaml": group} | {f"{one}.yaml": {"task": one, **own, **common} for one, own in tasks.items()}
@@ -258,10 +275,12 @@ def _yaml(configuration: Mapping[str, Any]) -> bytes:
     """The configuration as YAML, where a function is a name with the tag that lm-eval has for it."""
     import yaml
 
-    plain = {key: value for key, value in configuration.items() if not isinstance(value, _Function)}
-    tagged = {key: value for key, value in configuration.items() if isinstance(value, _Function)}
-    text: str = yaml.safe_dump(to_jsonable(plain), sort_keys=False, allow_unicode=True)
-    return (text + "".join(f"{key}: !function {name}\n" for key, name in tagged.items())).encode()
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        """The safe one, with one tag more."""
+
+    Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+    text: str = yaml.dump(to_jsonable(configuration), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return text.encode()
 
 
 def _scorers(task: Task, first: str | None) -> list[Scorer]:
@@ -270,7 +289,7 @@ def _scorers(task: Task, first: str | None) -> list[Scorer]:
     return [registry.scorer(name) for name in names]
 
 
-def _scoring(name: str, scorers: Sequence[Scorer]) -> str:
+def _scoring(name: str, scorers: Sequence[Scorer], by_depth: bool) -> str:
     """The Python file of a task: what lm-eval calls, and the source of the scorers with all that they use.
 
     Raises:
@@ -283,9 +302,8 @@ def _scoring(name: str, scorers: Sequence[Scorer]) -> str:
         imports |= source.imports(needed)
         parts += source.definitions(needed)
     names = ", ".join(scorer.name for scorer in scorers)
-    head = HEAD.format(
-        name=name, version=__version__, scorers=names, imports="\n".join(sorted(imports, key=_plain_first))
-    )
+    lines = "\n".join(sorted(imports, key=_plain_first))
+    head = HEAD.format(name=name, version=__version__, scorers=names, imports=lines, by_depth=by_depth)
     return head + "\n\n\n".join(parts) + f"\n\n\nSCORERS = ({names},)\n"
 
 
