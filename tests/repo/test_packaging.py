@@ -16,12 +16,13 @@ DISTRIBUTION_OF = {
     "yaml": "pyyaml",
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
+    "lm_eval": "lm-eval",
     "rouge_score": "rouge-score",
     "sentence_transformers": "sentence-transformers",
 }
-# Come with a declared dependency by that dependency's own promise: transformers and datasets need the first, fastapi is
-# made of the second.
-IMPLIED = {"huggingface_hub", "starlette"}
+# Come with a declared dependency by that dependency's own promise: transformers and datasets need the first two, fastapi is
+# made of the third, and inspect-ai's calls are of the fourth.
+IMPLIED = {"huggingface_hub", "tqdm", "starlette", "anyio"}
 
 
 def requirement_name(requirement: str) -> str:

@@ -24,6 +24,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "grid": ("grid", "make needle trials at lengths and depths, and evaluate a checkpoint on them"),
         "judge": ("judge", "judge the answers of an aa_lcr run with any backend, and report their accuracy"),
         "model-comparison": ("model_comparison", "models against each other on a needle in a long text"),
+        "lm-eval": (
+            "lm_eval",
+            "EleutherAI's lm-eval with the model `infini`: any of its tasks on a nanotron checkpoint",
+        ),
     },
     "data": {
         "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),

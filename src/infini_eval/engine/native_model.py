@@ -177,6 +177,7 @@ class NativeModel:
         batch_size: int | None = None,
         vocabulary: int | None = None,
         prefix_cache: PrefixCache | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> list[Scored]:
         """Compute the log-probabilities of the last tokens of each row, streamed; on every rank of a replica alike.
 
@@ -191,6 +192,7 @@ class NativeModel:
             vocabulary: number of real tokens; padding rows of the head beyond it have no probability (None: all real).
             prefix_cache: states that earlier calls kept (`new_prefix_cache`), and where those of these rows are kept;
                 None for one that ends with this call.
+            on_tokens: called with the number of tokens of each unit of work, for progress.
 
         Raises:
             ConfigError: a row, a number of scored tokens or a token is not what it must be.
@@ -204,7 +206,7 @@ class NativeModel:
         cache = self.new_prefix_cache() if prefix_cache is None else prefix_cache
         links = self.links.apart()  # answers may be under way: their tokens are awaited after this
         work = self._scorings(arrays, scored, table, batch_size, real, cache, links, prefix_cache is not None)
-        for rows_of_batch, completions in run_pipeline(work, links):
+        for rows_of_batch, completions in run_pipeline(work, links, on_tokens):
             for row, completion in zip(rows_of_batch, completions, strict=True):
                 reused[row] = completion.reused_tokens
         table.share(links)
@@ -312,6 +314,7 @@ class NativeModel:
         batch_size: int | None = None,
         on_token: OnToken | None = None,
         prefix_cache: PrefixCache | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> list[TextCompletion]:
         """Continue texts (or token ids) by at most `max_new_tokens` tokens, one number for all or one for each.
 
@@ -323,6 +326,7 @@ class NativeModel:
                 scores are those of temperature 1, and are taken by reading prompt and answer again.
             on_token: called with a prompt's number and its new tokens so far, on every rank, as they are drawn.
             prefix_cache: states that earlier calls kept (`new_prefix_cache`), and where those of these prompts are kept.
+            on_tokens: called with the number of tokens of each unit of work, for progress.
 
         Raises:
             ConfigError: a prompt is empty, a token is outside the vocabulary, or a stop string is empty.
@@ -341,7 +345,9 @@ class NativeModel:
         if prefix_cache is None and logprobs is not None:
             prefix_cache = self.new_prefix_cache()  # so that what is read again is the end of the prompts only
         found: dict[int, TextCompletion] = {}
-        answers = self._answers(arrays, longest, sampling, batch_size, vocabulary, prefix_cache, ending.may_end)
+        answers = self._answers(
+            arrays, longest, sampling, batch_size, vocabulary, prefix_cache, ending.may_end, on_tokens
+        )
         for row, completion in answers:
             found[row] = ending.completion(row, completion, len(arrays[row]))
         if logprobs is not None:
@@ -380,6 +386,7 @@ class NativeModel:
         vocabulary: int | None,
         prefix_cache: PrefixCache | None = None,
         may_end: Callable[[int, Sequence[int]], bool] | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[int, Completion]]:
         """Continue prompts in planned batches: each one's number and completion, in the order in which they end."""
         cache = self.new_prefix_cache() if prefix_cache is None else prefix_cache
@@ -388,7 +395,7 @@ class NativeModel:
             for batch, prefixes in self._planned(prompts, batch_size, cache, keep_ends=prefix_cache is not None)
         )
         early_stop = None if may_end is None else lambda batch, row, ids: may_end(batch.rows[row], ids)
-        for batch, completions in self.run(work, limits, sampling, vocabulary, early_stop=early_stop):
+        for batch, completions in self.run(work, limits, sampling, vocabulary, on_tokens, early_stop):
             for row, completion in zip(batch.rows, completions, strict=True):
                 if completion.finish == "bad_logits":
                     raise NumericsError(f"the logits of prompt {row} became NaN or infinite")

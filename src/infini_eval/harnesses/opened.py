@@ -39,11 +39,12 @@ _OPTIONS: dict[str, tuple[type, Field[Any], Option]] = {
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model and where this process stands among those of a launch (world None: alone)."""
+    """A model and where this process stands among those of a launch (world None: alone); `close` parts from them."""
 
     model: NativeModel
     mesh: Mesh
     world: World | None = None
+    close: Callable[[], None] = lambda: None
 
     def over_replicas(
         self,
@@ -113,7 +114,7 @@ def open_model(checkpoint: str, tokenizer: str | None, device: str | None, argum
     mesh = Mesh.build(mesh_shape(opened, topology, world.world_size), world.rank)
     model = load_replica(opened, settings, mesh, world.device)
     model.tokenizer_path = tokenizer
-    return OpenedModel(model, mesh, world)
+    return OpenedModel(model, mesh, world, stack.close)
 
 
 def usable_device(asked: str | None) -> str | None:
