@@ -16,6 +16,7 @@ DISTRIBUTION_OF = {
     "yaml": "pyyaml",
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
+    "inspect_ai": "inspect-ai",
     "lm_eval": "lm-eval",
     "rouge_score": "rouge-score",
     "sentence_transformers": "sentence-transformers",
