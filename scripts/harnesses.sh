@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 cd "$ROOT"
 
-ALL=(lm-eval inspect)
+ALL=(lm-eval lighteval inspect)
 SAMPLES=${SAMPLES:-20}
 CHECKPOINT=${CHECKPOINT:-checkpoints/infini-demo}
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -69,6 +69,24 @@ if mean["ours"] != sorted([*mean["ablate"], *mean["on"]]):
     sys.exit("Inspect and our own runs differ")
 PYTHON
     python -m pytest -q -p no:cacheprovider tests/harnesses/test_inspect.py tests/exports/test_inspect.py
+}
+
+# The same questions as lighteval's tasks. It starts with all tasks it knows, one of which fetches a file that is read only where that
+# task is scored; an empty one stands in its place.
+lighteval() {
+    local memory name out=results/harnesses/lighteval
+    use lighteval lighteval
+    python examples/harnesses/lm-eval/make_data.py --tokenizer "$CHECKPOINT" --samples "$SAMPLES"
+    for name in passkey choice text; do
+        mkdir -p "$out/$name"
+        cp "results/harnesses/lm-eval/$name.jsonl" "$out/$name/test.jsonl"
+    done
+    touch "$(python -c 'import importlib.util as u; print(u.find_spec("lighteval").submodule_search_locations[0])')/tasks/tasks/tinyBenchmarks.pkl"
+    for memory in on ablate; do
+        say "lighteval, memory $memory"
+        command lighteval custom "$CHECKPOINT?memory=$memory" examples/harnesses/lighteval/infini_model.py \
+            "demo_passkey|0,demo_choice|0,demo_text|0" --custom-tasks examples/harnesses/lighteval/tasks.py --output-dir "$out/$memory"
+    done
 }
 
 [ $# -gt 0 ] || set -- "${ALL[@]}"
