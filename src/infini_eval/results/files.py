@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,13 +45,16 @@ def make_folder(path: Path) -> None:
         raise os_error(path, error, "make the folder") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one.
+
+    content: all of it, or its parts one after the other where it is large.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -59,6 +62,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise os_error(path, error) from error
+    except BaseException:  # what makes the parts failed
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_temporaries(folder: Path) -> None:
