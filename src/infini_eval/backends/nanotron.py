@@ -85,7 +85,7 @@ class NanotronBackend(Backend):
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
-        kind = "Infini-Attention" if config.has_segments else "Llama"
+        kind = "Infini-Attention" if config.has_segments else config.family
         return {
             "name": f"{short_count(config.parameter_count)} {kind}",
             "kind": config.kind,
@@ -292,9 +292,10 @@ class NanotronBackend(Backend):
         config = self.checkpoint.config
         if not config.has_segments and longest > config.max_position_embeddings:
             logger.warning(
-                "prompts of up to %d tokens exceed max_position_embeddings %d of this plain Llama",
+                "prompts of up to %d tokens exceed max_position_embeddings %d of this plain %s",
                 longest,
                 config.max_position_embeddings,
+                config.family,
             )
 
 
