@@ -42,7 +42,8 @@ NEW_TOKENS = 4
 class Case:
     """sizes: hidden, intermediate, layers, heads, kv heads, vocabulary.
 
-    segment: None is a plain Llama, or a Qwen2 with the keys of `qwen2`.
+    segment: None is a plain Llama, or a Qwen2 with the keys of `qwen2`; with an engine "transformers" and a segment it is an
+    exported checkpoint.
     """
 
     engine: str
@@ -151,10 +152,13 @@ def write(case: Case, folder: Path) -> None:
     """Write a case's random weights as a nanotron checkpoint or a Hugging Face folder."""
     if case.engine == "transformers":
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import AutoModelForCausalLM, LlamaConfig
 
-        config = LlamaConfig(**case.shape, max_position_embeddings=1 << 17, tie_word_embeddings=False)
-        LlamaForCausalLM(config).to(getattr(torch, case.saved)).save_pretrained(folder)
+        from infini_eval.hf import InfiniLlamaConfig
+
+        shape = {**case.shape, "max_position_embeddings": 1 << 17, "tie_word_embeddings": False}
+        config = InfiniLlamaConfig(**shape, segment_length=case.segment) if case.segment else LlamaConfig(**shape)
+        AutoModelForCausalLM.from_config(config).to(getattr(torch, case.saved)).save_pretrained(folder)
         return
     from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 
@@ -187,6 +191,7 @@ def _transformers(folder: Path, case: Case) -> Callable[[], Callable[[int, int],
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    import infini_eval.hf  # noqa: F401  # lets transformers open exported checkpoints
     from infini_eval.backends.huggingface.load import skeleton
     from infini_eval.planning.memory import TRANSFORMERS_CHUNK
 

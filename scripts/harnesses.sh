@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_common.sh"
 cd "$ROOT"
 
-ALL=(lm-eval lighteval)
+ALL=(lm-eval lighteval serve)
 SAMPLES=${SAMPLES:-20}
 CHECKPOINT=${CHECKPOINT:-checkpoints/infini-demo}
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -57,6 +57,25 @@ lighteval() {
         command lighteval custom "$CHECKPOINT?memory=$memory" examples/harnesses/lighteval/infini_model.py \
             "demo_passkey|0,demo_choice|0,demo_text|0" --custom-tasks examples/harnesses/lighteval/tasks.py --output-dir "$out/$memory"
     done
+}
+
+# The same tasks by lm-eval's own model local-completions, which asks our server: for every harness that knows no model of ours.
+serve() {
+    local out=results/harnesses/serve port=${PORT:-8472} server
+    use lm-eval lm-eval,tasks
+    run_pip "$ROOT/.venv-harness-lm-eval" "what lm-eval asks servers with" -c "$ROOT/constraints.txt" aiohttp tenacity fastapi uvicorn
+    python examples/harnesses/lm-eval/make_data.py --tokenizer "$CHECKPOINT" --samples "$SAMPLES"
+    mkdir -p "$out"
+    infini-eval serve "$CHECKPOINT" --port "$port" --model-name demo >"$out/server.log" 2>&1 &
+    server=$!
+    trap 'kill "$server" 2>/dev/null; wait "$server"' EXIT
+    until grep -q '^serving' "$out/server.log"; do
+        kill -0 "$server" 2>/dev/null || fail "the server did not start: $(tail -n 3 "$out/server.log")"
+        sleep 1
+    done
+    lm_eval --model local-completions --include_path examples/harnesses/lm-eval \
+        --tasks demo_passkey,demo_passkey_choice,demo_text --batch_size 4 --output_path "$out" --model_args \
+        "model=demo,base_url=http://127.0.0.1:$port/v1/completions,tokenizer=$CHECKPOINT/tokenizer,num_concurrent=8,max_length=100000"
 }
 
 [ $# -gt 0 ] || set -- "${ALL[@]}"

@@ -41,7 +41,13 @@ TRANSFORMERS = {
     "hf-rows": Case("transformers", (128, 384, 3, 4, 4, 2048), None, 2000, 2),
     "hf-bf16-rows": Case("transformers", (128, 384, 3, 8, 2, 2048), None, 2500, 2, "bfloat16", "bfloat16"),
 }
-CASES = NATIVE | TRANSFORMERS
+EXPORTED = {
+    "exported": Case("transformers", (128, 384, 3, 4, 4, 2048), 64, 6000),
+    "exported-gqa-rows": Case("transformers", (128, 384, 3, 8, 2, 2048), 128, 3000, 2),
+    "exported-bf16": Case("transformers", (128, 384, 3, 4, 4, 2048), 256, 6000, 1, "bfloat16", "bfloat16"),
+    "exported-wide-mlp": Case("transformers", (128, 1024, 3, 4, 4, 2048), 64, 6000),
+}
+CASES = NATIVE | TRANSFORMERS | EXPORTED
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -104,7 +104,9 @@ class World:
 
 
 @contextlib.contextmanager
-def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S) -> Iterator[World]:
+def launch(
+    device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S, stop_is_end: bool = False
+) -> Iterator[World]:
     """Join the other processes of this launch, and part cleanly from them.
 
     A single process gets its exceptions unchanged. Several processes end together: the first error is shown once, by
@@ -114,6 +116,8 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
         device: "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs.
         timeout_s: bounds every collective.
         grace_s: how long the batch in hand may take after a stop request.
+        stop_is_end: a stop request is how the block is meant to end, as of a server; where it then ends in time, several
+            processes leave as after work that is done.
 
     Raises:
         ConfigError: the launcher's environment or the device is not usable.
@@ -134,7 +138,8 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             world = _world(environment, _prepare_device(device, environment), timeout_s, monitor, run_store)
             _init_process_group(world, run_store.store)
             yield world
-            world.raise_if_stopped()
+            if not stop_is_end:
+                world.raise_if_stopped()
             world.set_status("waiting for the others to end")
             _part(world)
         except BaseException as error:

@@ -70,6 +70,12 @@ def interleaved_to_halves(weight_OD: torch.Tensor, head_dim: int) -> torch.Tenso
     return pairs.transpose(1, 2).flatten(0, 2)
 
 
+def halves_to_interleaved(weight_OD: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Undo `interleaved_to_halves`."""
+    halves: torch.Tensor = weight_OD.unflatten(0, (-1, 2, head_dim // 2))
+    return halves.transpose(1, 2).flatten(0, 2)
+
+
 Gates = tuple[torch.Tensor, torch.Tensor]
 
 

@@ -129,6 +129,8 @@ def transformers_steps(step: StepShape) -> list[StepShape]:
 
 def transformers_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
     """Growing the cache, attention, MLP, experts; the embedded tokens, the mask and windows' last steps stay."""
+    if architecture.layers[0].attention == "infini":
+        return _infini_phases_of_transformers(architecture, step)
     w = widths(architecture, step.tp)
     token = step.new_tokens * step.value_bytes
     stays = [w.d * token, *_mask(step), *_in_flight(architecture, step)]
@@ -140,6 +142,29 @@ def transformers_phases(architecture: Architecture, step: StepShape) -> list[Pha
     if architecture.num_experts:
         phases.append([w.d * token, *_experts(architecture, step)])
     return [stays + phase for phase in phases]
+
+
+PIECE_TOKENS = 4096  # that an exported Infini model passes through its layers at once, rounded to whole segments
+
+
+def _infini_phases_of_transformers(architecture: Architecture, step: StepShape) -> list[Phase]:
+    """The exported model's layer: no mask and no growth, but copies of its projections as segments."""
+    w, length = widths(architecture, step.tp), architecture.layers[0].window
+    assert length is not None
+    tokens = min(step.tokens, step.context, max(1, PIECE_TOKENS // length) * length)
+    token = step.rows * tokens * step.value_bytes
+    # the layer's input, its norm; q, k, v as projected, q and k rotated; local attention, mixed by segment, joined
+    attention = [w.d, w.d, w.q, w.k, w.k, w.q, w.k, w.q, w.q, w.q]
+    attention += [w.q, w.k, w.k] if step.rows > 1 else []  # segments side by side: a copy where rows are several
+    angles = [2.0 * architecture.head_dim * tokens * step.value_bytes]
+    phases = [
+        [value * token for value in attention] + angles,
+        [value * token for value in (w.d, w.d, w.d, w.inner, w.inner, w.inner)] + angles,
+    ]
+    if architecture.keeps_memory:  # of one segment: the query's features, what they read, and its mixing
+        value = step.rows * min(tokens, length) * bits_of(step.memory_dtype) / 8
+        phases[0] += [value * each for each in (w.q, w.q, w.q, w.k)]
+    return phases
 
 
 def expert_bytes(architecture: Architecture, step: StepShape) -> int:
