@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_without_a_place_for_the_traceback_it_is_shown(monkeypatch, capsys):
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(output.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     assert guarded(failing(KeyError("x")), argparse.Namespace()) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "please report" in said

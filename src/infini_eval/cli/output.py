@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from infini_eval._version import __version__
-from infini_eval.distributed.shutdown import tell_user
-from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, first_line
-from infini_eval.keys import hide_keys, safe_to_show, without_keys
+from infini_eval.distributed.shutdown import our_mistake, tell_user
+from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
+from infini_eval.keys import safe_to_show
 
 
 class OutputLost(Exception):
@@ -80,16 +77,6 @@ def safe_output() -> Iterator[None]:
 
 def tell_of_our_mistake(error: BaseException) -> int:
     """One message for what should not have happened, its traceback in a file; the exit status."""
-    what = f"error: {type(error).__name__}: {first_line(error)[:500]}"
-    text = "".join(traceback.format_exception(error))
-    command = " ".join(without_keys(sys.argv))
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="infini-eval-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(f"infini-eval {__version__}, Python {sys.version}\n{command}\n\n{hide_keys(text)}")
-    except OSError:
-        tell_user(f"{text}\n{what}\n  next:  this should not happen: please report it with the lines above")
-    else:
-        tell_user(f"{what}\n  next:  this should not happen: please report it with {file.name}, which says where")
+    message, report = our_mistake(error)
+    tell_user(f"error: {message}\n{report}")
     return EXIT_CHECK_FAILED
