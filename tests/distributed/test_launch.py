@@ -117,20 +117,21 @@ def join_after_a_broken_attempt():
 
     from torch.distributed import PrefixStore, TCPStore
 
-    from infini_eval.distributed.store import ATTEMPT
+    from infini_eval.distributed.store import ATTEMPT, LaunchIdentity
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=PROCESS_S), wait_for_workers=False)
+    ours = PrefixStore(LaunchIdentity.of_this_process(LaunchEnvironment.read()).prefix, store)
     if os.environ["RANK"] == "0":
         old = PrefixStore("old", store)
         for rank in range(2):
             old.set(f"hello/{rank}", "earlier")
             old.set(f"welcome/{rank}/earlier", "")
         old.set("error/first", "not of this attempt")
-        store.set(ATTEMPT, "old")
+        ours.set(ATTEMPT, "old")
         store.wait(["greeted"], timedelta(seconds=PROCESS_S))
     else:
-        store.wait([ATTEMPT], timedelta(seconds=PROCESS_S))
+        ours.wait([ATTEMPT], timedelta(seconds=PROCESS_S))
         store.set("greeted", "")
     with launch("cpu") as world:
         return world.broadcast_object("value", lambda: 7)

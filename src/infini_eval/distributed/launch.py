@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 GRACE_S = 20.0  # after a signal, for the batch in hand: torchrun and Slurm kill after 30 s
+LOOPBACKS = ("lo", "lo0")
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,8 @@ def _init_process_group(world: World, store: Store) -> None:
     import torch.distributed as dist
 
     gpu = world.device != "cpu"
+    if world.local_world_size == world.world_size:  # also beside NCCL: stages exchange tokens by gloo
+        _gloo_on_loopback()
     dist.init_process_group(
         "nccl" if gpu else "gloo",
         store=dist.PrefixStore("process_group", store),
@@ -205,6 +209,13 @@ def _init_process_group(world: World, store: Store) -> None:
         timeout=timedelta(seconds=world.timeout_s),
         device_id=torch.device(world.device) if gpu else None,
     )
+
+
+def _gloo_on_loopback() -> None:
+    """Have the processes of one node talk where no other machine can listen, unless the user has named an interface."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in LOOPBACKS), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
 def _part(world: World) -> None:
