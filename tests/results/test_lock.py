@@ -156,7 +156,7 @@ def test_of_many_that_see_a_stale_lock_one_gets_it(tmp_path):
 ODD_LOCKS = {
     "empty": lambda path: path.write_text(""),
     "not UTF-8": lambda path: path.write_bytes(b'{"token": "\xff"}'),
-    "odd types": lambda path: path.write_text(json.dumps(dict.fromkeys(OWNER, [1]))),
+    "odd types": lambda path: path.write_text(json.dumps({name: [1] for name in OWNER})),
     "nested": lambda path: path.write_text("[" * 100_000),
     "link to nowhere": lambda path: path.symlink_to("nowhere"),
     "link to itself": lambda path: path.symlink_to(path.name),
@@ -174,7 +174,7 @@ def test_what_is_no_lock_is_replaced(tmp_path, make):
 
 def test_a_folder_of_the_locks_name_is_refused_and_stays(tmp_path):
     (tmp_path / LOCK / "mine").mkdir(parents=True)
-    with pytest.raises(RunFolderError, match="run.lock"), run_lock(tmp_path, wait_s=0):
+    with pytest.raises(RunFolderError, match=r"run\.lock"), run_lock(tmp_path, wait_s=0):
         pass
     assert (tmp_path / LOCK / "mine").is_dir()
 

@@ -149,8 +149,10 @@ class RunLock:
     On the owner's host a lock is stale once its process is gone; elsewhere once its heartbeat is `stale_after_s` old,
     measured with the file system's own clock, or at once where it is an earlier attempt of this very launch. A lock that
     cannot be as it says (dated in the future, or not where its living owner made it) is looked at for a few beats: an
-    owner that lives touches it. What is no lock at all is replaced. `on_lost` is called from the heartbeat's thread when another run has
-    taken the lock over, which happens to a process that was suspended for long.
+    owner that lives touches it. What is no lock at all is replaced.
+
+    `on_lost` is called from the heartbeat's thread when another run has taken the lock over, which happens to a process
+    that was suspended for long.
     """
 
     def __init__(
@@ -276,7 +278,7 @@ class RunLock:
         now = time.monotonic()
         if self._doubtful is None or self._doubtful[0] != found.content:
             self._doubtful = (found.content, found.touched, now)
-        content, touched, since = self._doubtful
+        _, touched, since = self._doubtful
         if touched != found.touched:
             return False
         return True if now - since > SILENT_BEATS * self._beat_s else None
