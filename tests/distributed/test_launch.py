@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,39 @@ def share_and_sum():
 def test_ranks_share_what_rank_0_made_and_part_cleanly():
     results = run_distributed_test(share_and_sum, 3, None)
     assert results == [(200_000, "é" * 16, 3.0, "cpu")] * 3
+
+
+def disband_and_go_on(folder):
+    """Rank 0 goes on only once the other has left."""
+    left = Path(folder, "left")
+    with launch("cpu") as world:
+        world.disband()
+        deadline = time.monotonic() + PROCESS_S
+        while world.is_main and not left.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not world.is_main or left.exists()
+    left.touch()
+
+
+@pytest.mark.distributed
+def test_disbanded_ranks_leave_before_rank_0(tmp_path):
+    run_distributed_test(disband_and_go_on, 2, None, args=(str(tmp_path),))
+
+
+def disband_and_fail():
+    try:
+        with launch("cpu") as world:
+            world.disband()
+            if world.is_main:
+                raise ConfigError("mine alone")
+    except ConfigError as error:
+        return str(error)
+    return "left"
+
+
+@pytest.mark.distributed
+def test_after_disbanding_an_error_is_rank_0s_own():
+    assert run_distributed_test(disband_and_fail, 2, None) == ["mine alone", "left"]
 
 
 def join_after_a_broken_attempt():

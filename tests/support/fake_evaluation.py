@@ -24,7 +24,8 @@ from infini_eval.errors import DataError
 from infini_eval.records import NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
 from infini_eval.results.lock import run_lock
 from infini_eval.results.manifest import ResumeState, open_run
-from infini_eval.results.samples import SampleWriter, merge_samples, replica_name
+from infini_eval.results.merge import merge_samples
+from infini_eval.results.samples import SampleWriter, replica_name
 
 MODEL = ModelShape(num_layers=4, num_heads=4, num_kv_heads=4, vocab_size=64, intermediate_size=64)
 

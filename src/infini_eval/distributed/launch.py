@@ -88,6 +88,16 @@ class World:
             self.store.set(f"barrier/{name}/open", "")
         self.store.wait([f"barrier/{name}/open"], timedelta(seconds=self.timeout_s))
 
+    def disband(self) -> None:
+        """Let the other ranks go, each of which calls this too: rank 0 goes on as if it had been alone.
+
+        Once all are here there is no world any more: nobody waits, or may wait, for another rank.
+        """
+        if self.store is not None:
+            _part(self)
+            self.monitor.disband()
+            _destroy_process_group()
+
     def set_status(self, activity: str) -> None:
         """Say what this rank does now; it stands in messages about errors and hung ranks."""
         self.monitor.activity = activity
@@ -109,8 +119,9 @@ class World:
 def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S) -> Iterator[World]:
     """Join the other processes of this launch, and part cleanly from them.
 
-    A single process gets its exceptions unchanged. Several processes end together: the first error is shown once, by
-    rank 0, and all leave with its exit status; after a stop request all leave with EXIT_INTERRUPTED.
+    A single process, and rank 0 after `disband`, gets its exceptions unchanged. Several processes end together: the first
+    error is shown once, by rank 0, and all leave with its exit status; after a stop request all leave with
+    EXIT_INTERRUPTED.
 
     Args:
         device: "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs.
@@ -136,10 +147,13 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             world = _world(environment, _prepare_device(device, environment), timeout_s, monitor, run_store)
             _init_process_group(world, run_store.store)
             yield world
-            world.raise_if_stopped()
-            world.set_status("waiting for the others to end")
-            _part(world)
+            if not monitor.disbanded:
+                world.raise_if_stopped()
+                world.set_status("waiting for the others to end")
+                _part(world)
         except BaseException as error:
+            if monitor.disbanded:
+                raise
             exit_on_error(monitor, run_store.store, error)
     _destroy_process_group()
 

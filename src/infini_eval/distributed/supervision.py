@@ -134,6 +134,7 @@ class Monitor:
     def __init__(self, environment: LaunchEnvironment, timeout_s: float, grace_s: float) -> None:
         self.environment, self.timeout_s, self.grace_s = environment, timeout_s, grace_s
         self.activity = ""
+        self.disbanded = False
         self.stop = StopRequest()
         self.process_exit = ProcessExit(environment.rank)
         self._pipe = SignalPipe()
@@ -170,6 +171,10 @@ class Monitor:
         beats.beat(self.activity)
         self._store_seen = time.monotonic()
         self._beats = beats
+
+    def disband(self) -> None:
+        """Watch the agent and the signals only: the other ranks have nothing more to do with this one."""
+        self.disbanded, self._beats = True, None
 
     def abort(self, error: BaseException) -> None:
         """End the run with an error that another thread has found."""

@@ -20,8 +20,8 @@ from infini_eval.options import MOST_COUNTED
 from infini_eval.reports.model import AnalysedRun, QuestionSummary
 from infini_eval.results.files import make_folder, os_error, to_jsonable, write_atomically, write_json
 from infini_eval.results.manifest import MANIFEST
+from infini_eval.results.merge import samples_table
 from infini_eval.results.reader import read_run
-from infini_eval.results.samples import samples_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

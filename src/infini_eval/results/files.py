@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,18 +47,27 @@ def make_folder(path: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """The same for what is written piece by piece: the file takes its place when the block ends without an error."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise os_error(path, error) from error
+        if isinstance(error, OSError):
+            raise os_error(path, error) from error
+        raise
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -187,6 +187,7 @@ class RunLock:
             elif stale is None or time.monotonic() < deadline:
                 time.sleep(min(POLL_S, self._beat_s))
             else:
+                assert found.owner is not None
                 raise self._in_use(found.owner, found.age_s)
         self._held = True
         threading.Thread(target=self._beat, name="run-lock", daemon=True).start()
