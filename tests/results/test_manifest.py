@@ -242,6 +242,16 @@ def test_overwrite_deletes_nothing_where_no_run_was(tmp_path, there):
     assert mine.read_text() == "mine"
 
 
+def test_overwrite_follows_no_link(tmp_path):
+    run, mine = tmp_path / "run", tmp_path / "mine" / "holiday.png"
+    open_run(run, manifest())
+    mine.parent.mkdir()
+    mine.touch()
+    (run / "plots").symlink_to(mine.parent)
+    open_run(run, manifest(), overwrite=True)
+    assert mine.exists()
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "samples/x.json", "replies/x", "run.lock", "summary.json", ".", ""])
 def test_the_results_file_takes_no_place_of_the_runs_own(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)

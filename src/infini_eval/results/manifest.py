@@ -175,7 +175,9 @@ def check_results_file(path: str, folder: str | Path) -> None:
 def _discard(folder: Path) -> list[str]:
     """Delete the files that a run writes, and nothing else; RunFolderError where no manifest of ours says that one did."""
     to_delete = [folder / name for name in OURS if (folder / name).is_file()]
-    to_delete += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
+    for pattern in OURS_BY_PATTERN:
+        if not (folder / pattern).parent.is_symlink():  # it leads to files that are not the run's
+            to_delete += sorted(folder.glob(pattern))
     if to_delete and not _is_of_a_run(folder):
         raise RunFolderError(
             f"{str(folder)!r} holds {to_delete[0].relative_to(folder)} but no {MANIFEST} of ours: "

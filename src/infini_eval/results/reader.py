@@ -179,13 +179,17 @@ class RunRecords:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def number(self, name: str) -> np.ndarray:
-        """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
+    def number(self, name: str, only: np.ndarray | None = None) -> np.ndarray:
+        """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there.
+
+        only: the numbers of the rows that are wanted.
+        """
         import numpy as np
 
         if name not in self.table.column_names:
-            return np.full(len(self), np.nan)
-        values = floats(self.table.column(name))
+            return np.full(len(self) if only is None else len(only), np.nan)
+        column = self.table.column(name)
+        values = floats(column if only is None else column.take(rows(only)))
         values[np.isinf(values)] = np.nan
         return values
 
