@@ -59,10 +59,10 @@ def torchrun(start, nproc, *arguments, launcher=("--standalone",)):
     return start([*command, *map(str, arguments)])
 
 
-def launched(start, nproc, *arguments):
-    """By `infini-eval launch`."""
+def launched(start, nproc, *arguments, flags=()):
+    """By `infini-eval launch`, with these flags of its own."""
     script = str(TESTS / "support" / "fake_evaluation.py")
-    command = [sys.executable, "-m", "infini_eval", "launch", "-n", str(nproc), script]
+    command = [sys.executable, "-m", "infini_eval", "launch", "-n", str(nproc), *flags, script]
     return start([*command, *map(str, arguments)])
 
 
@@ -227,6 +227,14 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_completes(start, tmp_path):
     assert len(set(keys)) == len(keys) == 20
     attempts = json.loads((tmp_path / "run" / "manifest.json").read_text())["environment"]["previous_attempts"]
     assert len(attempts) == 1
+
+
+def test_our_own_launch_restarts_a_killed_rank_too(start, tmp_path):
+    arguments = (tmp_path / "run", "--dp", 2, "--misbehave", "kill:1:3")
+    statuses, outputs = finish([launched(start, 2, *arguments, flags=("--max-restarts", "1"))])
+    assert statuses == [0], outputs
+    keys = finished_keys(tmp_path / "run")
+    assert len(set(keys)) == len(keys) == 20
 
 
 def test_slurms_warning_signal_reaches_the_workers(start, tmp_path):
