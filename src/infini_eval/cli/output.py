@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -63,16 +64,25 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
-    """Print through a `SafeStream`; streams that were closed before the command began are replaced by an empty one."""
-    before = sys.stdout, sys.stderr
+    """Print through a `SafeStream`; streams that were closed before the command began are replaced by an empty one.
+
+    What a thread in the background did not expect is told as shortly as what the command itself did not.
+    """
+    before, hook = (sys.stdout, sys.stderr), threading.excepthook
     nowhere = Path(os.devnull)
     if before[1] is None:
         sys.stderr = nowhere.open("w")
     sys.stdout = SafeStream(nowhere.open("w") if before[0] is None else before[0])
+    threading.excepthook = _tell_of_a_thread
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        (sys.stdout, sys.stderr), threading.excepthook = before, hook
+
+
+def _tell_of_a_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+        tell_of_our_mistake(failed.exc_value)
 
 
 def tell_of_our_mistake(error: BaseException) -> int:
