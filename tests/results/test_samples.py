@@ -255,7 +255,8 @@ def test_a_merge_block_by_block_has_the_rows_of_one_at_once(files, rows):
         if expected:
             assert table.column_names == names
             assert [list(row.values()) for row in table.to_pylist()] == [
-                [merge._fit(value, types[name]) for name, value in zip(names, row, strict=True)] for row in expected
+                [merge._fitted([value], types[name])[0] for name, value in zip(names, row, strict=True)]
+                for row in expected
             ]
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.errors import RunFolderError, first_line
+from infini_eval.foreign import parse_json
 from infini_eval.records import COLUMNS
 from infini_eval.results.files import SAMPLES, os_error, replacing
-from infini_eval.results.samples import SampleLine, iter_samples, parse_record, sort_key
+from infini_eval.results.samples import SampleLine, iter_samples, sort_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,10 +217,9 @@ class _Index:
                     if len(opened) == MOST_OPEN:
                         os.close(opened.pop(next(iter(opened))))
                     opened[file] = os.open(self._files[file], os.O_RDONLY | os.O_CLOEXEC)
-                record = parse_record(os.pread(opened[file], size, start))
-                if record is None:
-                    raise RunFolderError(f"{str(self._files[file])!r} was changed while it was merged")
-                yield record, size
+                yield parse_json(os.pread(opened[file], size, start)), size
+        except ValueError:
+            raise RunFolderError(f"{str(self._files[file])!r} was changed while it was merged") from None
         except OSError as error:
             raise os_error(self._files[file], error, "read") from error
         finally:
@@ -231,7 +231,7 @@ class _Index:
 
         schema = self.schema()
         columns = (
-            pa.array([_fit(row.get(name), kind) for row in rows], field.type)
+            pa.array(_fitted([row.get(name) for row in rows], kind), field.type)
             for (name, kind), field in zip(self._types.items(), schema, strict=True)
         )
         return pa.table(list(columns), schema=schema)
@@ -277,9 +277,10 @@ def _column_type(name: str, kinds: set[type]) -> str:
     return next(kind for kind, fit in fits.items() if fit)
 
 
-def _fit(value: Any, kind: str) -> Any:
-    if value is None or kind in ("bool", "int64"):
-        return value
+def _fitted(values: list[Any], kind: str) -> list[Any]:
+    """A column's values as arrow takes them for that type."""
+    if kind in ("bool", "int64"):
+        return values
     if kind == "double":
-        return float(value)
-    return value if isinstance(value, str) else json.dumps(value)
+        return [None if value is None else float(value) for value in values]
+    return [value if value is None or type(value) is str else json.dumps(value) for value in values]

@@ -119,7 +119,7 @@ def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
             with path.open("rb") as lines:
                 start = 0
                 for number, line in enumerate(lines, 1):
-                    yield SampleLine(path, number, parse_record(line), start, len(line))
+                    yield SampleLine(path, number, _parse(line), start, len(line))
                     start += len(line)
         except OSError as error:
             raise os_error(path, error, "read") from error
@@ -150,7 +150,7 @@ def truncate_torn_line(path: Path) -> int:
     return size - whole
 
 
-def parse_record(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any] | None:
     """The record that a whole line holds; None where it holds none that can be merged."""
     if not line.endswith(b"\n"):
         return None
