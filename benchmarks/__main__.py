@@ -24,6 +24,7 @@ NAMES = (
     "prefill_linear",
     "last_layer",
     "memory_flat",
+    "score_memory",
     "memory_overhead",
     "decode_batch",
     "prefix_reuse",

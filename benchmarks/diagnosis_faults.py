@@ -24,11 +24,12 @@ import torch
 import yaml
 
 from benchmarks._harness import ROOT
-from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
+from infini_eval.backends.nanotron import prepare_sample
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.checkpoint.writer import write_checkpoint
 from infini_eval.data.reading import load_samples, select_samples
 from infini_eval.diagnosis.diagnose import diagnose
+from infini_eval.engine.text import open_tokenizer
 from infini_eval.models import memory, naive
 from infini_eval.tasks.passkey import TASK
 

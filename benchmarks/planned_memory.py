@@ -40,7 +40,11 @@ NEW_TOKENS = 4
 
 @dataclass(frozen=True)
 class Case:
-    """sizes: hidden, intermediate, layers, heads, kv heads, vocabulary. segment: None is a plain Llama."""
+    """sizes: hidden, intermediate, layers, heads, kv heads, vocabulary.
+
+    segment: None is a plain Llama, or a Qwen2 with the keys of `qwen2`; with an engine "transformers" and a segment it is an
+    exported checkpoint.
+    """
 
     engine: str
     sizes: tuple[int, int, int, int, int, int]
@@ -49,6 +53,7 @@ class Case:
     rows: int = 1
     dtype: str = "float32"
     saved: str = "float32"
+    qwen2: dict[str, Any] | None = None
 
     @property
     def shape(self) -> dict[str, int]:
@@ -147,13 +152,19 @@ def write(case: Case, folder: Path) -> None:
     """Write a case's random weights as a nanotron checkpoint or a Hugging Face folder."""
     if case.engine == "transformers":
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import AutoModelForCausalLM, LlamaConfig
 
-        config = LlamaConfig(**case.shape, max_position_embeddings=1 << 17, tie_word_embeddings=False)
-        LlamaForCausalLM(config).to(getattr(torch, case.saved)).save_pretrained(folder)
+        from infini_eval.hf import InfiniLlamaConfig
+
+        shape = {**case.shape, "max_position_embeddings": 1 << 17, "tie_word_embeddings": False}
+        config = InfiniLlamaConfig(**shape, segment_length=case.segment) if case.segment else LlamaConfig(**shape)
+        AutoModelForCausalLM.from_config(config).to(getattr(torch, case.saved)).save_pretrained(folder)
         return
-    from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
+    from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 
+    if case.qwen2 is not None:
+        write_tiny_checkpoint(folder, tiny_qwen2_config(**case.shape, **case.qwen2))
+        return
     changes: dict[str, Any] = {**case.shape, **({"segment_length": case.segment} if case.segment else {})}
     write_tiny_checkpoint(folder, tiny_config(infini=case.segment is not None, **changes))
 
@@ -180,6 +191,7 @@ def _transformers(folder: Path, case: Case) -> Callable[[], Callable[[int, int],
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    import infini_eval.hf  # noqa: F401  # lets transformers open exported checkpoints
     from infini_eval.backends.huggingface.load import skeleton
     from infini_eval.planning.memory import TRANSFORMERS_CHUNK
 

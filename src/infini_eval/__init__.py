@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate_dataset",
+    "import_model",
     "judge",
     "load_model",
 ]
@@ -27,9 +28,18 @@ __all__ = [
 if TYPE_CHECKING:
     from infini_eval.api import Backend, EvalConfig, Report, Sample, Score, Scorer, Task, TextBackend
     from infini_eval.engine.native_model import load_model
-    from infini_eval.library import EvalResult, analyze, compare, evaluate, export, generate_dataset, judge
+    from infini_eval.library import (
+        EvalResult,
+        analyze,
+        compare,
+        evaluate,
+        export,
+        generate_dataset,
+        import_model,
+        judge,
+    )
 
-_LIBRARY = ("EvalResult", "analyze", "compare", "evaluate", "export", "generate_dataset", "judge")
+_LIBRARY = ("EvalResult", "analyze", "compare", "evaluate", "export", "generate_dataset", "import_model", "judge")
 _HOMES = {"load_model": "engine.native_model", **dict.fromkeys(_LIBRARY, "library")}
 
 

@@ -37,15 +37,27 @@ GATE_ALIASES = {"tanh": "orig_tanh", "sigmoid": "orig_sigmoid"}  # as the evalua
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+WINDOW_BLOCK = (256, 1024)  # least and most queries that are computed together in a layer with a sliding window
+
+
+def window_block(size: int) -> int:
+    """Choose how many queries look through a window of `size` keys together: each block reads `size` - 1 keys before it."""
+    least, most = WINDOW_BLOCK
+    return max(least, min(size, most))
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape and the function of a model, as its config.yaml states it.
 
-    `kind` is "infini_llama" (segments and gates) or "llama" (ordinary causal attention over the whole context).
-    `segment_length` and `gate_activation` are None for "llama". `softmax_scale` is 1/sqrt(d), or 1/d under muP.
+    `kind` is "infini_llama" (segments and gates), or "llama" or "qwen2" (dense, causal attention over the whole context).
+    `segment_length` and `gate_activation` are None but for "infini_llama". `softmax_scale` is 1/sqrt(d), or 1/d under muP.
+    Of "qwen2" only: `attention_bias` (of q, k and v); `no_rope_layer`: every n-th layer has neither rotary embedding nor
+    window; `sliding_window`: keys that a query of the other layers sees, its own included; `rope_interpolation`: what
+    positions are divided by.
     """
 
-    kind: Literal["infini_llama", "llama"]
+    kind: Literal["infini_llama", "llama", "qwen2"]
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -63,6 +75,10 @@ class ModelConfig:
     eos_token_id: int | None = None
     segment_length: int | None = None
     gate_activation: str | None = None
+    attention_bias: bool = False
+    no_rope_layer: int | None = None
+    sliding_window: int | None = None
+    rope_interpolation: float = 1.0
     memory: Memory = "on"
     memory_query: MemoryQuery = "rotary"
     tokenizer: str | None = None
@@ -75,8 +91,21 @@ class ModelConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def family(self) -> str:
+        """The architecture's name, for people."""
+        return "Qwen2" if self.kind == "qwen2" else "Llama"
+
+    @property
     def has_segments(self) -> bool:
         return self.segment_length is not None
+
+    def has_rotary(self, layer: int) -> bool:
+        """Whether the layer of this number (from 0) rotates its queries and keys."""
+        return self.no_rope_layer is None or (layer + 1) % self.no_rope_layer != 0
+
+    def window_of(self, layer: int) -> int | None:
+        """Keys that a query of the layer sees, its own included; None for all before it."""
+        return self.sliding_window if self.has_rotary(layer) else None
 
     @property
     def parameter_count(self) -> int:
@@ -85,7 +114,8 @@ class ModelConfig:
         attention = (heads + 2 * kv) * d * self.hidden_size + heads * d * self.hidden_size
         gates = heads if self.has_segments else 0
         mlp = 3 * self.hidden_size * self.intermediate_size
-        layer = attention + gates + mlp + 2 * self.hidden_size
+        biases = (heads + 2 * kv) * d if self.attention_bias else 0
+        layer = attention + biases + gates + mlp + 2 * self.hidden_size
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
         return self.num_hidden_layers * layer + embeddings + self.hidden_size
 
@@ -374,8 +404,8 @@ class EvalConfig:
     )
     report_to: tuple[str, ...] = option(
         (),
-        "afterwards also: csv, parquet, lm-eval, tensorboard (into the run folder), mlflow, wandb (where their environment "
-        "says); several with commas",
+        "afterwards also: csv, parquet, lm-eval, inspect, tensorboard (into the run folder), mlflow, wandb (where their "
+        "environment says); several with commas",
         read=names_list,
         metavar="NAMES",
         section="run",

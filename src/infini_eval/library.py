@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infini_eval.api import registry
+from infini_eval.api.export import SOURCES
 from infini_eval.config import EvalConfig, JudgeConfig, ModelSettings, Sampling, Topology
 from infini_eval.data.config import GenerateConfig
 from infini_eval.errors import ConfigError, DataError, InfiniEvalError
@@ -32,6 +33,7 @@ from infini_eval.results.reader import find_runs
 
 if TYPE_CHECKING:
     from infini_eval.data.dataset import GeneratedDataset
+    from infini_eval.hf.from_transformers import Imported
 
 _GROUPS: tuple[tuple[str, type], ...] = (("model", ModelSettings), ("topology", Topology), ("sampling", Sampling))
 
@@ -207,19 +209,24 @@ def analyze(run: str | Path) -> EvalResult:
 
 
 def export(
-    *runs: str | Path | EvalResult,
+    *sources: str | Path | EvalResult,
     format: str,
     output: str | Path | None = None,
     failed_as_wrong: bool = False,
     on_skip: Callable[[Path, InfiniEvalError], None] | None = None,
+    **options: Any,
 ) -> list[str]:
-    """Write runs in another tool's form; nothing in their folders changes.
+    """Write runs, a checkpoint or a data set in another tool's form; nothing in their folders changes.
 
     Args:
-        runs: run folders, folders of such, or results of `evaluate`.
-        format: csv, parquet, lm-eval, tensorboard, mlflow, wandb, or another package's.
+        sources: what the format is made from: run folders, folders of such, or results of `evaluate`; one checkpoint; one
+            data set.
+        format: csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb; hf (of a checkpoint); lm-eval-task (of a data set); or
+            another package's.
         output: file or folder; by default one in the working directory, or the service that the environment names.
-        on_skip: called with each folder below those given that holds no readable run.
+        failed_as_wrong: runs: samples that failed count as wrong answers.
+        on_skip: runs: called with each folder below those given that holds no readable run.
+        options: settings of the format's own, by name.
 
     Returns:
         What was written, in words.
@@ -228,8 +235,27 @@ def export(
         InfiniEvalError: what is wrong, what would be valid, and what to do next.
     """
     made = registry.export(format)
+    place = None if output is None else Path(output)
+    if made.made_from == "runs":
+        return made(_analysed(sources, failed_as_wrong, on_skip), place, **options)
+    if failed_as_wrong:
+        raise ConfigError(
+            f"--failed-as-wrong: the export {format} is not made from runs", valid=SOURCES[made.made_from]
+        )
+    if len(sources) != 1 or isinstance(sources[0], EvalResult):
+        given = "a result of evaluate()" if len(sources) == 1 else f"{len(sources)} sources"
+        raise ConfigError(f"the export {format} was given {given}", valid=SOURCES[made.made_from])
+    return made(Path(sources[0]) if made.made_from == "checkpoint" else str(sources[0]), place, **options)
+
+
+def _analysed(
+    sources: Sequence[str | Path | EvalResult],
+    failed_as_wrong: bool,
+    on_skip: Callable[[Path, InfiniEvalError], None] | None,
+) -> list[AnalysedRun]:
+    """Every run at or below the sources, analysed."""
     analysed: list[AnalysedRun] = []
-    for given in runs:
+    for given in sources:
         root = Path(given.folder if isinstance(given, EvalResult) else given)
         for folder in find_runs(root):
             try:
@@ -240,8 +266,51 @@ def export(
                 if on_skip is not None:
                     on_skip(folder, error)
     if not analysed:
-        raise DataError("no run to export", next_step="see what each folder holds: infini-eval analyze FOLDER")
-    return made(analysed, None if output is None else Path(output))
+        raise DataError(
+            "no run to export",
+            valid=SOURCES["runs"],
+            next_step="see what each folder holds: infini-eval analyze FOLDER",
+        )
+    return analysed
+
+
+def import_model(
+    source: str | Path,
+    output: str | Path,
+    *,
+    segment_length: int,
+    gate_init: str | float = "closed",
+    gate_activation: str = "hard_sigmoid",
+    dtype: str | None = None,
+    tp: int = 1,
+    pp: int = 1,
+) -> Imported:
+    """Make a nanotron Infini checkpoint, to continue training from, of a Llama in Hugging Face's format.
+
+    Args:
+        source: a folder with config.json, safetensors files and tokenizer.json.
+        output: a folder that is new or empty; the checkpoint is its subfolder `0`.
+        segment_length: tokens of a segment.
+        gate_init: closed, open or zeros as far as the activation has them, or a balance factor.
+        gate_activation: hard_sigmoid, orig_sigmoid, orig_tanh or tanh_abs.
+        dtype: of the weights; the source's own by default.
+        tp, pp: how the files are cut.
+
+    Raises:
+        InfiniEvalError: what is wrong, what would be valid, and what to do next.
+    """
+    from infini_eval.hf.from_transformers import import_model as make
+
+    return make(
+        Path(source),
+        Path(output),
+        segment_length=segment_length,
+        gate_init=str(gate_init),
+        gate_activation=gate_activation,
+        dtype=dtype,
+        tp=tp,
+        pp=pp,
+    )
 
 
 def report_to(config: EvalConfig, folder: str | Path) -> list[str]:
@@ -268,10 +337,16 @@ def ready_to_report(config: EvalConfig) -> None:
     """Find out before a run whether its exports can be made.
 
     Raises:
-        InfiniEvalError: an unknown name, a package that is missing, a service without an address or a key.
+        InfiniEvalError: an unknown name or one that is not made from runs, a package that is missing, a service without
+            an address or a key.
     """
     for name in config.report_to:
         made = registry.export(name)
+        if made.made_from != "runs":
+            raise ConfigError(
+                f"--report-to {name}: that export is not made from runs, but from {SOURCES[made.made_from]}",
+                valid=", ".join(name for name, one in registry.exports().items() if one.made_from == "runs"),
+            )
         made.ready(None if made.service else Path(config.save_path) / made.place)
 
 

@@ -68,6 +68,18 @@ def test_a_single_sample_that_does_not_fit_fails_with_its_reason(backend, prepar
     assert all("out of memory" in response.error and "1,008 tokens" in response.error for response in got)
 
 
+def test_logprobs_of_a_text_are_those_of_its_logits(backend, prepared) -> None:
+    backend.load(backend.plan(prepared))
+    item, text = prepared[0], " 48151. Remember it."
+    ids = backend.tokenizer.encode(text, add_special_tokens=False).tolist()
+    logits_V = backend._model.logits([[*item.ids.tolist(), *ids]])[
+        0, -len(ids) - 1 : -1, : backend.tokenizer.vocab_size
+    ]
+    expected = logits_V.log_softmax(dim=-1).gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+    assert backend.logprobs(item, text) == pytest.approx(expected, abs=1e-5)
+    assert backend.logprobs(item, "") == []
+
+
 def test_a_draw_depends_on_the_sample_and_not_on_its_place_among_others(tmp_path) -> None:
     settings = {"model": ModelSettings(device="cpu"), "sampling": Sampling(temperature=3.0), "max_new_tokens": 6}
     with launch("cpu") as world:

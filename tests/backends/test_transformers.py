@@ -356,4 +356,29 @@ def test_perplexity_is_recorded_where_a_sample_asks_for_it(hf_model, tmp_path) -
     assert manifest["identity"]["data_settings"]["metrics"] == ["perplexity", "steps"]
     with pytest.raises(ConfigError, match="backend fake cannot measure it") as caught:
         run_evaluation(replace(config, backend="fake", save_path=str(tmp_path / "fake")))
-    assert "--backend transformers" in str(caught.value)
+    assert "--backend nanotron or transformers" in str(caught.value)
+
+
+def test_an_exported_checkpoint_answers_as_the_checkpoint(tmp_path) -> None:
+    import infini_eval
+
+    demo = ROOT / "checkpoints/infini-demo"
+    exported = tmp_path / "exported"
+    infini_eval.export(demo, format="hf", output=exported)
+    asked = {"data": DATA, "num_samples": 2, "depths": (0, 50, 100), "batch_size": 2}
+    native = infini_eval.evaluate(demo, save_path=tmp_path / "native", **asked)
+    theirs = infini_eval.evaluate(exported, save_path=tmp_path / "hf", **asked)
+    same = ["sample_key", "generation_text", "needle_segment", "question_segment", "compressions"]
+    ours, got = (run.to_pandas().sort_values("sample_key")[same].values.tolist() for run in (native, theirs))
+    assert got == ours
+    summary = theirs.summary
+    assert summary.segment_length == 128
+    assert theirs.accuracy == native.accuracy
+
+
+def test_an_exported_checkpoint_is_not_split_over_processes(tmp_path) -> None:
+    from infini_eval.backends.huggingface.load import mesh_shape
+    from infini_eval.hf import InfiniLlamaConfig
+
+    with pytest.raises(TopologyError, match="no tensor-parallel plan for infini_llama"):
+        mesh_shape(Topology(tp=2), NO_LOADING, InfiniLlamaConfig(), 2)

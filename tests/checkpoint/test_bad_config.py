@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,90 @@ FUNCTION = [("no_rope_layer", 2), ("sliding_window_size", 128), ("rope_seq_len_i
 
 
 @pytest.mark.parametrize("flag", [True, False], ids=["with the flag", "without it"])
-@pytest.mark.parametrize(("key", "value"), [*FUNCTION, ("rope_scaling", {"factor": 2.0}), ("attention_bias", True)])
+@pytest.mark.parametrize(("key", "value"), FUNCTION)
 def test_keys_that_change_what_is_computed_are_refused_whatever_the_architecture_says(
     tmp_path, key, value, flag
 ) -> None:
     assert f"{key} is " in refused(config(tmp_path, with_model(key, value, flag=flag)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("rope_scaling", {"factor": 2.0}), ("attention_bias", True)])
+def test_keys_that_nanotron_never_applies_are_noted(tmp_path, key, value) -> None:
+    noted = [note for note in read_config(config(tmp_path, with_model(key, value)))[1] if key in note]
+    assert len(noted) == 1 and "never applies" in noted[0]
+    assert not [note for note in read_config(config(tmp_path, with_model(key, None)))[1] if key in note]
+
+
+def qwen2(**changes: Any):
+    def change(found: dict[str, Any]) -> None:
+        fields = found["model"]["model_config"]
+        del fields["is_llama_config"], found["infini_attention"]
+        fields.update({"is_qwen2_config": True} | changes)
+
+    return change
+
+
+@pytest.mark.parametrize(("key", "value"), FUNCTION)
+def test_of_a_qwen2_they_are_read(tmp_path, key, value) -> None:
+    found, _ = read_config(config(tmp_path, qwen2(**{key: value})))
+    read = (found.no_rope_layer, found.sliding_window, found.rope_interpolation)
+    assert read == tuple(value if name == key else 1.0 if name.startswith("rope") else None for name, _ in FUNCTION)
+
+
+@pytest.mark.parametrize("value", ["x", [2], {"a": 1}, float("nan"), float("inf"), -3, 10**400, True, "\x1b[31m"])
+@pytest.mark.parametrize("key", [*(key for key, _ in FUNCTION), "rope_theta", "rms_norm_eps"])
+def test_of_a_qwen2_they_are_numbers(tmp_path, key, value) -> None:
+    assert key in refused(config(tmp_path, qwen2(**{key: value})))
+
+
+@pytest.mark.parametrize("value", [0, -1, False, None])
+@pytest.mark.parametrize("key", ["no_rope_layer", "sliding_window_size"])
+def test_of_a_qwen2_they_may_be_without_effect(tmp_path, key, value) -> None:
+    if (key, value) == ("no_rope_layer", -1):
+        return
+    found, _ = read_config(config(tmp_path, qwen2(**{key: value})))
+    assert (found.no_rope_layer, found.sliding_window) == (None, None)
+
+
+def test_a_qwen2_rotates_halves_unless_it_says_otherwise(tmp_path) -> None:
+    def without_key(found: dict[str, Any]) -> None:
+        qwen2()(found)
+        del found["model"]["model_config"]["rope_interleaved"]
+
+    found, notes = read_config(config(tmp_path, without_key))
+    assert not found.rope_interleaved and any("rope_interleaved: taking False" in note for note in notes)
+    assert read_config(config(tmp_path, qwen2(rope_interleaved=True)))[0].rope_interleaved
+
+
+def test_a_qwen2s_softmax_scale_does_not_know_mup(tmp_path) -> None:
+    def with_mup(found: dict[str, Any]) -> None:
+        qwen2()(found)
+        found["model"]["init_method"] = {"use_mup": True}
+
+    found, notes = read_config(config(tmp_path, with_mup))
+    assert found.softmax_scale == found.head_dim**-0.5 and any("use_mup" in note for note in notes)
+
+
+OTHERS = {
+    "a mixture of experts": (qwen2(moe_config={"num_experts": 4}), "unknown architecture.*moe_config"),
+    "two architectures": (
+        qwen2(is_llama_config=True),
+        "is_llama_config and is_qwen2_config|is_qwen2_config and is_llama",
+    ),
+    "a flag that is none": (qwen2(is_qwen2_config="yes"), "is_qwen2_config is 'yes'"),
+    "biases that are none": (qwen2(attention_bias="yes"), "attention_bias is 'yes'"),
+    "no architecture": (with_model("is_llama_config", False), "no other architecture is named"),
+    "segments": (
+        lambda found: found["model"]["model_config"].update(is_llama_config=False, is_qwen2_config=True),
+        "no nanotron computes such a model",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_neither_llama_nor_dense_qwen2_is_one_error(tmp_path, kind) -> None:
+    change, message = OTHERS[kind]
+    assert re.search(message, refused(config(tmp_path, change)))
 
 
 @pytest.mark.parametrize("key", [key for key, _ in FUNCTION])

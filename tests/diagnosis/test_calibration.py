@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from infini_eval.backends.nanotron import open_tokenizer
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.cli.main import main
 from infini_eval.config import ModelSettings
@@ -23,6 +22,7 @@ from infini_eval.diagnosis.calibration import (
 )
 from infini_eval.diagnosis.trace import load_weights
 from infini_eval.engine.native_model import NativeModel
+from infini_eval.engine.text import open_tokenizer
 from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
 
 DEMO = Path(__file__).resolve().parents[2] / "checkpoints/infini-demo"

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from infini_eval.api.backend import WorkItem
-from infini_eval.backends.nanotron import open_tokenizer
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.diagnosis.calibration import passkeys, written
 from infini_eval.diagnosis.capacity import (
@@ -26,6 +25,7 @@ from infini_eval.diagnosis.capacity import (
 )
 from infini_eval.diagnosis.sample import Diagnoser, open_diagnoser
 from infini_eval.diagnosis.text import capacity_text
+from infini_eval.engine.text import open_tokenizer
 from infini_eval.errors import ConfigError, DataError
 from infini_eval.models import naive
 from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint

@@ -23,7 +23,7 @@ from infini_eval.diagnosis.trace import Trace, Watched, load_weights, probe, rea
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.models import naive
 from infini_eval.models.naive import naive_logits
-from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 
 
 @pytest.fixture
@@ -123,6 +123,27 @@ def test_inspection_shows_every_layer(checkpoint: Checkpoint) -> None:
 def test_a_plain_llama_has_nothing_to_diagnose(tmp_path) -> None:
     found = inspect(Checkpoint(write_tiny_checkpoint(tmp_path / "1", tiny_config(infini=False))))
     assert found.gates == [] and "plain Llama" in found.findings[-1].text
+
+
+def test_inspection_says_how_a_qwen2_differs_from_a_llama(tmp_path) -> None:
+    config = tiny_qwen2_config(
+        attention_bias=True, no_rope_layer=2, sliding_window_size=16, rope_seq_len_interpolation_factor=4.0,
+        rope_scaling={"rope_type": "yarn", "factor": 8.0},
+    )  # fmt: skip
+    found = inspect(Checkpoint(write_tiny_checkpoint(tmp_path / "1", config)))
+    text = inspection_text(found)
+    assert found.kind == "qwen2" and found.gates == [] and not [one for one in found.findings if one.level == "problem"]
+    assert "a plain Qwen2" in text and "biases of q, k and v" in text and "positions divided by 4" in text
+    assert "no rotary embedding in 2 of 4 layers" in text and "a sliding window of 16 tokens in 2 of 4 layers" in text
+    assert "rope_scaling is {" in text and "nanotron never applies" in text
+
+
+def test_biases_that_are_zero_are_no_problem(tmp_path) -> None:
+    config = tiny_qwen2_config(attention_bias=True)
+    made = Checkpoint(write_tiny_checkpoint(tmp_path / "1", config))
+    zeroed = {name: made.read(name) * (not name.endswith("bias")) for name in made.specs}
+    found = inspect(Checkpoint(write_checkpoint(tmp_path / "2", zeroed, config)))
+    assert not [one for one in found.findings if one.level == "problem"]
 
 
 @pytest.mark.parametrize("tokens", [17, 24, 61])

@@ -15,12 +15,21 @@ from infini_eval.config import ModelSettings
 from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.native_model import NativeModel, load_replica
 from infini_eval.testing.distributed import run_distributed_test
-from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 from support.shared_material import shared_path
 
 TOPOLOGIES = [(2, 1, 1), (4, 1, 1), (1, 2, 1), (1, 4, 1), (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 2, 1), (2, 1, 2)]
 VARIANTS = ["nanotron/mha", "nanotron/gqa_neox", "nanotron/tied", "nanotron/act_orig_tanh", "nanotron/memory_off"]
 VARIANTS += ["nanotron/bf16_disk", "nanotron-main/llama_gqa", "nanotron-main/llama_mha_tied", "nanotron-main/llama_mup"]
+VARIANTS += [f"nanotron-main-qwen2/qwen2_{name}" for name in ("gqa", "gqa_bias", "norope", "swa", "rope_interp")]
+QWEN2 = {  # two kv heads, so that tp=4 shares them; every second layer without rotary and window
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+    "no_rope_layer": 2,
+    "sliding_window_size": 11,
+    "rope_seq_len_interpolation_factor": 2.0,
+    "tie_word_embeddings": True,
+}
 LENGTHS = (1, 7, 8, 9, 29, 63, 333)
 
 
@@ -74,11 +83,14 @@ def answers_of_rank(path: str, dp: int, tp: int, pp: int) -> dict:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2), (1, 4), (2, 2)])
-@pytest.mark.parametrize("kind", ["infini", "llama"])
+@pytest.mark.parametrize("kind", ["infini", "llama", "qwen2"])
 def test_unequal_prompts_give_the_same_answers_as_one_process(
     tmp_path, monkeypatch, kind: str, tp: int, pp: int
 ) -> None:
-    config = tiny_config(infini=kind == "infini", num_key_value_heads=2)
+    if kind == "qwen2":
+        config = tiny_qwen2_config(**QWEN2)
+    else:
+        config = tiny_config(infini=kind == "infini", num_key_value_heads=2)
     path = str(write_tiny_checkpoint(tmp_path / "1", config, tp=2))
     monkeypatch.setenv("RANK", "0")
     expected = answers_here(path, MeshShape())
@@ -89,9 +101,10 @@ def test_unequal_prompts_give_the_same_answers_as_one_process(
         assert rank["stopped"] == expected["stopped"]
 
 
-def test_more_kv_replicas_than_kv_heads(tmp_path, monkeypatch) -> None:
-    """tp=4 with one kv head: every rank holds it."""
-    path = str(write_tiny_checkpoint(tmp_path / "1", tiny_config(num_key_value_heads=1)))
+@pytest.mark.parametrize("config", [tiny_config(num_key_value_heads=1), tiny_qwen2_config(**QWEN2)])
+def test_more_kv_replicas_than_kv_heads(tmp_path, monkeypatch, config) -> None:
+    """tp=4 with one kv head, or two: several ranks hold it."""
+    path = str(write_tiny_checkpoint(tmp_path / "1", config))
     monkeypatch.setenv("RANK", "0")
     expected = answers_here(path, MeshShape())
     for rank in run_distributed_test(answers_of_rank, 4, args=(path, 1, 4, 1)):

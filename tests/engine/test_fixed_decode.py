@@ -14,19 +14,20 @@ from infini_eval.engine.fixed_decode import FixedDecoders, check_acceleration, r
 from infini_eval.engine.generation import SampledTokenQueue
 from infini_eval.engine.native_model import NativeModel
 from infini_eval.errors import BackendError, ConfigError
-from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 
 LENGTH = 16
 KINDS = {
-    "infini": {"segment_length": LENGTH},
-    "grouped heads": {"segment_length": LENGTH, "num_key_value_heads": 2},
-    "plain": {"infini": False},
+    "infini": tiny_config(segment_length=LENGTH),
+    "grouped heads": tiny_config(segment_length=LENGTH, num_key_value_heads=2),
+    "plain": tiny_config(infini=False),
+    "windows": tiny_qwen2_config(sliding_window_size=LENGTH - 3, no_rope_layer=2, attention_bias=True),
 }
 
 
 @pytest.fixture(params=KINDS)
 def checkpoint(request, tmp_path) -> Checkpoint:
-    return Checkpoint(write_tiny_checkpoint(tmp_path / "model", tiny_config(**KINDS[request.param])))
+    return Checkpoint(write_tiny_checkpoint(tmp_path / "model", KINDS[request.param]))
 
 
 def load(checkpoint: Checkpoint, **settings) -> NativeModel:

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from infini_eval.engine.native_model import NativeModel, load_model
-from infini_eval.testing.tiny_models import tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import tiny_config, tiny_qwen2_config, write_tiny_checkpoint
 
 BATCH, SEGMENT = 3, 8
 KINDS = {
@@ -17,6 +17,8 @@ KINDS = {
     "ablated": {"memory": "ablate"},
     "off": {"memory": "off"},
     "llama": {"infini": False},
+    "qwen2, a window last": {"attention_bias": True, "sliding_window_size": 3, "no_rope_layer": 3},
+    "qwen2, no rotary last": {"attention_bias": True, "sliding_window_size": 3, "no_rope_layer": 2},
 }
 
 
@@ -24,7 +26,8 @@ KINDS = {
 def model(request, tmp_path) -> NativeModel:
     changes = dict(KINDS[request.param])
     memory = changes.pop("memory", None)
-    return load_model(write_tiny_checkpoint(tmp_path, tiny_config(**changes), seed=3), memory=memory, device="cpu")
+    config = tiny_qwen2_config(**changes) if "qwen2" in request.param else tiny_config(**changes)
+    return load_model(write_tiny_checkpoint(tmp_path, config, seed=3), memory=memory, device="cpu")
 
 
 def states_after(model: NativeModel, prefix: torch.Tensor | None) -> list:
@@ -82,7 +85,7 @@ def test_a_step_that_nobody_reads_leaves_the_same_state(model, before) -> None:
 @torch.inference_mode()
 def test_a_prompt_may_end_with_a_segment(model) -> None:
     if model.config.segment_length is None:
-        pytest.skip("a plain Llama has no segments")
+        pytest.skip("a model without segments")
     ids = torch.randint(0, 96, (BATCH, 2 * SEGMENT), generator=torch.Generator().manual_seed(1))
     whole, ends = states_after(model, None)
     x, end_B = model.llama.embed(ids), torch.tensor([15, 7, 11])

@@ -20,6 +20,7 @@ VARIANTS = [
     *(f"nanotron/{name}" for name in ("mha", "gqa_neox", "tied", "act_tanh_abs", "act_hard_sigmoid")),
     *(f"nanotron/{name}" for name in ("act_orig_sigmoid", "act_orig_tanh", "memory_off", "bf16_disk")),
     *(f"nanotron-main/{name}" for name in ("llama_gqa", "llama_mha_tied", "llama_mup")),
+    *(f"nanotron-main-qwen2/qwen2_{name}" for name in ("gqa", "gqa_bias", "norope", "swa", "rope_interp")),
 ]
 QUERIES = {"rotary": ("logits", "generated"), "plain": ("logits_nope_query", "generated_nope_query")}
 

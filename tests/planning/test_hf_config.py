@@ -40,6 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
         **MOE,
         **LATENT,
     },
+    "infini_llama": {"segment_length": 8},
     "llama4_text": {
         "num_local_experts": 4,
         "num_experts_per_tok": 1,
@@ -54,6 +55,8 @@ MODELS: dict[str, dict[str, Any]] = {
 def built_by_transformers(family: str, changes: dict[str, Any]):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    import infini_eval.hf  # noqa: F401  # transformers then knows infini_llama
+
     try:
         config = transformers.AutoConfig.for_model(family, **{**SMALL, **changes})
     except ValueError:
@@ -119,3 +122,19 @@ def test_what_is_missing_is_named(missing: str):
 
 def test_unknown_families_are_said_to_be_an_estimate():
     assert "Llama-like" in from_hf_config({**SMALL, "model_type": "brand_new"}, "x").notes[0]
+
+
+def test_an_exported_checkpoint_is_planned_as_the_checkpoint_is() -> None:
+    from infini_eval.planning.weights import state_bytes
+
+    document = SMALL | {"model_type": "infini_llama", "segment_length": 8, "max_position_embeddings": 32}
+    short, long = (
+        state_bytes(from_hf_config(document, "exported"), tokens, kv_dtype="float32") for tokens in (9, 9000)
+    )
+    assert short.total == long.total == 4 * 4 * (3 * 8 * 32 + 32 * 17) and long.cache == 0
+    assert from_hf_config(document, "exported").max_positions is None
+    off = from_hf_config(document | {"memory": "off"}, "exported")
+    assert state_bytes(off, 9000, kv_dtype="float32").memory == 0
+    for wrong in ({}, {"segment_length": "8"}, {"segment_length": 0}):
+        with pytest.raises(ConfigError, match="exported: segment_length is"):
+            from_hf_config(SMALL | {"model_type": "infini_llama"} | wrong, "exported")

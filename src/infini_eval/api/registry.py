@@ -68,6 +68,15 @@ def export(name: str) -> Export:
     return cast(Export, load("exports", name))
 
 
+def exports() -> dict[str, Export]:
+    """Every export that can be imported, by name; one that cannot is reported when it is asked for."""
+    found: dict[str, Export] = {}
+    for name in names("exports"):
+        with contextlib.suppress(ConfigError):
+            found[name] = export(name)
+    return found
+
+
 def reports(when: str) -> list[Report]:
     """The reports that are written then ("always", "page" or "asked"), in the order of their names."""
     found: list[Report] = [load("reports", name) for name in names("reports")]

@@ -24,6 +24,7 @@ LAZY = {
         computes_here=True,
         attention=("sdpa", "flash_attn"),
         stops_early=True,
+        measures_texts=True,
     ),
     "transformers": LazyBackend(
         "infini_eval.backends.huggingface.backend:TransformersBackend",

@@ -18,7 +18,7 @@ from infini_eval.backends._halving import answer_or_halve
 from infini_eval.checkpoint.reader import Checkpoint
 from infini_eval.config import EvalConfig
 from infini_eval.data.passkey import excerpt, position_from_tokens
-from infini_eval.data.tokenizer import Tokenizer, load_tokenizer
+from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.distributed.device_memory import available_bytes
 from infini_eval.distributed.launch import World
 from infini_eval.distributed.mesh import Mesh
@@ -29,7 +29,8 @@ from infini_eval.engine.native_model import NativeModel, load_replica, mesh_shap
 from infini_eval.engine.prefix_sharing import PrefixCache, Prefixes
 from infini_eval.engine.prefixes import border_digests
 from infini_eval.engine.sampling import sampling_identity
-from infini_eval.errors import DataError, OutOfMemory, first_sentence
+from infini_eval.engine.text import check_vocabulary, end_ids, open_tokenizer
+from infini_eval.errors import OutOfMemory, first_sentence
 from infini_eval.models.load import gates, resolve
 from infini_eval.planning.text import gigabytes
 from infini_eval.records import NeedlePosition, Response, Sample
@@ -50,22 +51,6 @@ def prepare_sample(
     return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle), prefixes)
 
 
-def open_tokenizer(asked: str | None, checkpoint: Checkpoint) -> Tokenizer:
-    """The one that was asked for and no other; else the configuration's, or the one beside the checkpoint."""
-    if asked is not None:
-        return load_tokenizer(asked)
-    return load_tokenizer(checkpoint.config.tokenizer, checkpoint.folder)
-
-
-def check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
-    if tokenizer.vocab_size > checkpoint.config.vocab_size:
-        raise DataError(
-            f"the tokenizer {tokenizer.name!r} has {tokenizer.vocab_size} tokens, "
-            f"the model's vocabulary {checkpoint.config.vocab_size}",
-            next_step="pass the tokenizer that the model was trained with: --tokenizer FOLDER",
-        )
-
-
 logger = logging.getLogger(__name__)
 BAD_LOGITS = "the model's logits became NaN or infinite (a memory denominator of zero, or diverged weights)"
 
@@ -84,6 +69,7 @@ class NanotronBackend(Backend):
     computes_here = True
     attention = LAZY["nanotron"].attention
     stops_early = True
+    measures_texts = True
 
     def __init__(self, config: EvalConfig, world: World) -> None:
         self._config, self._world = config, world
@@ -99,7 +85,7 @@ class NanotronBackend(Backend):
 
     def model_facts(self) -> Mapping[str, Any]:
         config, attention = self._resolved.config, self._resolved.attention
-        kind = "Infini-Attention" if config.has_segments else "Llama"
+        kind = "Infini-Attention" if config.has_segments else config.family
         return {
             "name": f"{short_count(config.parameter_count)} {kind}",
             "kind": config.kind,
@@ -196,6 +182,15 @@ class NanotronBackend(Backend):
             self._world.device,
         )
 
+    def logprobs(self, item: WorkItem, text: str) -> list[float]:
+        assert self._model is not None, "load() comes first"
+        answer = self.tokenizer.encode(text, add_special_tokens=False)
+        if not len(answer):
+            return []
+        row = np.concatenate((item.ids, answer))
+        found = self._model.score([row], [len(answer)], vocabulary=self.tokenizer.vocab_size)[0]
+        return [float(value) for value in found.logprobs]
+
     def answer(
         self,
         work: Iterator[tuple[Batch, Rows]],
@@ -291,17 +286,16 @@ class NanotronBackend(Backend):
         )
 
     def _stop_ids(self) -> frozenset[int]:
-        eos = self.tokenizer.eos_id  # its own; the configuration's is a copy of another tokenizer's often enough
-        eos = self.checkpoint.config.eos_token_id if eos is None else eos
-        return frozenset() if eos is None else frozenset([eos])
+        return end_ids(self.tokenizer, self.checkpoint.config)
 
     def _warn_of_positions(self, longest: int) -> None:
         config = self.checkpoint.config
         if not config.has_segments and longest > config.max_position_embeddings:
             logger.warning(
-                "prompts of up to %d tokens exceed max_position_embeddings %d of this plain Llama",
+                "prompts of up to %d tokens exceed max_position_embeddings %d of this plain %s",
                 longest,
                 config.max_position_embeddings,
+                config.family,
             )
 
 

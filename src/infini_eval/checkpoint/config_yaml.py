@@ -24,21 +24,24 @@ LARGEST = {
     "vocab_size": 1 << 26,
     "max_position_embeddings": 1 << 40,
     "segment_length": 1 << 40,
+    "no_rope_layer": 1 << 20,
+    "sliding_window_size": 1 << 40,
     "dp": 1 << 20,
     "tp": 1 << 20,
     "pp": 1 << 20,
 }
 SMALLEST_REAL, LARGEST_REAL = 1e-30, 1e15
-# nanotron's keys that change what the model computes, each with the values that leave it as it is.
+# Keys of nanotron's Qwen2 that change what the model computes, each with the values that leave it as it is.
 FUNCTION_CHANGING: dict[str, tuple[Any, ...]] = {
     "no_rope_layer": (0, False),
     "sliding_window_size": (0, -1, False),
     "rope_seq_len_interpolation_factor": (1,),
-    "rope_scaling": ({},),
-    "attention_bias": (False,),
 }
+NEVER_APPLIED = ("rope_scaling",)  # nanotron keeps the key, and computes without it
 DEFAULT_ROPE_THETA = 10000.0  # nanotron's, where the key is absent
-DEFAULT_ROPE_INTERLEAVED = True  # a saved Llama checkpoint without the key was written when it was hard-coded
+# A saved Llama checkpoint without the key was written when it was hard-coded; Qwen2 has always had it.
+LLAMA, QWEN2 = "is_llama_config", "is_qwen2_config"
+DEFAULT_ROPE_INTERLEAVED = {LLAMA: True, QWEN2: False}
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
@@ -54,11 +57,17 @@ def read_config_file(path: Path) -> tuple[ModelConfig, list[str]]:
     """Read the same from a file of any name, such as a training configuration without a checkpoint."""
     document = _load_yaml(path)
     fields = _section(document, path, "model", "model_config")
-    _refuse_other_architectures(fields, path)
-    _refuse_other_functions(fields, path)
+    family = _family(fields, path)
+    if family != QWEN2:
+        _refuse_other_functions(fields, path)
+    elif document.get("infini_attention") is not None:
+        raise CheckpointError(
+            f"{path} has {QWEN2} and an infini_attention section: no nanotron computes such a model",
+            valid="Infini-Attention with is_llama_config, or a dense Qwen2 without the section",
+        )
     _check_model_config_json(path.parent, fields, path)
-    notes: list[str] = []
-    config = _build(document, fields, path, notes)
+    notes = _notes_of_ignored(document, fields, path, family)
+    config = _build(document, fields, path, family, notes)
     _check_shape(config, path)
     return config, notes
 
@@ -107,29 +116,58 @@ def _section(document: Mapping[str, Any], path: Path, *keys: str) -> Mapping[str
     return value
 
 
+def _family(fields: Mapping[str, Any], path: Path) -> str:
+    """The flag of the architecture: LLAMA (also where there is none) or QWEN2."""
+    for key in (LLAMA, QWEN2):
+        if not isinstance(fields.get(key, False), bool):
+            raise CheckpointError(f"{path}: {key} is {shown(fields[key])}", valid="true or false")
+    flags = [
+        key for key, value in fields.items() if str(key).startswith("is_") and str(key).endswith("_config") and value
+    ]
+    if len(flags) > 1 or any(key not in (LLAMA, QWEN2) for key in flags) or fields.get("moe_config"):
+        unknown = "moe_config" if fields.get("moe_config") else shown(" and ".join(map(str, flags)))
+        raise CheckpointError(
+            f"unknown architecture in {path}: {unknown}",
+            valid="is_llama_config (dense Llama, with or without Infini-Attention) or is_qwen2_config (dense Qwen2)",
+        )
+    if not flags and fields.get(LLAMA) is False:
+        raise CheckpointError(
+            f"{path}: {LLAMA} is false, and no other architecture is named", valid=f"{LLAMA} or {QWEN2}"
+        )
+    return flags[0] if flags else LLAMA
+
+
 def _refuse_other_functions(fields: Mapping[str, Any], path: Path) -> None:
-    """Keys of other architectures that change what the model computes; as none of ours, at most with a value of no effect."""
+    """Qwen2's keys in a Llama: training ignored them, or the flag was lost; at most with a value of no effect."""
     for key, without_effect in FUNCTION_CHANGING.items():
-        value = fields.get(key)
-        if value is not None and not any(value is none or value == none for none in without_effect):
+        if not _is_without_effect(fields.get(key), without_effect):
             raise CheckpointError(
-                f"{path}: {key} is {shown(value)}, and such layers are not computed here: the answers would be wrong",
-                valid="a dense Llama, with or without Infini-Attention: leave the key out",
+                f"{path}: {key} is {shown(fields[key])}, which nanotron applies to Qwen2 only, and this is a Llama",
+                valid="is_qwen2_config: true where it is a dense Qwen2; else leave the key out",
             )
 
 
-def _refuse_other_architectures(fields: Mapping[str, Any], path: Path) -> None:
-    others = [
-        key for key, value in fields.items() if str(key).startswith("is_") and str(key).endswith("_config") and value
+def _is_without_effect(value: Any, without_effect: tuple[Any, ...]) -> bool:
+    return value is None or any(value == none and type(value) in (type(none), float) for none in without_effect)
+
+
+def _notes_of_ignored(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, family: str) -> list[str]:
+    """What the configuration asks for and nanotron does not do, so that nothing here does it either."""
+    ignored = {key: fields[key] for key in NEVER_APPLIED if fields.get(key)}
+    if family == LLAMA and fields.get("attention_bias"):
+        ignored["attention_bias"] = fields["attention_bias"]
+    notes = [
+        f"{path}: {key} is {shown(value)}, which nanotron never applies{' to a Llama' * (key not in NEVER_APPLIED)}: the "
+        "model is computed without it, as it was trained"
+        for key, value in ignored.items()
     ]
-    if any(key != "is_llama_config" for key in others) or fields.get("moe_config"):
-        unknown = "moe_config" if fields.get("moe_config") else shown(", ".join(others))
-        raise CheckpointError(
-            f"unknown architecture in {path}: {unknown}",
-            valid="is_llama_config (dense Llama, with or without Infini-Attention)",
-        )
-    if fields.get("is_llama_config", True) is not True:
-        raise CheckpointError(f"{path}: is_llama_config is {shown(fields['is_llama_config'])}", valid="true")
+    if family == QWEN2 and _use_mup(document, path):
+        notes.append(f"{path}: init_method.use_mup leaves the softmax scale of a Qwen2 at 1/sqrt(d), as nanotron does")
+    return notes
+
+
+def _use_mup(document: Mapping[str, Any], path: Path) -> bool:
+    return bool(_part(_section(document, path, "model"), "init_method", path).get("use_mup", False))
 
 
 def _check_model_config_json(folder: Path, fields: Mapping[str, Any], path: Path) -> None:
@@ -146,21 +184,23 @@ def _check_model_config_json(folder: Path, fields: Mapping[str, Any], path: Path
             )
 
 
-def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, notes: list[str]) -> ModelConfig:
+def _build(
+    document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, family: str, notes: list[str]
+) -> ModelConfig:
     number = _Numbers(fields, path)
     heads = number.whole("num_attention_heads")
     hidden = number.whole("hidden_size")
     infini = document.get("infini_attention")
     model = _section(document, path, "model")
-    use_mup = bool(_part(model, "init_method", path).get("use_mup", False))
     saved = _Numbers(_part(document, "parallelism", path), path, prefix="parallelism.")
     if fields.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{path}: hidden_act is {shown(fields['hidden_act'])}", valid="silu")
     if heads < 1 or hidden % heads:
         raise CheckpointError(f"{path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
-    head_dim = hidden // heads
+    head_dim, interleaved = hidden // heads, DEFAULT_ROPE_INTERLEAVED[family]
+    mup = family == LLAMA and _use_mup(document, path)
     return ModelConfig(
-        kind="llama" if infini is None else "infini_llama",
+        kind="qwen2" if family == QWEN2 else "llama" if infini is None else "infini_llama",
         hidden_size=hidden,
         intermediate_size=number.whole("intermediate_size"),
         num_hidden_layers=number.whole("num_hidden_layers"),
@@ -170,10 +210,10 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
         max_position_embeddings=number.whole("max_position_embeddings"),
         rms_norm_eps=number.real("rms_norm_eps"),
         rope_theta=_with_note(number.real, "rope_theta", DEFAULT_ROPE_THETA, fields, path, notes),
-        rope_interleaved=_with_note(number.flag, "rope_interleaved", DEFAULT_ROPE_INTERLEAVED, fields, path, notes),
+        rope_interleaved=_with_note(number.flag, "rope_interleaved", interleaved, fields, path, notes),
         tie_word_embeddings=number.flag("tie_word_embeddings", default=False),
         dtype=_dtype(model, path),
-        softmax_scale=1 / head_dim if use_mup else head_dim**-0.5,
+        softmax_scale=1 / head_dim if mup else head_dim**-0.5,
         bos_token_id=number.token_id("bos_token_id"),
         eos_token_id=number.token_id("eos_token_id"),
         tokenizer=_tokenizer(document, path),
@@ -181,7 +221,20 @@ def _build(document: Mapping[str, Any], fields: Mapping[str, Any], path: Path, n
         saved_tp=saved.whole("tp", default=1),
         saved_pp=saved.whole("pp", default=1),
         **({} if infini is None else _infini_fields(infini, path, notes)),
+        **(_qwen2_fields(fields, number) if family == QWEN2 else {}),
     )
+
+
+def _qwen2_fields(fields: Mapping[str, Any], number: _Numbers) -> dict[str, Any]:
+    """What makes the layers of a Qwen2 differ from a Llama's, where it has an effect."""
+    neutral = {key for key, values in FUNCTION_CHANGING.items() if _is_without_effect(fields.get(key), values)}
+    every, window, factor = FUNCTION_CHANGING
+    return {
+        "attention_bias": number.flag("attention_bias", default=False),
+        "no_rope_layer": None if every in neutral else number.whole(every),
+        "sliding_window": None if window in neutral else number.whole(window),
+        "rope_interpolation": 1.0 if factor in neutral else number.real(factor),
+    }
 
 
 def _part(section: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

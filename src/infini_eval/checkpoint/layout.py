@@ -83,14 +83,17 @@ def layer_specs(config: ModelConfig, index: int) -> list[ParameterSpec]:
     d, heads, kv = config.head_dim, config.num_attention_heads, config.num_key_value_heads
     hidden, inter = config.hidden_size, config.intermediate_size
     q_width, kv_width = heads * d, kv * d
+    fused, parts = q_width + 2 * kv_width, (q_width, kv_width, kv_width)
     specs = [
         ParameterSpec("input_layernorm.weight", (hidden,)),
-        ParameterSpec("attn.qkv_proj.weight", (q_width + 2 * kv_width, hidden), 0, (q_width, kv_width, kv_width)),
+        ParameterSpec("attn.qkv_proj.weight", (fused, hidden), 0, parts),
         ParameterSpec("attn.o_proj.weight", (hidden, q_width), 1, (q_width,)),
         ParameterSpec("post_attention_layernorm.weight", (hidden,)),
         ParameterSpec("mlp.gate_up_proj.weight", (2 * inter, hidden), 0, (inter, inter)),
         ParameterSpec("mlp.down_proj.weight", (hidden, inter), 1, (inter,)),
     ]
+    if config.attention_bias:
+        specs.append(ParameterSpec("attn.qkv_proj.bias", (fused,), 0, parts))
     if config.has_segments:
         specs.append(ParameterSpec("attn.balance_factors", (heads,), 0, (heads,)))
     return [ParameterSpec(layer_name(index, s.name), s.shape, s.shard_dim, s.chunks) for s in specs]

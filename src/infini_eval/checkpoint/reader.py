@@ -160,6 +160,14 @@ def _check_names(
             f"{folder} has gates ({gates_on_disk[0]}) but its config.yaml has no infini_attention section",
             next_step="restore the infini_attention section of the training run's config.yaml",
         )
+    biases_on_disk = [name for name in unknown if name.endswith("qkv_proj.bias")]
+    if biases_on_disk:
+        asks = "attention_bias" if config.kind == "qwen2" else "is_qwen2_config"
+        raise CheckpointError(
+            f"{folder} has biases ({biases_on_disk[0]}) but its config.yaml does not say {asks}: true",
+            valid="a dense Qwen2 (is_qwen2_config) with attention_bias",
+            next_step="restore the config.yaml of the training run",
+        )
     missing_gates = [name for name in missing if name.endswith("balance_factors")]
     if missing_gates:
         raise CheckpointError(

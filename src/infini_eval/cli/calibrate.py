@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from infini_eval.backends.nanotron import check_vocabulary, open_tokenizer
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.diagnosis.calibration import calibrate_into
     from infini_eval.diagnosis.text import calibration_text
     from infini_eval.distributed.logging import setup_logging
+    from infini_eval.engine.text import check_vocabulary, open_tokenizer
 
     setup_logging()
     checkpoint = Checkpoint(args.ckpt_path)

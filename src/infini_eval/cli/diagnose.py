@@ -81,9 +81,10 @@ def _prepared(
     args: argparse.Namespace, keys_first: Collection[str] | None
 ) -> tuple[Checkpoint, Tokenizer, list[WorkItem]]:
     """The checkpoint, its tokenizer, and the chosen rows as prompts."""
-    from infini_eval.backends.nanotron import open_tokenizer, prepare_sample
+    from infini_eval.backends.nanotron import prepare_sample
     from infini_eval.checkpoint.reader import Checkpoint
     from infini_eval.data.reading import load_samples, select_samples
+    from infini_eval.engine.text import open_tokenizer
     from infini_eval.tasks.passkey import TASK
 
     filters = {"num_shots": args.num_shots, "num_digits": args.num_digits, "context_length": args.context_length}

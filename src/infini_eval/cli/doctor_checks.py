@@ -122,6 +122,7 @@ OPTIONAL = {
     "accelerate": ("--device-map, --max-memory, --quantization", "pip install accelerate"),
     "flash-attn": ("--attn-implementation flash_attn", "pip install 'infini-eval[flash]' --no-build-isolation"),
     "openai": ("the backend openai", "pip install openai"),
+    "fastapi": ("infini-eval serve", "pip install 'infini-eval[serve]'"),
     "google-genai": ("the backend gemini", "pip install google-genai"),
     "tensorboard": ("export --format tensorboard", "pip install tensorboard"),
     "mlflow-skinny": ("export --format mlflow", "pip install mlflow-skinny (or mlflow)"),

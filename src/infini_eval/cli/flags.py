@@ -33,8 +33,12 @@ class Command(NamedTuple):
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line instead of after all flags; a misspelt flag before a missing or a wrong one."""
 
+    passes_on = False  # see pass_on
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
+        if self.passes_on and given[:1] not in (["-h"], ["--help"]):
+            return argparse.Namespace(words=given), []
         for word in given:
             if "\0" in word or valid_text(word) != word:
                 self.error(f"{shown(word)} is not UTF-8 text")
@@ -66,6 +70,13 @@ class Parser(argparse.ArgumentParser):
                 continue  # a value, a negative number, a flag
             if name.startswith("--") or name[:2] not in self._option_string_actions:
                 yield name
+
+
+def pass_on(parser: argparse.ArgumentParser, help: str) -> None:
+    """Make a parser take all words as they are, as `words`: they belong to another program. Only a --help first is ours."""
+    assert isinstance(parser, Parser)
+    parser.passes_on = True
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help=help)
 
 
 def make_parser(prog: str | None = None, description: str | None = None) -> argparse.ArgumentParser:

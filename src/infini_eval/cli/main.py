@@ -24,6 +24,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "grid": ("grid", "make needle trials at lengths and depths, and evaluate a checkpoint on them"),
         "judge": ("judge", "judge the answers of an aa_lcr run with any backend, and report their accuracy"),
         "model-comparison": ("model_comparison", "models against each other on a needle in a long text"),
+        "lm-eval": (
+            "lm_eval",
+            "EleutherAI's lm-eval with the model `infini`: any of its tasks on a nanotron checkpoint",
+        ),
     },
     "data": {
         "generate": ("generate", "make passkey, needle and RULER data of exact length and depth"),
@@ -34,13 +38,18 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "analyze": ("analyze", "accuracy by depth with intervals, verdicts, summary.json, a page"),
         "view": ("view", "results in a browser: runs, heat maps, samples, diagnosis, comparisons; or as a folder"),
         "compare": ("compare", "runs on the same samples: differences with intervals and p-values"),
-        "export": ("export", "results for other tools: csv, parquet, lm-eval, TensorBoard, MLflow, W&B"),
+        "export": (
+            "export",
+            "for other tools: results as csv, parquet, lm-eval, TensorBoard, MLflow, W&B; checkpoints as hf",
+        ),
         "track": ("track", "accuracy over the checkpoints of one training run"),
     },
     "models": {
         "inspect": ("inspect", "a checkpoint's topology, dtype and gates, and what stands out"),
         "diagnose": ("diagnose", "why retrieval works or fails: control, memory, probe, ablations by head"),
+        "import": ("import_model", "a Llama of Hugging Face as an Infini checkpoint to continue training from"),
         "calibrate": ("calibrate", "make a checkpoint's memory bear longer contexts, without training"),
+        "serve": ("serve", "a checkpoint as an OpenAI-compatible server: completions, chats, log-probabilities"),
         "plan": ("plan", "memory and time of a model at a context length, before anything is loaded"),
     },
     "machine": {

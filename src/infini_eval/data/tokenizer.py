@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infini_eval.errors import DataError
+from infini_eval.errors import DataError, in_one_line
 
 Encoded = tuple[NDArray[np.int32], NDArray[np.int64]]
 EncodeWindow = Callable[[str], Encoded]
@@ -143,6 +143,47 @@ class Tokenizer:
         template = self.settings.get("chat_template")
         return template if isinstance(template, str) else None
 
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> str:
+        """Write a chat, {"role", "content"} of each message, as the chat template does; special tokens are in its text.
+
+        add_generation_prompt: end with what precedes an answer. continue_final_message: end inside the last message.
+
+        Raises:
+            DataError: there is no chat template, or it refuses the chat.
+        """
+        from jinja2 import TemplateError
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        if self.chat_template is None:
+            raise DataError(
+                f"the tokenizer {self.name!r} has no chat template",
+                valid="a chat_template in tokenizer_config.json, or a chat_template.jinja beside it",
+                next_step="send the text as a plain prompt",
+            )
+        named = {
+            name: _content(self.settings.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        }
+        try:
+            rendered, _ = render_jinja_template(
+                [list(messages)],
+                chat_template=self.chat_template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **{name: token for name, token in named.items() if token is not None},
+            )
+        except TemplateError as error:
+            roles = ", ".join(str(message.get("role")) for message in messages)
+            raise DataError(
+                f"the chat template of {self.name!r} refuses a chat of the roles {roles}: {in_one_line(error, 200)}"
+            ) from None
+        return str(rendered[0])
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> NDArray[np.int32]:
         """Return the ids of a text, [T] int32."""
         if len(text) > IDS_AT_ONCE_CHARS:
@@ -232,9 +273,8 @@ class Tokenizer:
         return self.fast.token_to_id(token)
 
     def _special_id(self, name: str) -> int | None:
-        value = self.settings.get(name)
-        token = value.get("content") if isinstance(value, dict) else value
-        return self.token_id(token) if isinstance(token, str) else None
+        token = _content(self.settings.get(name))
+        return None if token is None else self.token_id(token)
 
     def _added_specials(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         plain = self.fast.encode("a", add_special_tokens=False).ids
@@ -252,6 +292,12 @@ class Tokenizer:
             np.concatenate([np.array(self.special_prefix, np.int32), ids, np.array(self.special_suffix, np.int32)]),
             np.concatenate([np.zeros((front, 2), np.int64), offsets, np.zeros((back, 2), np.int64)]),
         )
+
+
+def _content(token: Any) -> str | None:
+    """The text of a special token, which settings name by itself or with its properties."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def _arrays(encoding: Any) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

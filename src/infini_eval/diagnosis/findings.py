@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a checkpoint is; `gates` is [layers][heads], empty for a plain Llama."""
+    """What a checkpoint is; `gates` is [layers][heads], empty for a plain Llama or Qwen2."""
 
     folder: str
     kind: str
@@ -53,7 +53,7 @@ def inspect(checkpoint: Checkpoint) -> Inspection:
         values = gates(checkpoint).tolist()
         findings += _gate_findings(checkpoint, balance_factors(checkpoint), gates(checkpoint))
     elif not config.has_segments:
-        findings.append(Finding("note", "a plain Llama: ordinary causal attention, no compressive memory, no gates"))
+        findings.append(Finding("note", _without_memory(config)))
     return Inspection(
         folder=str(checkpoint.folder),
         kind=config.kind,
@@ -66,6 +66,23 @@ def inspect(checkpoint: Checkpoint) -> Inspection:
         gates=values,
         findings=findings,
     )
+
+
+def _without_memory(config: ModelConfig) -> str:
+    """A model without segments in one sentence, with what its layers have that a Llama's have not."""
+    parts = [f"a plain {config.family}: ordinary causal attention, no compressive memory, no gates"]
+    layers = range(config.num_hidden_layers)
+    windows = sum(config.window_of(layer) is not None for layer in layers)
+    if config.attention_bias:
+        parts.append("biases of q, k and v")
+    if config.no_rope_layer is not None:
+        without = sum(not config.has_rotary(layer) for layer in layers)
+        parts.append(f"no rotary embedding in {without} of {len(layers)} layers (no_rope_layer {config.no_rope_layer})")
+    if windows:
+        parts.append(f"a sliding window of {config.sliding_window:,} tokens in {windows} of {len(layers)} layers")
+    if config.rope_interpolation != 1:
+        parts.append(f"positions divided by {config.rope_interpolation:g}")
+    return "; ".join(parts)
 
 
 def _weight_findings(checkpoint: Checkpoint) -> tuple[list[Finding], list[Finding]]:
@@ -85,6 +102,8 @@ def _weight_findings(checkpoint: Checkpoint) -> tuple[list[Finding], list[Findin
 def _dead_weights(config: ModelConfig, name: str, weight: torch.Tensor) -> list[Finding]:
     """A parameter that is all zeros, or a head's queries, keys, values or slice of o_proj."""
     short, found = name.removeprefix("model.").replace(".pp_block", ""), []
+    if name.endswith("bias"):
+        return []  # zeros are where biases start
     if not weight.any():
         return [Finding("problem", f"{short} is all zeros: nothing gets through it")]
     if name.endswith("qkv_proj.weight"):

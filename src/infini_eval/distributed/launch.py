@@ -116,7 +116,9 @@ class World:
 
 
 @contextlib.contextmanager
-def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S) -> Iterator[World]:
+def launch(
+    device: str | None = None, timeout_s: float = 1800.0, *, grace_s: float = GRACE_S, stop_is_end: bool = False
+) -> Iterator[World]:
     """Join the other processes of this launch, and part cleanly from them.
 
     A single process, and rank 0 after `disband`, gets its exceptions unchanged. Several processes end together: the first
@@ -127,6 +129,8 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
         device: "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs.
         timeout_s: bounds every collective.
         grace_s: how long the batch in hand may take after a stop request.
+        stop_is_end: a stop request is how the block is meant to end, as of a server; where it then ends in time, several
+            processes leave as after work that is done.
 
     Raises:
         ConfigError: the launcher's environment or the device is not usable.
@@ -148,7 +152,8 @@ def launch(device: str | None = None, timeout_s: float = 1800.0, *, grace_s: flo
             _init_process_group(world, run_store.store)
             yield world
             if not monitor.disbanded:
-                world.raise_if_stopped()
+                if not stop_is_end:
+                    world.raise_if_stopped()
                 world.set_status("waiting for the others to end")
                 _part(world)
         except BaseException as error:

@@ -51,9 +51,15 @@ class TensorParallel:
         """Give every rank the whole vocabulary's logits: [B, V / tp] -> [B, V]."""
         if self.size == 1:
             return local_logits_BV
-        parts = [torch.empty_like(local_logits_BV) for _ in range(self.size)]
-        dist.all_gather(parts, local_logits_BV.contiguous(), group=self.group)
-        return torch.cat(parts, dim=-1)
+        return torch.cat(self.gather(local_logits_BV), dim=-1)
+
+    def gather(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Give every rank all ranks' tensors of one shape, in rank order."""
+        if self.size == 1:
+            return [x]
+        parts = [torch.empty_like(x) for _ in range(self.size)]
+        dist.all_gather(parts, x.contiguous(), group=self.group)
+        return parts
 
     def greedy(self, local_logits_BV: torch.Tensor, vocab_size: int) -> torch.Tensor:
         """Find the largest logit over the whole vocabulary, the lowest one of a tie: [B] int64."""
@@ -62,9 +68,9 @@ class TensorParallel:
         best = first_argmax(local_logits_BV)
         logit = local_logits_BV.gather(1, best[:, None]).double()
         index = (best + vocab_size * self.rank // self.size).double()[:, None]
-        pairs = [torch.empty(len(best), 2, dtype=torch.float64, device=best.device) for _ in range(self.size)]
-        dist.all_gather(pairs, torch.cat((logit, index), dim=1), group=self.group)
-        table = torch.stack(pairs)  # rank order is index order, so the first maximum is the lowest index
+        table = torch.stack(
+            self.gather(torch.cat((logit, index), dim=1))
+        )  # rank order is index order, so the first maximum is the lowest index
         winner = first_argmax(table[..., 0].T)
         return table[winner, torch.arange(len(best), device=best.device), 1].long()
 

@@ -20,10 +20,12 @@ from infini_eval.config import ModelSettings
 from infini_eval.errors import BackendError, ConfigError
 from infini_eval.models.attention import flush_to_memory
 from infini_eval.models.llama import Llama
-from infini_eval.models.state import BatchState, Step
+from infini_eval.models.state import BatchState, Step, WindowStep
 
 Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
-PLAIN_CAPACITY = 256  # a plain Llama's places are rounded up to a multiple of this, so that batches share a step
+PLAIN_CAPACITY = (
+    256  # places of a model without segments are rounded up to a multiple of this, so that batches share a step
+)
 
 
 class FixedDecode:
@@ -32,7 +34,7 @@ class FixedDecode:
     def __init__(self, llama: Llama, rows: int, longest: int, record: Recorder) -> None:
         """`record` turns the step into what runs in its place."""
         self._llama, self.rows = llama, rows
-        self._state = llama.new_state(rows, longest)
+        self._state = llama.new_state(rows, longest, step_tokens=1)
         for layer in self._state.layers:
             layer.open_segment()
         self.capacity = self._state.capacity
@@ -44,11 +46,11 @@ class FixedDecode:
 
     def load_state(self, state: BatchState) -> None:
         """Continue from `state`, whose sequences are copied to the fixed addresses."""
-        for ours, theirs in zip(self._state.layers, state.layers, strict=True):
-            ours.copy_from(theirs)
         cursor = state.cursor
-        self._state.cursor = cursor
         self._positions_B1.copy_(self._column(cursor.open_lengths))
+        for ours, theirs in zip(self._state.layers, state.layers, strict=True):
+            ours.copy_from(theirs, self._positions_B1[:, 0])
+        self._state.cursor = cursor
         self._has_memory_B.copy_(self._column([done > 0 for done in cursor.segments])[:, 0])
 
     def next_logits(self, tokens_B: torch.Tensor) -> torch.Tensor:
@@ -72,11 +74,20 @@ class FixedDecode:
             offset=None,
             lengths=(self._positions_B1[:, 0] + 1).int(),
             recurs=True,
+            window=self._window_step(),
         )
         x_B1D = self._llama.run_layers(self._llama.embed(self._tokens_B1), self._state, step)
         logits_BV = self._llama.logits(x_B1D[:, -1])
         self._positions_B1.add_(1)
         return logits_BV
+
+    def _window_step(self) -> WindowStep | None:
+        window = next((layer.window for layer in self._state.layers if layer.window is not None), None)
+        if window is None:
+            return None
+        positions_B1 = self._positions_B1
+        mask = window.visible(positions_B1, positions_B1, window.ring)
+        return WindowStep(window, positions_B1 % window.ring, window.ring, mask)
 
     def _close(self, rows: list[int]) -> None:
         """The open segments of `rows` are full: flush them to the memory, and start new ones."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -140,6 +140,10 @@ class Links:
             dist.broadcast(tensor, src=self.ranks[-1], group=self.token_group)
         return tensor
 
+    def apart(self) -> Links:
+        """The same place with nothing pending, for work that is begun and ended while other work is under way."""
+        return replace(self, _pending=deque())
+
     def flush(self) -> None:
         """Wait until everything that was sent has left."""
         while self._pending:
@@ -193,7 +197,8 @@ class BatchGeneration:
         shared = None if self._shared is None else self._shared.spans
         self._steps = plan_prefill(lengths, length, chunk_tokens, shared)
         self._next_step = 0
-        self._state = llama.new_state(len(self._steps[0].rows), max(lengths) + limits.max_new_tokens)
+        longest, step_tokens = max(lengths) + limits.max_new_tokens, max(step.tokens for step in self._steps)
+        self._state = llama.new_state(len(self._steps[0].rows), longest, step_tokens)
         self._last_BD: torch.Tensor | None = None  # hidden state of each row's last prompt token (last stage)
         self._own_tokens: torch.Tensor | None = None  # drawn here (last stage), not yet absorbed
         # other stages wait for the host to send them the tokens, so that it cannot be late there

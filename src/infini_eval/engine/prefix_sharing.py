@@ -118,11 +118,15 @@ class PrefixCache:
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The border digests of a batch's prompts, the prefixes to keep as (border, digest), and what is kept so far."""
+    """The border digests of a batch's prompts, the prefixes to keep as (border, digest), and what is kept so far.
+
+    first_read: the token of each prompt from which on the model's output is read; None: its last token only.
+    """
 
     digests: Sequence[bytes]
     snapshot_points: Sequence[tuple[int, bytes]]
     cache: PrefixCache
+    first_read: Sequence[int] | None = None
 
 
 class SharedPrefill:
@@ -130,10 +134,11 @@ class SharedPrefill:
 
     def __init__(self, prefixes: Prefixes, lengths: Sequence[int], segment_length: int) -> None:
         self._digests, self._cache, self._segment_length = prefixes.digests, prefixes.cache, segment_length
-        # the last token of a prompt is always computed, since the first new token is drawn from it
+        # what is read of the output is always computed: at least the last token, from which the first new one is drawn
+        first_read = [length - 1 for length in lengths] if prefixes.first_read is None else prefixes.first_read
         self._starts = [
-            self._restored(digests, (length - 1) // segment_length)
-            for digests, length in zip(prefixes.digests, lengths, strict=True)
+            self._restored(digests, first // segment_length)
+            for digests, first in zip(prefixes.digests, first_read, strict=True)
         ]
         self._snapshot_points = [
             (border, digest) for border, digest in prefixes.snapshot_points if digest not in self._cache

@@ -52,7 +52,7 @@ class Sampler:
 
     def next_tokens(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
         """One token a row: [B, V / tp] fp32 -> [B] int64 on the same device."""
-        local_logits_BV = self._mask_padding(local_logits_BV)
+        local_logits_BV = without_padding(local_logits_BV, self._tp, self._vocab_size, self._vocabulary)
         if self._sampling.temperature == 0:
             return self._tp.greedy(local_logits_BV, self._vocab_size)
         logits_BV = self._tp.gather_vocabulary(local_logits_BV)
@@ -61,14 +61,18 @@ class Sampler:
         self._position += 1
         return drawn(weights_BV, torch.tensor(numbers, dtype=torch.float64)).to(local_logits_BV.device)
 
-    def _mask_padding(self, local_logits_BV: torch.Tensor) -> torch.Tensor:
-        start = self._vocab_size * self._tp.rank // self._tp.size
-        real = max(0, self._vocabulary - start)
-        if real >= local_logits_BV.shape[1]:
-            return local_logits_BV
-        masked = local_logits_BV.clone()
-        masked[:, real:] = float("-inf")
-        return masked
+
+def without_padding(
+    local_logits_BV: torch.Tensor, tensor_parallel: TensorParallel, vocab_size: int, vocabulary: int
+) -> torch.Tensor:
+    """Make the logits of padding rows of the head, from `vocabulary` on, -inf: [B, V / tp]."""
+    start = vocab_size * tensor_parallel.rank // tensor_parallel.size
+    real = max(0, vocabulary - start)
+    if real >= local_logits_BV.shape[1]:
+        return local_logits_BV
+    masked = local_logits_BV.clone()
+    masked[:, real:] = float("-inf")
+    return masked
 
 
 def drawn(weights_BV: torch.Tensor, numbers_B: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Infini-Attention of one layer, streamed: local attention of the segment, mixed with what the memory returns.
 
-A plain Llama runs through the same code as one open segment without memory. The order is the reference's: read the
-old memory, mix, then write. Everything here is per head, so tensor parallelism needs no communication inside.
+A model without segments runs through the same code as one open segment without memory. The order is the reference's:
+read the old memory, mix, then write. Everything here is per head, so tensor parallelism needs no communication inside.
 
 Legend: B batch, T tokens, N query heads, G kv heads, X = N + G, R = N / G, H head width, K segments of a chunk; L segment length.
 """
@@ -15,34 +15,44 @@ import torch
 
 from infini_eval.config import Memory, MemoryQuery
 from infini_eval.models import memory as compressive
-from infini_eval.models.kernels import cached_attention, causal_attention
+from infini_eval.models.kernels import cached_attention, causal_attention, window_attention
 from infini_eval.models.naive import feature_map
 from infini_eval.models.state import LayerState, Step
 
+Rotation = tuple[torch.Tensor, torch.Tensor]  # cos and sin, as `RotaryTable.at` looks them up
+
 
 class RotaryTable:
-    """cos and sin for positions 0..size-1, grown on demand; positions restart in every segment of an Infini model."""
+    """cos and sin for positions 0..size-1, grown on demand; positions restart in every segment of an Infini model.
 
-    def __init__(self, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device) -> None:
+    `interpolation` is what positions are divided by.
+    """
+
+    def __init__(
+        self, head_dim: int, theta: float, dtype: torch.dtype, device: torch.device, interpolation: float = 1.0
+    ) -> None:
         self._frequency = theta ** (-torch.arange(0, head_dim, 2, device=device).float() / head_dim)
-        self._dtype = dtype
+        self._dtype, self._interpolation = dtype, interpolation
         self._cos = self._sin = torch.empty(0, dtype=dtype, device=device)
 
     def ensure(self, size: int) -> None:
         """Make the table hold at least `size` positions."""
         if self._cos.shape[0] >= size:
             return
-        angle = torch.arange(size, device=self._frequency.device).float()[:, None] * self._frequency
+        positions = torch.arange(size, device=self._frequency.device).float() / self._interpolation
+        angle = positions[:, None] * self._frequency
         self._cos = torch.cat((angle.cos(), angle.cos()), dim=-1).to(self._dtype)
         self._sin = angle.sin().to(self._dtype)
 
-    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def at(self, positions: torch.Tensor) -> Rotation:
         """Look up cos [..., T, 1, H] and sin [..., T, 1, H/2] for int64 positions [T] or [B, T]: they broadcast over heads."""
         return self._cos[positions].unsqueeze(-2), self._sin[positions].unsqueeze(-2)
 
-    def rotate(self, x_BTNH: torch.Tensor, cos_sin: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Rotate pairs (x_0, x_{H/2}), (x_1, x_{H/2+1}), … into a new tensor."""
-        cos, sin = cos_sin
+    def rotate(self, x_BTNH: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
+        """Rotate pairs (x_0, x_{H/2}), (x_1, x_{H/2+1}), … into a new tensor; None leaves them as they are."""
+        if rotation is None:
+            return x_BTNH
+        cos, sin = rotation
         first, second = x_BTNH.chunk(2, dim=-1)
         rotated = x_BTNH * cos
         rotated_first, rotated_second = rotated.chunk(2, dim=-1)
@@ -52,9 +62,18 @@ class RotaryTable:
 
 
 def interleaved_to_halves(weight_OD: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Put the rows of each head's projection, [heads * H, D], from x_0, x_1, x_2, … into the order x_0, x_2, …, x_1, x_3, …"""
+    """Put the rows of each head's projection from x_0, x_1, x_2, … into the order x_0, x_2, …, x_1, x_3, …
+
+    [heads * H, D], or [heads * H] of biases.
+    """
     pairs: torch.Tensor = weight_OD.unflatten(0, (-1, head_dim // 2, 2))
     return pairs.transpose(1, 2).flatten(0, 2)
+
+
+def halves_to_interleaved(weight_OD: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Undo `interleaved_to_halves`."""
+    halves: torch.Tensor = weight_OD.unflatten(0, (-1, 2, head_dim // 2))
+    return halves.transpose(1, 2).flatten(0, 2)
 
 
 Gates = tuple[torch.Tensor, torch.Tensor]
@@ -91,19 +110,20 @@ def attend(
     v_BTGH: torch.Tensor,
     gates: Gates | None,
     rotary: RotaryTable,
-    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    rotation: Rotation | None,
     state: LayerState,
     step: Step,
     settings: AttentionSettings,
 ) -> torch.Tensor:
     """Compute the attention of one step, [B, T, N, H]; updates `state`. q and k come side by side, without rotation.
 
+    rotation: of the step's positions; None in a layer that rotates nothing.
     gates: [N, 1] weights of what the memory returns and of local attention, g and 1 - g; None without gates.
     """
     kv_heads = v_BTGH.shape[2]
     sizes = [qk_BTXH.shape[2] - kv_heads, kv_heads]
     q_raw, k_raw = qk_BTXH.split(sizes, dim=2)
-    q_rotated, k_rotated = rotary.rotate(qk_BTXH, cos_sin).split(sizes, dim=2)
+    q_rotated, k_rotated = rotary.rotate(qk_BTXH, rotation).split(sizes, dim=2)
     q_read = q_rotated if settings.memory_query == "rotary" else q_raw
     heads = _Heads(q_rotated, k_rotated, v_BTGH, q_read, k_raw)
     compute = _whole_segments if step.segments else _open_segment
@@ -156,8 +176,9 @@ def _store_open(
     """Keep the keys (rotated, and as the memory is written with) and values of T tokens of the open segment."""
     state.open_segment()
     assert state.keys is not None and state.values is not None
-    _store(state.keys, k, step)
-    _store(state.values, v, step)
+    store = _store if state.window is None else _store_in_ring
+    store(state.keys, k, step)
+    store(state.values, v, step)
     if settings.keeps_memory:
         assert state.raw_keys is not None
         _store(state.raw_keys, k_raw, step)
@@ -173,6 +194,11 @@ def _attend_open(
 ) -> torch.Tensor:
     """What queries of the open segment see of its stored keys, mixed with what they read of the memory; [B, T, N, H]."""
     assert state.keys is not None and state.values is not None
+    if state.window is not None:  # there is never a memory beside it
+        assert step.window is not None
+        return window_attention(
+            q, state.keys, state.values, step.window, settings.softmax_scale, settings.implementation
+        )
     keys, values = state.keys[:, : step.span], state.values[:, : step.span]
     local = cached_attention(q, keys, values, step, settings.softmax_scale, settings.implementation)
     mixed = _weighed(local, gates)
@@ -193,14 +219,14 @@ def absorb(
     k_BTGH: torch.Tensor,
     v_BTGH: torch.Tensor,
     rotary: RotaryTable,
-    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    rotation: Rotation | None,
     state: LayerState,
     step: Step,
     settings: AttentionSettings,
 ) -> None:
     """Take a step's tokens into `state` without attending: for a layer whose output nobody reads. k comes without rotation."""
     if not step.segments:
-        _store_open(rotary.rotate(k_BTGH, cos_sin), k_BTGH, v_BTGH, state, step, settings)
+        _store_open(rotary.rotate(k_BTGH, rotation), k_BTGH, v_BTGH, state, step, settings)
         _close_full(state, step, settings)
     elif settings.keeps_memory:
         assert state.memory is not None and isinstance(step.has_memory, bool)
@@ -214,7 +240,7 @@ def attend_at_ends(
     v_BTGH: torch.Tensor,
     gates: Gates | None,
     rotary: RotaryTable,
-    cos_sin: tuple[torch.Tensor, torch.Tensor],
+    rotation: Rotation | None,
     state: LayerState,
     step: Step,
     ends: Step,
@@ -224,8 +250,8 @@ def attend_at_ends(
 
     q and k come without rotation; `ends` is the step at those tokens (`Step.at`).
     """
-    _store_open(rotary.rotate(k_BTGH, cos_sin), k_BTGH, v_BTGH, state, step, settings)
-    q_rotated = rotary.rotate(q_B1NH, rotary.at(ends.positions))
+    _store_open(rotary.rotate(k_BTGH, rotation), k_BTGH, v_BTGH, state, step, settings)
+    q_rotated = rotary.rotate(q_B1NH, None if rotation is None else rotary.at(ends.positions))
     q_read = q_rotated if settings.memory_query == "rotary" else q_B1NH
     mixed = _attend_open(q_rotated, q_read, gates, state, ends, settings)
     _close_full(state, step, settings)
@@ -247,6 +273,14 @@ def _store(buffer_BSGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step) -> Non
         return
     rows = torch.arange(new_BTGH.shape[0], device=new_BTGH.device)[:, None]
     buffer_BSGH[rows, step.positions] = new_BTGH
+
+
+def _store_in_ring(buffer_BRGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step) -> None:
+    """The same in a layer with a window, where what has left the window is overwritten."""
+    assert step.window is not None
+    places = step.window.places
+    rows = torch.arange(new_BTGH.shape[0], device=new_BTGH.device)[:, None]
+    buffer_BRGH[rows, places.expand(new_BTGH.shape[:2])] = new_BTGH
 
 
 def flush_to_memory(state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory) -> None:

@@ -1,6 +1,6 @@
 """Softmax attention over a segment: torch's scaled_dot_product_attention, or flash-attn's own kernels when asked for.
 
-Legend: B batch, T queries, S keys, N query heads, G kv heads, H head width.
+Legend: B batch, T queries, S keys, R places of a ring, N query heads, G kv heads, H head width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from infini_eval.errors import BackendError
-from infini_eval.models.state import Step
+from infini_eval.models.state import Step, WindowStep
 
 
 def causal_attention(
@@ -40,6 +40,42 @@ def cached_attention(
         )
         return out_BTNH
     return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
+
+
+def window_attention(
+    q_BTNH: torch.Tensor,
+    k_BRGH: torch.Tensor,
+    v_BRGH: torch.Tensor,
+    step: WindowStep,
+    scale: float,
+    implementation: str,
+) -> torch.Tensor:
+    """Attend so that queries see what `step` says of the keys in a ring; [B, T, N, H].
+
+    Torch's kernel takes whatever needs a mask: flash-attn knows no rings.
+    """
+    if step.start is not None:
+        return _attend_in_blocks(q_BTNH, k_BRGH, v_BRGH, step, scale)
+    keys, values = k_BRGH[:, : step.span], v_BRGH[:, : step.span]
+    if step.mask is None:
+        return causal_attention(q_BTNH, keys, values, scale, implementation)
+    return _sdpa(q_BTNH, keys, values, scale, step.mask, causal=False)
+
+
+def _attend_in_blocks(
+    q_BTNH: torch.Tensor, k_BRGH: torch.Tensor, v_BRGH: torch.Tensor, step: WindowStep, scale: float
+) -> torch.Tensor:
+    """Queries from `step.start` on, so many at a time as the mask has rows, over the keys from a window before them."""
+    assert step.start is not None and step.mask is not None
+    window, block, parts = step.window, step.mask.shape[0], []
+    for begin in range(0, q_BTNH.shape[1], block):
+        queries = q_BTNH[:, begin : begin + block]
+        count, reach = queries.shape[1], step.start + begin - window.size + 1  # the first position in sight
+        first, stop = max(0, reach), step.start + begin + count
+        mask = step.mask[:count, first - reach : stop - reach]
+        keys, values = window.in_order(k_BRGH, first, stop), window.in_order(v_BRGH, first, stop)
+        parts.append(_sdpa(queries, keys, values, scale, mask, causal=False))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def check_implementation(implementation: str, device: torch.device, dtype: torch.dtype) -> None:

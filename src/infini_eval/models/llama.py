@@ -1,4 +1,4 @@
-"""The Infini-Attention Llama as nanotron lays it out, cut for tensor and pipeline parallelism, run step by step.
+"""The layers of an Infini-Attention Llama, a plain one or a dense Qwen2, cut for tensor and pipeline parallelism, run by steps.
 
 Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head width, V vocabulary; local to a tp rank.
 """
@@ -6,7 +6,7 @@ Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head widt
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,15 @@ from infini_eval.config import ModelConfig
 from infini_eval.distributed.tensor_parallel import TensorParallel
 from infini_eval.models.attention import AttentionSettings, RotaryTable, absorb, attend, attend_at_ends
 from infini_eval.models.naive import gate
-from infini_eval.models.state import BatchState, LayerState, StateShape, Step
+from infini_eval.models.state import BatchState, LayerState, StateShape, Step, Window
 
 
 @dataclass
 class LayerWeights:
     """One decoder layer's local weights, each [out, in]; q and k in the order that models/attention.py rotates.
 
-    `gates` weigh what the memory returns and local attention, g and 1 - g, each [N, 1]; None without gates.
+    `gates` weigh what the memory returns and local attention, g and 1 - g, each [N, 1]; None without gates. Only a Qwen2
+    has a `qkv_bias`, layers without a rotary embedding, and a `window` (keys that a query sees, its own included).
     """
 
     input_norm: torch.Tensor
@@ -32,6 +33,9 @@ class LayerWeights:
     gate_up: torch.Tensor
     down: torch.Tensor
     gates: tuple[torch.Tensor, torch.Tensor] | None
+    qkv_bias: torch.Tensor | None = None
+    rotates: bool = True
+    window: int | None = None
 
 
 class Llama:
@@ -62,7 +66,7 @@ class Llama:
         self.heads, self.kv_heads = self.tp.local_heads(config.num_attention_heads, config.num_key_value_heads)
         self._compiled_layer: Callable[..., torch.Tensor] | None = None
         self._compiled_absorb: Callable[..., None] | None = None
-        self.rotary = RotaryTable(config.head_dim, config.rope_theta, dtype, device)
+        self.rotary = RotaryTable(config.head_dim, config.rope_theta, dtype, device, config.rope_interpolation)
         if settings.segment_length is not None:
             self.rotary.ensure(settings.segment_length)
 
@@ -73,13 +77,21 @@ class Llama:
         self._compiled_layer = torch.compile(self._layer, dynamic=False)
         self._compiled_absorb = torch.compile(self._absorb, dynamic=False)
 
-    def new_state(self, batch: int, longest: int) -> BatchState:
-        """Make the state for `batch` sequences of at most `longest` tokens (prompt and answer)."""
+    def new_state(self, batch: int, longest: int, step_tokens: int | None = None) -> BatchState:
+        """Make the state for `batch` sequences of at most `longest` tokens (prompt and answer).
+
+        Args:
+            step_tokens: the most tokens of a row in one step (None: any number), which bounds what layers with a window
+                keep.
+        """
         length = self.settings.segment_length
         capacity = longest if length is None else length
         self.rotary.ensure(capacity)
         shape = StateShape(batch, self.kv_heads, self.config.head_dim, capacity, self.settings.keeps_memory)
-        return BatchState(len(self.layers), shape, length, self.dtype, self.memory_dtype, self.device)
+        most = capacity if step_tokens is None else step_tokens
+        windows = [None if layer.window is None else Window.of(layer.window, capacity, most) for layer in self.layers]
+        shapes = [shape if window is None else replace(shape, window=window) for window in windows]
+        return BatchState(shapes, length, self.dtype, self.memory_dtype, self.device)
 
     def embed(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Embed token ids: [B, T] int64 -> [B, T, D]; the vocabulary is sharded over tp."""
@@ -120,7 +132,7 @@ class Llama:
         tensors = [self.embedding, self.final_norm, None if self.head is self.embedding else self.head]
         for layer in self.layers:
             tensors += [layer.input_norm, layer.qkv, layer.o, layer.post_norm, layer.gate_up, layer.down]
-            tensors += layer.gates or ()
+            tensors += [layer.qkv_bias, *(layer.gates or ())]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def _layer(
@@ -132,8 +144,9 @@ class Llama:
         cos_sin: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         normed = self._norm(x, weights.input_norm)
-        qk, v = self._project(normed, weights.qkv)
-        attended = attend(qk, v, weights.gates, self.rotary, cos_sin, state, step, self.settings)
+        qk, v = self._project(normed, weights)
+        rotation = cos_sin if weights.rotates else None
+        attended = attend(qk, v, weights.gates, self.rotary, rotation, state, step, self.settings)
         return self._transform(x, attended, weights)
 
     def _layer_at(
@@ -147,10 +160,11 @@ class Llama:
     ) -> torch.Tensor:
         """The layer's output [B, 1, D] at one token of each row of an open step; all tokens enter its state."""
         normed, width = self._norm(x, weights.input_norm), self.heads * self.config.head_dim
-        q_B1NH = F.linear(_at(normed, end_B), weights.qkv[:width]).unflatten(-1, (-1, self.config.head_dim))
+        bias = None if weights.qkv_bias is None else weights.qkv_bias[:width]
+        q_B1NH = F.linear(_at(normed, end_B), weights.qkv[:width], bias).unflatten(-1, (-1, self.config.head_dim))
         k, v = self._keys_and_values(normed, weights)
-        ends = step.at(end_B)
-        attended = attend_at_ends(q_B1NH, k, v, weights.gates, self.rotary, cos_sin, state, step, ends, self.settings)
+        ends, rotation = step.at(end_B), cos_sin if weights.rotates else None
+        attended = attend_at_ends(q_B1NH, k, v, weights.gates, self.rotary, rotation, state, step, ends, self.settings)
         return self._transform(_at(x, end_B), attended, weights)
 
     def _absorb(
@@ -163,7 +177,7 @@ class Llama:
     ) -> None:
         """Only what later steps read of the layer: its keys and values, or the memory that they are written to."""
         k, v = self._keys_and_values(self._norm(x, weights.input_norm), weights)
-        absorb(k, v, self.rotary, cos_sin, state, step, self.settings)
+        absorb(k, v, self.rotary, cos_sin if weights.rotates else None, state, step, self.settings)
 
     def _transform(self, x: torch.Tensor, attended_BTNH: torch.Tensor, weights: LayerWeights) -> torch.Tensor:
         """Add attention's and the MLP's part to the residual stream."""
@@ -187,13 +201,15 @@ class Llama:
 
     def _keys_and_values(self, normed_BTD: torch.Tensor, weights: LayerWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """k and v, each [B, T, G, H]."""
-        fused = F.linear(normed_BTD, weights.qkv[self.heads * self.config.head_dim :])
+        width = self.heads * self.config.head_dim
+        bias = None if weights.qkv_bias is None else weights.qkv_bias[width:]
+        fused = F.linear(normed_BTD, weights.qkv[width:], bias)
         k, v = fused.unflatten(-1, (-1, self.config.head_dim)).chunk(2, dim=2)
         return k, v
 
-    def _project(self, x_BTD: torch.Tensor, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _project(self, x_BTD: torch.Tensor, weights: LayerWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """q and k side by side [B, T, N + G, H], and v [B, T, G, H]."""
-        fused = F.linear(x_BTD, qkv).unflatten(-1, (-1, self.config.head_dim))
+        fused = F.linear(x_BTD, weights.qkv, weights.qkv_bias).unflatten(-1, (-1, self.config.head_dim))
         qk, v = fused.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         return qk, v
 

@@ -49,7 +49,7 @@ def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device |
     check_implementation(settings.attn_implementation, device, dtype)
     if not config.has_segments and settings.memory in ("on", "ablate"):
         raise ConfigError(
-            f"--memory {settings.memory}, but this checkpoint is a plain Llama without compressive memory",
+            f"--memory {settings.memory}, but this checkpoint is a plain {config.family} without compressive memory",
             valid="leave --memory out",
         )
     if settings.rope_interleaved is not None:
@@ -115,6 +115,9 @@ def _layer(reader: _ShardReader, resolved: Resolved, index: int) -> LayerWeights
         gate_up=reader.sharded(name("mlp.gate_up_proj.weight")),
         down=reader.sharded(name("mlp.down_proj.weight")),
         gates=gates,
+        qkv_bias=reader.qkv(name("attn.qkv_proj.bias")) if resolved.config.attention_bias else None,
+        rotates=resolved.config.has_rotary(index),
+        window=resolved.config.window_of(index),
     )
 
 
@@ -144,7 +147,7 @@ class _ShardReader:
         return self._place(self._checkpoint.read(name, ranges, self._resolved.dtype))
 
     def qkv(self, name: str) -> torch.Tensor:
-        """Our query heads, and the kv heads they need (shared between ranks when tp exceeds the kv heads)."""
+        """Rows of our query heads, and of the kv heads they need (shared between ranks when tp exceeds the kv heads)."""
         config, spec = self._resolved.config, self._checkpoint.specs[name]
         queries, _, _ = spec.shard_ranges(self._tp.rank, self._tp.size)
         width, q_width, kv_width = config.head_dim, spec.chunks[0], spec.chunks[1]

@@ -1,7 +1,8 @@
 """The whole forward in plain fp32 torch, one equation a line: the meaning that everything fast must reproduce.
 
 Equations and their order are those of the reference's training path (Infini-attention, Munkhdalai et al. 2024, as
-nanotron's fork computes it). For the whole sequence at once, without caches; slow on purpose.
+nanotron's fork computes it; Llama and dense Qwen2 as nanotron's main branch does). For the whole sequence at once,
+without caches; slow on purpose.
 
 Legend: B batch, T tokens, D model width, N query heads, G kv heads, H head width, V vocabulary; L is the segment length.
 """
@@ -31,7 +32,7 @@ def naive_logits(
             if name.startswith(f"model.decoder.{index}.")
         }
         normed = rms_norm(x_BTD, layer["input_layernorm.weight"], config.rms_norm_eps)
-        x_BTD = x_BTD + attention(normed, layer, config, memory, memory_query)
+        x_BTD = x_BTD + attention(normed, layer, config, memory, memory_query, index)
         normed = rms_norm(x_BTD, layer["post_attention_layernorm.weight"], config.rms_norm_eps)
         x_BTD = x_BTD + mlp(normed, layer)
     x_BTD = rms_norm(x_BTD, weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
@@ -50,16 +51,31 @@ def mlp(x_BTD: torch.Tensor, layer: Weights) -> torch.Tensor:
 
 
 def attention(
-    x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, memory: Memory, memory_query: MemoryQuery
+    x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, memory: Memory, memory_query: MemoryQuery, index: int = 0
 ) -> torch.Tensor:
-    """Attend over segments anchored at token 0, or over the whole sequence where there are none."""
-    length = config.segment_length or x_BTD.shape[1]
+    """Attend over segments anchored at token 0, or over the whole sequence where there are none.
+
+    `index` is the layer's number, which matters in a Qwen2 only: its layers are not alike.
+    """
+    if not config.has_segments:
+        out_BNTH = whole_sequence(x_BTD, layer, config, index)
+        return out_BNTH.transpose(1, 2).flatten(2) @ layer["attn.o_proj.weight"].T
+    assert config.segment_length is not None
     state = None
     outputs = []
-    for segment_BLD in x_BTD.split(length, dim=1):
+    for segment_BLD in x_BTD.split(config.segment_length, dim=1):
         out_BNLH, state = one_segment(segment_BLD, state, layer, config, memory, memory_query)
         outputs.append(out_BNLH.transpose(1, 2).flatten(2) @ layer["attn.o_proj.weight"].T)
     return torch.cat(outputs, dim=1)
+
+
+def whole_sequence(x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, index: int) -> torch.Tensor:
+    """Compute the heads [B, N, T, H] of a layer without segments; every n-th of a Qwen2 has no rotary and no window."""
+    q_BNTH, k_BNTH, v_BNTH = project(x_BTD, layer, config)
+    if config.no_rope_layer is not None and (index + 1) % config.no_rope_layer == 0:
+        return causal_softmax(q_BNTH, k_BNTH, config.softmax_scale) @ v_BNTH
+    q_BNTH, k_BNTH = rope(q_BNTH, config), rope(k_BNTH, config)
+    return causal_softmax(q_BNTH, k_BNTH, config.softmax_scale, config.sliding_window) @ v_BNTH
 
 
 def one_segment(
@@ -75,7 +91,7 @@ def one_segment(
     q_rotated = rope(q_BNLH, config)
     k_rotated = rope(k_BNLH, config)
     local_BNLH = causal_softmax(q_rotated, k_rotated, config.softmax_scale) @ v_BNLH
-    if not config.has_segments or memory == "off":
+    if memory == "off":
         return local_BNLH, None
     g_N11 = gate(layer["attn.balance_factors"], config.gate_activation)[:, None, None]
     if memory == "ablate" or state is None:
@@ -107,24 +123,29 @@ def project(
     """Project to q, k, v as [B, N, L, H]; kv heads repeated so that query head h meets kv head h // (N / G)."""
     heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     fused = x_BLD @ layer["attn.qkv_proj.weight"].T
+    if config.attention_bias:
+        fused = fused + layer["attn.qkv_proj.bias"]
     q, k, v = fused.split([heads * width, kv_heads * width, kv_heads * width], dim=-1)
     q, k, v = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in (q, k, v))
     repeats = heads // kv_heads
     return q, k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
 
 
-def causal_softmax(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
-    """Compute attention weights [..., L, L] of each query over the keys up to its own position."""
+def causal_softmax(q: torch.Tensor, k: torch.Tensor, scale: float, window: int | None = None) -> torch.Tensor:
+    """Compute attention weights [..., L, L] of each query over the keys up to its own: all, or the last `window` of them."""
     length = q.shape[2]
-    future = torch.ones(length, length, dtype=torch.bool).triu(1).to(q.device)
-    return (q @ k.transpose(2, 3) * scale).masked_fill(future, float("-inf")).softmax(dim=-1)
+    hidden = torch.ones(length, length, dtype=torch.bool).triu(1).to(q.device)
+    if window is not None:
+        hidden = hidden | torch.ones(length, length, dtype=torch.bool).tril(-window).to(q.device)
+    return (q @ k.transpose(2, 3) * scale).masked_fill(hidden, float("-inf")).softmax(dim=-1)
 
 
 def rope(x_BNLH: torch.Tensor, config: ModelConfig) -> torch.Tensor:
     """Apply the rotary embedding at positions 0..L-1 (they restart in every segment); RoFormer, Su et al. 2021."""
     width = x_BNLH.shape[-1]
     frequency = config.rope_theta ** (-torch.arange(0, width, 2, device=x_BNLH.device).float() / width)
-    angle = torch.arange(x_BNLH.shape[2], device=x_BNLH.device).float()[:, None] * frequency
+    position = torch.arange(x_BNLH.shape[2], device=x_BNLH.device).float() / config.rope_interpolation
+    angle = position[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     if config.rope_interleaved:  # pairs (x_0, x_1), (x_2, x_3), …
         first, second = x_BNLH[..., 0::2], x_BNLH[..., 1::2]

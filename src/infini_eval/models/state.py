@@ -1,32 +1,83 @@
 """What a batch of sequences carries from one step to the next, and where each step's tokens stand.
 
-An Infini model keeps the memory of its completed segments and the keys and values of the open one; a plain Llama is
-treated as one open segment that never closes. Lengths are known on the host, so no step waits for the device.
+An Infini model keeps the memory of its completed segments and the keys and values of the open one; a model without
+segments is treated as one open segment that never closes. Of that one, layers with a sliding window keep in a ring only
+what later queries can see. Lengths are known on the host, so no step waits for the device.
 
-Legend: B batch, T tokens of the step, S keys seen, G kv heads, H head width; L is the segment length.
+Legend: B batch, T tokens of the step, S keys seen, R places of a ring, G kv heads, H head width; L is the segment length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from infini_eval.config import window_block
 from infini_eval.models.memory import HasMemory, new_memory
 
 Memories = tuple[torch.Tensor, ...]  # one row's memory_GHE in each layer of a stage; empty where none is kept
 
 
 @dataclass(frozen=True)
+class Window:
+    """A sliding window of `size` keys, the query's own included. The key of position p lies at place p % `ring`."""
+
+    size: int
+    ring: int
+
+    @classmethod
+    def of(cls, size: int, capacity: int, step_tokens: int) -> Window:
+        """Make the window for sequences of at most `capacity` tokens, read by steps of at most `step_tokens`.
+
+        A step writes its keys before its first query looks `size` back, and right padding may write as many once more
+        where a row's next tokens go: neither reaches a key that is still to be seen.
+        """
+        return cls(size, min(capacity, size + step_tokens))
+
+    def visible(self, positions: torch.Tensor, last: torch.Tensor, span: int) -> torch.Tensor:
+        """What queries see of the first `span` places: bool [B or 1, 1, T, span].
+
+        Args:
+            positions: of the queries, [T] or [B, T].
+            last: the position that was written last, [1] or [B, 1].
+        """
+        stored = last - (last - torch.arange(span, device=positions.device)) % self.ring  # at each place
+        stored, query = stored.unsqueeze(-2), positions.unsqueeze(-1)
+        seen = (stored >= 0) & (stored <= query) & (stored > query - self.size)
+        return seen.view(-1, 1, positions.shape[-1], span)
+
+    def band(self, queries: int, device: torch.device) -> torch.Tensor:
+        """What consecutive queries see of the `size` - 1 keys before the first of them and of their own: bool, both dims."""
+        keys = self.size - 1 + queries
+        return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(self.size - 1).triu()
+
+    def in_order(self, buffer_BRGH: torch.Tensor, first: int, stop: int) -> torch.Tensor:
+        """Keys or values of the positions [first, stop), a view where they do not pass the ring's end."""
+        place, count = first % self.ring, stop - first
+        part = buffer_BRGH[:, place : place + count]
+        return part if part.shape[1] == count else torch.cat((part, buffer_BRGH[:, : count - part.shape[1]]), dim=1)
+
+
+@dataclass(frozen=True)
 class StateShape:
-    """Sizes of one layer's state; `capacity` is the number of open tokens it can hold (L, or the longest sequence)."""
+    """Sizes of one layer's state.
+
+    `capacity` is the number of open tokens it can hold (L, or the longest sequence), unless there is a `window`.
+    """
 
     batch: int
     kv_heads: int
     head_dim: int
     capacity: int
     keeps_memory: bool
+    window: Window | None = None
+
+    @property
+    def places(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return self.capacity if self.window is None else self.window.ring
 
 
 class LayerState:
@@ -34,6 +85,7 @@ class LayerState:
 
     def __init__(self, shape: StateShape, dtype: torch.dtype, memory_dtype: torch.dtype, device: torch.device) -> None:
         self._shape, self._dtype, self._device = shape, dtype, device
+        self.window = shape.window
         self.memory: torch.Tensor | None = None
         if shape.keeps_memory:
             self.memory = new_memory(shape.batch, shape.kv_heads, shape.head_dim, memory_dtype, device)
@@ -46,7 +98,7 @@ class LayerState:
         if self.keys is not None:
             return
         shape = self._shape
-        size = (shape.batch, shape.capacity, shape.kv_heads, shape.head_dim)
+        size = (shape.batch, shape.places, shape.kv_heads, shape.head_dim)
         # zeros, not empty: a masked key still takes part in sums, and NaN times zero is NaN
         self.keys = torch.zeros(size, dtype=self._dtype, device=self._device)
         self.values = torch.zeros(size, dtype=self._dtype, device=self._device)
@@ -64,8 +116,12 @@ class LayerState:
         else:
             self.memory = torch.stack([self.memory[s] if isinstance(s, int) else s[layer] for s in sources])
 
-    def copy_from(self, other: LayerState) -> None:
-        """Become a copy of `other`, which has room for as many tokens or fewer; the buffers stay where they are."""
+    def copy_from(self, other: LayerState, lengths_B: torch.Tensor) -> None:
+        """Become a copy of `other`, which has room for as many tokens or fewer; the buffers stay where they are.
+
+        Args:
+            lengths_B: open tokens of each row; where there is a window, only what it still shows is taken over.
+        """
         if self.memory is not None and other.memory is not None:
             self.memory.copy_(other.memory)
         assert self.keys is not None and self.values is not None
@@ -73,13 +129,49 @@ class LayerState:
         for target, source in pairs:
             if target is not None:
                 target.zero_()  # no NaN of other sequences may stay behind a mask
-                if source is not None:
+                if source is not None and self.window is not None:
+                    assert other.window is not None
+                    _copy_ring(target, self.window, source, other.window, lengths_B)
+                elif source is not None:
                     target[:, : source.shape[1]] = source
 
     def nbytes(self) -> int:
         """Count the bytes of this layer's tensors."""
         tensors = (self.memory, self.keys, self.raw_keys, self.values)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _copy_ring(
+    target_BRGH: torch.Tensor, ours: Window, source_BRGH: torch.Tensor, theirs: Window, lengths_B: torch.Tensor
+) -> None:
+    """Copy each row's last tokens, as many as a window shows, to their places in another ring."""
+    positions = lengths_B[:, None] - 1 - torch.arange(min(ours.size, ours.ring, theirs.ring), device=lengths_B.device)
+    rows, column = (positions >= 0).nonzero(as_tuple=True)
+    positions = positions[rows, column]
+    target_BRGH[rows, positions % ours.ring] = source_BRGH[rows, positions % theirs.ring]
+
+
+@dataclass(frozen=True)
+class WindowStep:
+    """What a step of the open segment means to layers with a window.
+
+    places: where the step's keys go in the ring, int64 like the step's positions.
+    span: the first places of the ring, which is all of them once it is full.
+    mask: bool [B or 1, 1, T, span]; None where plain causality says the same and the span holds the step's tokens alone.
+    start: the position of the first token of several, where rows stand alike: its queries are computed in blocks, each
+        with the keys around it, and the mask is that of a block (`Window.band`).
+    """
+
+    window: Window
+    places: torch.Tensor
+    span: int
+    mask: torch.Tensor | None
+    start: int | None = None
+
+    def at(self, positions_B1: torch.Tensor, last: torch.Tensor) -> WindowStep:
+        """One query of each row, after all of the step's keys were written, the last of them at position `last`."""
+        places = positions_B1 % self.window.ring
+        return WindowStep(self.window, places, self.span, self.window.visible(positions_B1, last, self.span))
 
 
 @dataclass(frozen=True)
@@ -95,6 +187,7 @@ class Step:
     lengths: int32 [B], open keys a row sees from its last query on (for kernels that take lengths instead of masks).
     closing: rows whose open segment is full after this step, as an index tensor; None when there is none.
     recurs: other steps have the same shapes, so that compiling them pays.
+    window: the same for layers with a window, where the stage has any; the mask above is for the other layers.
     """
 
     segments: int
@@ -107,6 +200,7 @@ class Step:
     lengths: torch.Tensor | None = None
     closing: torch.Tensor | None = None
     recurs: bool = False
+    window: WindowStep | None = None
 
     def at(self, token_B: torch.Tensor) -> Step:
         """Make of a step of the open segment the step of one of its tokens in each row, whose keys are all stored by then."""
@@ -115,17 +209,33 @@ class Step:
         position_B1 = self.positions.expand(batch, -1).gather(1, token_B[:, None])
         visible_BS = torch.arange(self.span, device=token_B.device) <= position_B1
         lengths_B = position_B1[:, 0].int() + 1
+        window = None if self.window is None else self.window.at(position_B1, self.positions[..., -1:])
         return replace(
-            self, positions=position_B1, mask=visible_BS[:, None, None], causal=False, offset=None, lengths=lengths_B
+            self,
+            positions=position_B1,
+            mask=visible_BS[:, None, None],
+            causal=False,
+            offset=None,
+            lengths=lengths_B,
+            window=window,
         )
 
 
 class Cursor:
     """Where each row of a batch stands; makes the steps that move it on."""
 
-    def __init__(self, batch: int, segment_length: int | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        batch: int,
+        segment_length: int | None,
+        device: torch.device,
+        windows: Collection[Window | None] = (None,),
+    ) -> None:
+        """windows: the kinds of layers that the steps are for; all windows are alike, None stands for layers without."""
         self.batch = batch
         self.segment_length = segment_length
+        self._window = next((window for window in windows if window is not None), None)
+        self._sees_all = None in windows
         self.open_lengths = [0] * batch
         self.segments = [0] * batch
         self._device = device
@@ -161,6 +271,7 @@ class Cursor:
             offset=common,
             lengths=self._tensor([start + tokens for start in starts]).int(),
             closing=self._tensor(full) if (full := self._close(after)) else None,
+            window=self._window_step(positions, span, common),
         )
         return step
 
@@ -183,8 +294,21 @@ class Cursor:
             return flags[0]
         return torch.tensor(flags, device=self._device)
 
+    def _window_step(self, positions: torch.Tensor, span: int, common: int | None) -> WindowStep | None:
+        window, tokens = self._window, positions.shape[-1]
+        if window is None:
+            return None
+        assert window.ring >= min(span, window.size + tokens), "the ring is too small for a step of so many tokens"
+        span, places = min(span, window.ring), positions % window.ring
+        if common == 0 and tokens <= window.size:
+            return WindowStep(window, places, span, None)
+        if common is not None and tokens > 1:
+            band = window.band(min(tokens, window_block(window.size)), self._device)
+            return WindowStep(window, places, span, band, common)
+        return WindowStep(window, places, span, window.visible(positions, positions[..., -1:], span))
+
     def _mask(self, positions: torch.Tensor, span: int, common: int | None, tokens: int) -> torch.Tensor | None:
-        if common is not None and (common == 0 or tokens == 1):
+        if not self._sees_all or (common is not None and (common == 0 or tokens == 1)):
             return None
         visible = torch.arange(span, device=self._device) <= positions[..., None]
         return visible.view(-1, 1, tokens, span)
@@ -198,16 +322,16 @@ class BatchState:
 
     def __init__(
         self,
-        layers: int,
-        shape: StateShape,
+        shapes: Sequence[StateShape],
         segment_length: int | None,
         dtype: torch.dtype,
         memory_dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.layers = [LayerState(shape, dtype, memory_dtype, device) for _ in range(layers)]
-        self.cursor = Cursor(shape.batch, segment_length, device)
-        self.capacity = shape.capacity
+        """shapes: of each layer; they differ in their windows alone."""
+        self.layers = [LayerState(shape, dtype, memory_dtype, device) for shape in shapes]
+        self.cursor = Cursor(shapes[0].batch, segment_length, device, {shape.window for shape in shapes})
+        self.capacity = shapes[0].capacity
         self._device = device
 
     def branch(self, sources: Sequence[int | Memories], segments: int) -> None:

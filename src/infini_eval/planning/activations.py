@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from infini_eval.config import window_block
 from infini_eval.planning.architecture import Architecture
 from infini_eval.planning.weights import bits_of, bytes_a_token, kv_heads_of_a_shard
 
@@ -66,12 +67,13 @@ def native_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
         [*middle, 2 * w.inner, w.inner, w.d, w.d],  # gate_up, product, down_proj and the sum
     ]
     rotated = [*held, w.q + w.k, w.q]  # rotated queries and keys, local attention's result
-    attention = [value * token for value in rotated] + _beside_local(architecture, step)
-    return [attention, *([value * token for value in phase] for phase in mlp)]
+    stays, kernel = _masks(architecture, step)
+    attention = [value * token for value in rotated] + stays + kernel + _beside_local(architecture, step)
+    return [attention, *([value * token for value in phase] + stays for phase in mlp)]
 
 
 def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
-    """With a memory: the mixed result, features, the write's target, a read. A plain Llama: its mask."""
+    """With a memory: the mixed result, features, the write's target, a read."""
     w = widths(architecture, step.tp)
     if architecture.keeps_memory:
         value = step.new_tokens * bits_of(step.memory_dtype) / 8
@@ -79,10 +81,42 @@ def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
         return [each * value for each in (w.q, w.q + w.k, w.k, (w.q + w.k) / segments)]
     if architecture.layers[0].attention == "infini":
         return [w.q * step.new_tokens * step.value_bytes]  # weighed by the gate; no memory is read
-    if step.new_tokens == 0 or step.tokens >= step.context:
+    return []
+
+
+def _masks(architecture: Architecture, step: StepShape) -> tuple[Phase, Phase]:
+    """Without segments: what stays during a step, and what attention makes of it in one layer at a time.
+
+    There stay the masks (bool, one for all rows) and, with windows, the rotations of all positions.
+    """
+    if any(layer.attention == "infini" for layer in architecture.layers):
+        return [], []
+    queries, windows = step.new_tokens / step.rows, {layer.window for layer in architecture.layers}
+    full = queries * step.context if queries < step.context and None in windows else 0.0
+    blocks = [_window_block(architecture, step, size) for size in windows if size and size < step.context]
+    masks = [mask for mask in (full, *(mask for mask, _ in blocks)) if mask]
+    kernel = max(full * step.value_bytes, *(work for _, work in blocks), 0.0)
+    return [*masks, *_rotations(architecture, step)], [kernel] if kernel else []
+
+
+def _window_block(architecture: Architecture, step: StepShape, size: int) -> tuple[float, float]:
+    """Bytes of the mask of a block of queries that look through a window, and of what attention makes.
+
+    That is the mask as numbers with copies of keys and values, or in the end the results of all blocks, joined.
+    """
+    w, queries = widths(architecture, step.tp), step.new_tokens / step.rows
+    block = min(queries, window_block(size))
+    seen, joined = size - 1 + block, w.q * step.new_tokens if block < queries else 0.0
+    copied = 2 * w.k * seen * step.rows if size + queries < step.context else 0.0  # where they pass the ring's end
+    return block * seen, max(block * seen + copied, joined) * step.value_bytes
+
+
+def _rotations(architecture: Architecture, step: StepShape) -> Phase:
+    """Cosines and sines of all positions and of the step's: nothing beside a cache of all keys, but not beside windows."""
+    if all(layer.window is None for layer in architecture.layers):
         return []
-    seen = step.new_tokens * step.context / step.rows  # one mask for all rows: bool, and as numbers in the kernel
-    return [seen, seen * step.value_bytes]
+    position = 1.5 * architecture.head_dim * step.value_bytes
+    return [position * step.context, position * step.new_tokens / step.rows]
 
 
 def transformers_steps(step: StepShape) -> list[StepShape]:
@@ -95,6 +129,8 @@ def transformers_steps(step: StepShape) -> list[StepShape]:
 
 def transformers_phases(architecture: Architecture, step: StepShape) -> list[Phase]:
     """Growing the cache, attention, MLP, experts; the embedded tokens, the mask and windows' last steps stay."""
+    if architecture.layers[0].attention == "infini":
+        return _infini_phases_of_transformers(architecture, step)
     w = widths(architecture, step.tp)
     token = step.new_tokens * step.value_bytes
     stays = [w.d * token, *_mask(step), *_in_flight(architecture, step)]
@@ -106,6 +142,29 @@ def transformers_phases(architecture: Architecture, step: StepShape) -> list[Pha
     if architecture.num_experts:
         phases.append([w.d * token, *_experts(architecture, step)])
     return [stays + phase for phase in phases]
+
+
+PIECE_TOKENS = 4096  # that an exported Infini model passes through its layers at once, rounded to whole segments
+
+
+def _infini_phases_of_transformers(architecture: Architecture, step: StepShape) -> list[Phase]:
+    """The exported model's layer: no mask and no growth, but copies of its projections as segments."""
+    w, length = widths(architecture, step.tp), architecture.layers[0].window
+    assert length is not None
+    tokens = min(step.tokens, step.context, max(1, PIECE_TOKENS // length) * length)
+    token = step.rows * tokens * step.value_bytes
+    # the layer's input, its norm; q, k, v as projected, q and k rotated; local attention, mixed by segment, joined
+    attention = [w.d, w.d, w.q, w.k, w.k, w.q, w.k, w.q, w.q, w.q]
+    attention += [w.q, w.k, w.k] if step.rows > 1 else []  # segments side by side: a copy where rows are several
+    angles = [2.0 * architecture.head_dim * tokens * step.value_bytes]
+    phases = [
+        [value * token for value in attention] + angles,
+        [value * token for value in (w.d, w.d, w.d, w.inner, w.inner, w.inner)] + angles,
+    ]
+    if architecture.keeps_memory:  # of one segment: the query's features, what they read, and its mixing
+        value = step.rows * min(tokens, length) * bits_of(step.memory_dtype) / 8
+        phases[0] += [value * each for each in (w.q, w.q, w.q, w.k)]
+    return phases
 
 
 def expert_bytes(architecture: Architecture, step: StepShape) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from infini_eval.config import ModelConfig
@@ -109,6 +109,12 @@ def from_model_config(config: ModelConfig, name: str) -> Architecture:
         mlp=3 * hidden * config.intermediate_size,
         other=2 * hidden + (config.num_attention_heads if config.has_segments else 0),
     )
+    if config.attention_bias:
+        layer = replace(
+            layer, other=layer.other + (config.num_attention_heads + 2 * config.num_key_value_heads) * width
+        )
+    windows = [config.window_of(index) for index in range(config.num_hidden_layers)]
+    layers = tuple(layer if size is None else replace(layer, attention="sliding", window=size) for size in windows)
     return Architecture(
         name=name,
         kind=config.kind,
@@ -118,7 +124,7 @@ def from_model_config(config: ModelConfig, name: str) -> Architecture:
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
         head_dim=width,
-        layers=(layer,) * config.num_hidden_layers,
+        layers=layers,
         dtype=config.dtype,
         embedding_parameters=config.vocab_size * hidden,
         head_parameters=0 if config.tie_word_embeddings else config.vocab_size * hidden,

@@ -72,12 +72,15 @@ def _from_json(path: Path, name: str) -> Architecture:
 
 Kind = tuple[Attention, int | None]
 WINDOW_BY_FLAG = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")  # sliding_window counts only with use_sliding_window
+INFINI = "infini_llama"  # a checkpoint that `infini-eval export --format hf` wrote
 NAMES: dict[str, Attention] = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
 
 
 def attention_kinds(text: Mapping[str, Any], layers: int) -> list[Kind]:
     """Kind and window of each layer, from `layer_types` where present, else from the older keys of each family."""
     family = str(text.get("model_type") or "")
+    if family == INFINI:
+        return [("infini", text["segment_length"])] * layers
     if text.get("kv_lora_rank"):
         return [("mla", None)] * layers
     window, chunk = text.get("sliding_window"), text.get("attention_chunk_size")
@@ -172,7 +175,9 @@ LARGEST |= dict.fromkeys(
      "first_k_dense_replace", "projector_input_dim", "projector_output_dim", "vision_output_dim"),
     1 << 20,
 )  # fmt: skip
-LARGEST |= dict.fromkeys(("sliding_window", "attention_chunk_size", "max_position_embeddings"), 1 << 50)
+LARGEST |= dict.fromkeys(
+    ("sliding_window", "attention_chunk_size", "max_position_embeddings", "segment_length"), 1 << 50
+)
 LISTS = ("layer_types", "no_rope_layers", "moe_layers", "mlp_only_layers")
 FLAGS = ("tie_word_embeddings", "attention_bias", "use_sliding_window")
 
@@ -198,7 +203,15 @@ FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text")
 QKV_BIASES = ("qwen2", "qwen2_moe")
 QK_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text")
 COUNTED = {"llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3"}
-COUNTED |= {"gemma3_text", "llama4", "llama4_text", "deepseek_v2", "deepseek_v3", "phi3"}  # tested against transformers
+COUNTED |= {
+    INFINI,
+    "gemma3_text",
+    "llama4",
+    "llama4_text",
+    "deepseek_v2",
+    "deepseek_v3",
+    "phi3",
+}  # tested against transformers
 
 
 def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
@@ -206,6 +219,9 @@ def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
     text = _text_part(document, name)
     _check_kinds(text, name)
     shape = _Shape(text, name)
+    infini = shape.family == INFINI
+    if infini:
+        _whole(text, "segment_length", name)
     kinds = attention_kinds(text, shape.layers)
     layers = tuple(shape.layer(index, *kind) for index, kind in enumerate(kinds))
     embedding = shape.vocab * shape.hidden
@@ -230,7 +246,8 @@ def from_hf_config(document: Mapping[str, Any], name: str) -> Architecture:
         moe="repeated" if shape.family.startswith("llama4") else "grouped",
         latent_width=shape.latent_width,
         vision_parameters=vision_parameters(document),
-        max_positions=text.get("max_position_embeddings"),
+        max_positions=None if infini else text.get("max_position_embeddings"),
+        keeps_memory=not infini or text.get("memory", "on") == "on",
         notes=_notes(document, shape.family),
     )
 
@@ -321,6 +338,8 @@ class _Shape:
             other += hidden if self.family not in QKV_BIASES else 0
         if self.family in QK_NORMS:
             other += 2 * width
+        if self.family == INFINI:
+            other += heads  # gates
         return 2 * heads * width * hidden, 2 * kv * width * hidden, other
 
     def _latent_attention(self) -> tuple[int, int, int]:

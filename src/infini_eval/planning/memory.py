@@ -205,6 +205,7 @@ def _state(architecture: Architecture, step: StepShape, layers: range, in_flight
         layers=layers,
         tp=step.tp,
         batch=step.rows * in_flight,
+        step_tokens=step.tokens,
     )
 
 

@@ -8,7 +8,7 @@ from infini_eval.config import Topology
 from infini_eval.distributed.mesh import MeshShape, ModelShape, fitting, resolve_topology
 from infini_eval.planning.architecture import Architecture, Layer
 from infini_eval.planning.devices import Device
-from infini_eval.planning.memory import RankPlan, Settings, plan_stages
+from infini_eval.planning.memory import RankPlan, Settings, chunk_of, plan_stages
 from infini_eval.planning.weights import StateBytes, state_bytes, total_weight_bytes
 
 
@@ -219,6 +219,7 @@ class _Planner:
             kv_dtype=self.settings.kv_dtype or dtype,
             memory_dtype=self.settings.memory_dtype,
             batch=self.settings.batch,
+            step_tokens=chunk_of(self.architecture, self.device, self.settings),
         )
         speed = estimate_speed(
             self.architecture,

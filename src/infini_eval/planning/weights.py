@@ -125,16 +125,22 @@ def state_bytes(
     layers: range | None = None,
     tp: int = 1,
     batch: int = 1,
+    step_tokens: int = 0,
 ) -> StateBytes:
-    """State of `batch` sequences of `tokens` tokens in `layers` (None: all) on one of `tp` shards."""
+    """State of `batch` sequences of `tokens` tokens in `layers` (None: all) on one of `tp` shards.
+
+    Args:
+        step_tokens: of a row in one step, which the native engine's layers with a window keep beside it.
+    """
     chosen = architecture.layers if layers is None else [architecture.layers[index] for index in layers]
     width = _Widths(architecture, bits_of(kv_dtype) / 8, bits_of(memory_dtype) / 8, tp)
+    beside = step_tokens if architecture.engine == "native" else 0
     counts: dict[Layer, int] = {}
     for layer in chosen:
         counts[layer] = counts.get(layer, 0) + batch
     total = StateBytes()
     for layer, times in counts.items():
-        one = _layer_state(layer, tokens, width, architecture.keeps_memory)
+        one = _layer_state(layer, tokens, width, architecture.keeps_memory, beside)
         total += StateBytes(one.cache * times, one.memory * times, one.open_segment * times, one.unbounded * times)
     return total
 
@@ -171,10 +177,10 @@ class _Widths:
         return round((latent if layer.attention == "mla" else 2 * self.local_kv) * self.kv_bytes)
 
 
-def _layer_state(layer: Layer, tokens: int, width: _Widths, keeps_memory: bool) -> StateBytes:
+def _layer_state(layer: Layer, tokens: int, width: _Widths, keeps_memory: bool, beside_window: int) -> StateBytes:
     token = width.token(layer)
     if layer.attention != "infini":
-        seen = min(tokens, layer.window or tokens)
+        seen = min(tokens, layer.window + beside_window if layer.window else tokens)
         return StateBytes(cache=seen * token, unbounded=tokens * token)
     assert layer.window is not None
     buffers = 3 if keeps_memory else 2  # rotated keys, values, and raw keys for the memory's update

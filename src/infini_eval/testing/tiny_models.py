@@ -100,6 +100,15 @@ def tiny_config(*, infini: bool = True, **changes: Any) -> dict[str, Any]:
     return config | ({"infini_attention": section} if infini else {})
 
 
+def tiny_qwen2_config(**changes: Any) -> dict[str, Any]:
+    """The same of a dense Qwen2 of nanotron's main branch; `changes` replace keys of model_config."""
+    config = tiny_config(infini=False, **({"rope_interleaved": False} | changes))
+    fields = config["model"]["model_config"]
+    del fields["is_llama_config"]
+    fields["is_qwen2_config"] = True
+    return config
+
+
 def write_tiny_checkpoint(
     folder: Path, config: dict[str, Any] | None = None, *, seed: int = 0, tp: int = 1, pp: int = 1
 ) -> Path:

@@ -54,7 +54,12 @@ class TransformersBackend(Backend):
         self.mesh = Mesh.build(mesh_shape(config.topology, self._loading, self._hf, world.world_size), world.rank)
         self._skeleton = self._open_skeleton()
         self._planned = self._plan_weights()
-        self._prompts = HfPrompts(self._open_tokenizer(), chat_template=config.settings(PromptSettings).chat_template)
+        self._segment_length = getattr(self._hf.get_text_config(), "segment_length", None)  # of an exported checkpoint
+        self._prompts = HfPrompts(
+            self._open_tokenizer(),
+            chat_template=config.settings(PromptSettings).chat_template,
+            segment_length=self._segment_length,
+        )
         self._check_vocabulary()
         self.notes: list[str] = []
         self._generator: BatchGenerator | None = None
@@ -79,11 +84,11 @@ class TransformersBackend(Backend):
             "name": hf_load.model_name(self._config.model_path),
             "kind": self._hf.model_type,
             "parameters": sum(parameter.numel() for parameter in self._skeleton.parameters()),
-            "segment_length": None,
+            "segment_length": self._segment_length,
             "dtype": self._dtype,
             "quantization": self._loading.quantization,
-            "memory": None,
-            "memory_query": None,
+            "memory": getattr(text, "memory", None),
+            "memory_query": getattr(text, "memory_query", None),
             "weight_bytes": None if self._quantized_before else self._planned.bytes,
             "max_position_embeddings": getattr(text, "max_position_embeddings", None),
         }
@@ -229,7 +234,7 @@ class TransformersBackend(Backend):
 
     def _warn_of_positions(self, longest: int) -> None:
         limit = getattr(self._hf.get_text_config(), "max_position_embeddings", None)
-        if limit and longest > limit:
+        if limit and longest > limit and self._segment_length is None:  # positions restart in segments
             logger.warning(
                 "prompts and answers of up to %d tokens exceed this model's max_position_embeddings %d; nothing is cut, "
                 "the model is asked beyond what it was made for",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ SIZE = re.compile(r"\d+(\.\d+)?\s?([KMGT]i?B)", re.IGNORECASE)
 def read_config(path: str, trust_remote_code: bool) -> Any:
     """The model's config.json as transformers reads it; CheckpointError where there is none that it knows."""
     transformers = require("transformers", extra="transformers", purpose="the backend transformers")
+    importlib.import_module("infini_eval.hf")  # transformers then opens exported Infini checkpoints
     try:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:

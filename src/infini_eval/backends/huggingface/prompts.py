@@ -19,9 +19,13 @@ class HfPrompts:
 
     Args:
         tokenizer: a fast tokenizer of transformers.
+        segment_length: of an Infini model, None for others.
     """
 
-    def __init__(self, tokenizer: Any, *, chat_template: Literal["auto", "on", "off"]) -> None:
+    def __init__(
+        self, tokenizer: Any, *, chat_template: Literal["auto", "on", "off"], segment_length: int | None = None
+    ) -> None:
+        self._segment_length = segment_length
         path = tokenizer.name_or_path
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise DataError(
@@ -46,7 +50,8 @@ class HfPrompts:
         text = self._rendered(sample)
         ids, offsets = self.tokenizer.encode_with_offsets(text, add_special_tokens=not self.chat)
         span = None if needle is None else _moved(needle, sample, text)
-        position = needle_position(span, offsets, len(ids), None, 0)
+        answer = self.tokenizer.encode(sample.answer, add_special_tokens=False) if self._segment_length else ()
+        position = needle_position(span, offsets, len(ids), self._segment_length, len(answer))
         return WorkItem(sample, ids, len(ids), position, excerpt(sample.prompt, needle))
 
     def token_ids(self, sample: Sample) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Our model in the harnesses of others: what each of them imports, and only there."""

@@ -1,0 +1,1 @@
+"""A server of a native checkpoint that speaks OpenAI's protocol: requests checked, queued, computed in batches."""
