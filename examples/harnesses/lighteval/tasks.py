@@ -1,4 +1,4 @@
-"""Passkey questions as tasks of lighteval: written out, chosen, and texts measured; `scripts/harnesses.sh lighteval` makes the data."""
+"""Passkey questions as tasks of lighteval: to answer, to choose from, and as texts (data: scripts/harnesses.sh lighteval)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         metavar="NAME",
-        help="csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb; hf; lm-eval-task; another package's (an unknown name lists all)",
+        help="csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb; hf; lm-eval-task; an unknown name lists all",
     )
     add_flag(
         parser,
