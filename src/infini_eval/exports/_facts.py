@@ -19,8 +19,8 @@ from infini_eval.reports.model import AnalysedRun, DepthRun, LengthSummary, Ques
 from infini_eval.reports.model_facts import task_of
 from infini_eval.reports.track import step_of
 from infini_eval.results.manifest import MANIFEST, content
+from infini_eval.results.merge import samples_table
 from infini_eval.results.reader import read_run
-from infini_eval.results.samples import samples_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
