@@ -43,13 +43,13 @@ lm-eval() {
 
 # The same tasks by lm-eval's own model local-completions, which asks our server: for every harness that knows no model of ours.
 serve() {
-    local out=results/harnesses/serve port=${PORT:-8472} server
+    local out=results/harnesses/serve port=${PORT:-8472}
     use lm-eval lm-eval,tasks
     run_pip "$ROOT/.venv-harness-lm-eval" "what lm-eval asks servers with" -c "$ROOT/constraints.txt" aiohttp tenacity fastapi uvicorn
     python examples/harnesses/lm-eval/make_data.py --tokenizer "$CHECKPOINT" --samples "$SAMPLES"
     mkdir -p "$out"
     infini-eval serve "$CHECKPOINT" --port "$port" --model-name demo >"$out/server.log" 2>&1 &
-    server=$!
+    server=$! # not local: the trap runs when this function is over
     trap 'kill "$server" 2>/dev/null; wait "$server"' EXIT
     until grep -q '^serving' "$out/server.log"; do
         kill -0 "$server" 2>/dev/null || fail "the server did not start: $(tail -n 3 "$out/server.log")"
