@@ -90,10 +90,20 @@ class Source:
         columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
         return Batch(**columns, segment_length=mix.segment_length)
 
-    def haystack_ids(self, rng: random.Random, tokens: int, kind: str) -> list[int]:
-        """Token ids of so much haystack of one kind, nothing hidden in it."""
-        haystack = self.haystacks.draw(rng, tokens, kind)
-        return list(self.tokenizer.encode(haystack.cut(tokens, 0.0, False)[1]).ids[:tokens])
+    def stream_ids(self, rng: random.Random, tokens: int, kind: str) -> list[int]:
+        """Token ids of so much haystack, "template", "docs" or "filler", nothing hidden in it and without distractors.
+
+        At one sentence in twelve, millions of tokens would hold more other numbers than any text that is asked about one.
+        """
+        paragraph = text.filler_paragraph(rng)
+        content = {
+            "template": lambda: text.template_text(rng, tokens // 8, distractors=0.0),
+            "docs": lambda: text.doc_text(rng, held_out=False, distractors=0.0),
+            "filler": lambda: paragraph * (tokens // len(paragraph.split()) + 2),
+        }[kind]()
+        encoded = self.tokenizer.encode(content).ids
+        first = rng.randrange(len(encoded) - tokens)
+        return list(encoded[first : first + tokens])
 
     def _row(self, rng: random.Random, mix: Mix, segments: int) -> dict[str, np.ndarray]:
         """The arrays of one sequence, by the field of Batch that they go to."""

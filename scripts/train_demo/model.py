@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from infini_eval.checkpoint.reader import Checkpoint
 
 FLOOR = 1e-5  # of the reads' denominators: far under it a feature is rounded to 0, and a read is 0/0
-RENEWED = 200  # steps after which the memories of long streams are made again
+RENEWED = 250  # steps after which the memories of long streams are made again
 GATE_LIMIT = 2.4  # hard_sigmoid has no gradient outside +-2.5: a gate that got there would never move again
 
 

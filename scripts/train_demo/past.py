@@ -14,7 +14,7 @@ import torch
 from scripts.train_demo.data import Batch, Source
 from torch import Tensor
 
-STREAMS = ("template", "template", "template", "template", "docs", "docs", "salad", "filler")
+STREAMS = ("template",) * 5 + ("docs", "docs", "filler")
 CHUNK = 16  # segments of each stream that one forward reads
 SNAPSHOTS = (16, 128, 1024)  # segments after which the memories are kept
 LONGEST = 131_072  # segments that a kept memory may stand for; it is scaled up to them
@@ -37,7 +37,7 @@ class Pasts:
     def __init__(self, absorb: Absorb, source: Source, step: int, segment_length: int) -> None:
         self._random = rng = random.Random(f"{source.seed}-past-{step}")
         tokens = SNAPSHOTS[-1] * segment_length
-        rows = [source.haystack_ids(rng, tokens, kind) for kind in STREAMS]
+        rows = [source.stream_ids(rng, tokens, kind) for kind in STREAMS]
         ids_BST = torch.tensor(rows).view(len(rows), -1, CHUNK * segment_length)
         self._kept: list[Tensor] = []
         memory = None
