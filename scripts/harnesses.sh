@@ -43,21 +43,22 @@ lm-eval() {
 
 # The same tasks by lm-eval's own model local-completions, which asks our server: for every harness that knows no model of ours.
 serve() {
-    local out=results/harnesses/serve port=${PORT:-8472}
+    local out=results/harnesses/serve address
     use lm-eval lm-eval,tasks
     run_pip "$ROOT/.venv-harness-lm-eval" "what lm-eval asks servers with" -c "$ROOT/constraints.txt" aiohttp tenacity fastapi uvicorn
     python examples/harnesses/lm-eval/make_data.py --tokenizer "$CHECKPOINT" --samples "$SAMPLES"
     mkdir -p "$out"
-    infini-eval serve "$CHECKPOINT" --port "$port" --model-name demo >"$out/server.log" 2>&1 &
+    infini-eval serve "$CHECKPOINT" --port 0 --model-name demo >"$out/server.log" 2>&1 &
     server=$! # not local: the trap runs when this function is over
     trap 'kill "$server" 2>/dev/null; wait "$server"' EXIT
     until grep -q '^serving' "$out/server.log"; do
         kill -0 "$server" 2>/dev/null || fail "the server did not start: $(tail -n 3 "$out/server.log")"
         sleep 1
     done
+    address=$(sed -n 's/^serving .* at \(http[^ ]*\).*/\1/p' "$out/server.log")
     lm_eval --model local-completions --include_path examples/harnesses/lm-eval \
         --tasks demo_passkey,demo_passkey_choice,demo_text --batch_size 4 --output_path "$out" --model_args \
-        "model=demo,base_url=http://127.0.0.1:$port/v1/completions,tokenizer=$CHECKPOINT/tokenizer,num_concurrent=8,max_length=100000"
+        "model=demo,base_url=$address/completions,tokenizer=$CHECKPOINT/tokenizer,num_concurrent=8,max_length=100000"
 }
 
 # A generated passkey set as a task of Inspect, memory on and ablated, beside our own runs on it; these as Inspect's logs; the
