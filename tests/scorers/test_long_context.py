@@ -72,3 +72,58 @@ def test_set_f1_is_the_published_rule() -> None:
 )
 def test_set_f1_by_hand(text: str, right: list[str], value: float) -> None:
     assert registry.scorer("set_f1")(text, sample(outputs=right)).value == pytest.approx(value)
+
+
+# ---- only_label
+
+
+def reference_label(target: str, answer: str, question: str, labels: list[str]) -> bool:
+    """The paper's rule by hand: one label in the first sentence, those of the question left out, and it is the target."""
+    low = answer.lower()
+    ends = [low.index(mark) for mark in (".", "<context>", "<example>") if mark in low]
+    low = low[: min(ends)] if ends else low
+    left = []
+    for label in labels:
+        if low.count(label.lower()) and not question.lower().count(label.lower()):
+            left.append(label.lower())
+    return len(left) == 1 and left[0] == target.lower()
+
+
+def test_only_label_is_the_published_rule() -> None:
+    judge, draw = registry.scorer("only_label"), random.Random(6)
+    labels = ["Bill", "Fred", "Jeff", "Mary", "apple", "football", "milk"]
+    pieces = [
+        *labels,
+        "the ",
+        " ",
+        ". ",
+        ".",
+        "<context>",
+        "<example>",
+        "FRED",
+        "mi",
+        "lk",
+        "\n",
+        "Answer: ",
+        "pineapples",
+    ]
+    right = 0
+    for _ in range(ANSWERS):
+        target = draw.choice(labels)
+        question = " ".join(["Who", *draw.sample(labels, draw.randrange(3)), "?"])
+        text = "".join(draw.choices([*pieces, target, target], k=draw.randrange(6)))
+        value = judge(text, sample(target, question=question, labels=labels)).value
+        assert value == float(reference_label(target, text, question, labels)), (text, target, question)
+        right += value
+    assert 500 < right < ANSWERS - 500
+
+
+def test_only_label_is_settled_when_its_sentence_has_ended() -> None:
+    judge, draw = registry.scorer("only_label"), random.Random(7)
+    asked = sample("milk", question="What?", labels=["milk", "apple"])
+    assert not judge.is_settled(" milk", asked) and judge.is_settled(" milk.", asked)
+    for _ in range(2_000):
+        text = "".join(draw.choices([".", "milk", "apple", "<ex", "ample>", "<context>", " "], k=4))
+        more = text + draw.choice(["milk", "apple", ".", "<example>"])
+        if judge.is_settled(text, asked):
+            assert judge(text, asked).value == judge(more, asked).value

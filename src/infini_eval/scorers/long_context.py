@@ -10,7 +10,7 @@ from infini_eval.api.scorer import scorer
 from infini_eval.records import Sample, Score
 
 FINAL = "Final Answer:"
-_LISTED = re.compile(r"\[.*\]")
+_BRACKETS = re.compile(r"\[.*\]")
 
 
 @scorer
@@ -22,8 +22,7 @@ def set_f1(generation: str, sample: Sample) -> Score:
     said = nodes_of(generation)
     if said is None:
         return Score(0.0)
-    wanted = sample.columns.get("outputs", [])
-    right = set(json.loads(wanted) if isinstance(wanted, str) else wanted)
+    right = set(_listed(sample.columns.get("outputs")))
     shared = len(said & right)
     value = 2 * shared / (len(said) + len(right)) if said or right else 1.0
     return Score(value, ", ".join(sorted(said)))
@@ -32,7 +31,42 @@ def set_f1(generation: str, sample: Sample) -> Score:
 def nodes_of(generation: str) -> set[str] | None:
     """The nodes that the last line lists in brackets, None where it is not of the form."""
     last = generation.rpartition("\n")[2]
-    listed = _LISTED.search(last) if FINAL in last else None
+    listed = _BRACKETS.search(last) if FINAL in last else None
     if listed is None:
         return None
     return {name.strip() for name in listed.group().strip("[]").split(",") if name.strip()}
+
+
+_ENDS = (".", "<context>", "<example>")
+
+
+@scorer
+def only_label(generation: str, sample: Sample) -> Score:
+    """only_label (BABILong): the answer's first sentence names the right label and no other, those of the question aside.
+
+    Case is ignored; labels are the column `labels`, and count as parts of words too, as published.
+    """
+    said = first_sentence(generation)
+    asked = str(sample.columns.get("question", "")).lower()
+    labels = {label.lower() for label in _listed(sample.columns.get("labels", ()))}
+    named = {label for label in labels if label in said and label not in asked}
+    return Score(float(named == {sample.answer.lower()}), ", ".join(sorted(named)) or None)
+
+
+@only_label.settled
+def _sentence_has_ended(generation: str, sample: Sample) -> bool:
+    return any(end in generation.lower() for end in _ENDS)
+
+
+def first_sentence(generation: str) -> str:
+    """An answer as BABILong reads it: in lower case, up to the first full stop or the beginning of an example."""
+    text = generation.lower()
+    for end in _ENDS:
+        text = text.partition(end)[0]
+    return text
+
+
+def _listed(value: object) -> list[str]:
+    """A column of several texts: a list, or JSON of one."""
+    found = json.loads(value) if isinstance(value, str) else value
+    return [str(one) for one in found] if isinstance(found, list | tuple) else []
