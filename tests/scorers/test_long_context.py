@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from typing import Any
 
@@ -127,3 +128,41 @@ def test_only_label_is_settled_when_its_sentence_has_ended() -> None:
         more = text + draw.choice(["milk", "apple", ".", "<example>"])
         if judge.is_settled(text, asked):
             assert judge(text, asked).value == judge(more, asked).value
+
+
+# ---- prefixed_ratio
+
+
+def reference_ratio(answer: str, right: str, prefix: str) -> float:
+    """The data card's rule by hand: twice the characters in matching blocks over all, behind the prefix."""
+    if answer[: len(prefix)] != prefix:
+        return 0.0
+    said, wanted = answer[len(prefix) :], right[len(prefix) :]
+    if not said and not wanted:
+        return 1.0
+    blocks = difflib.SequenceMatcher(isjunk=None, a=said, b=wanted).get_matching_blocks()
+    return 2.0 * sum(block.size for block in blocks) / (len(said) + len(wanted))
+
+
+def test_prefixed_ratio_is_the_published_rule() -> None:
+    judge, draw = registry.scorer("prefixed_ratio"), random.Random(8)
+    graded = 0
+    for _ in range(ANSWERS):
+        prefix = "".join(draw.choices("aB", k=2))
+        right = prefix + "".join(draw.choices("ab c", k=draw.randrange(12)))
+        beginning = draw.choice([prefix, prefix, prefix + prefix, "", "aB", prefix.lower()])
+        text = beginning + "".join(draw.choices("ab c\n", k=draw.randrange(12)))
+        if text[:1].isspace():
+            continue
+        value = judge(text, sample(right, random_string_to_prepend=prefix)).value
+        assert value == pytest.approx(reference_ratio(text, right, prefix), abs=1e-12), (text, right)
+        graded += 0 < value < 1
+        assert judge(f" {text}", sample(right, random_string_to_prepend=prefix)).value == value  # a completion's space
+    assert graded > ANSWERS / 3
+
+
+def test_prefixed_ratio_is_settled_by_another_beginning() -> None:
+    judge, asked = registry.scorer("prefixed_ratio"), sample("aB3Tin", random_string_to_prepend="aB3")
+    assert [judge.is_settled(text, asked) for text in ("", " ", " aB", "aB3", "aB3Ti", "Tin", " ab")] == [
+        False, False, False, False, False, True, True,
+    ]  # fmt: skip

@@ -76,7 +76,7 @@ def mapped(table: pa.Table, source: str, given: Mapping[str, str]) -> Mapped:
     first, several = _references(answers)
     left = _without(table, {column for ours in REQUIRED for column in taken.get(ours, ())} - set(used))
     new = {ours: found for ours, found in values.items() if ours not in REQUIRED}
-    new |= {"prompt": [_transcript(chat) if chat else text for chat, text in zip(chats, prompts)], "answer": first}
+    new |= {"prompt": [transcript(chat) if chat else text for chat, text in zip(chats, prompts)], "answer": first}
     if several is not None and "outputs" not in {*used, *left.column_names}:
         new["outputs"] = several
     if any(chat and len(chat) > 1 for chat in chats):
@@ -274,6 +274,12 @@ def _chats(prompts: Sequence[Any], source: str) -> list[Chat | None]:
     return chats
 
 
+def read_chat(prompt: Any) -> Chat | None:
+    """The turns of a chat, also of one written as JSON; None for anything else, ValueError for turns that are none."""
+    found = _chat_in(prompt)
+    return None if found is None else [_turn(message) for message in found]
+
+
 def _chat_in(prompt: Any) -> list[Mapping[str, Any]] | None:
     """The messages of a chat, also of one written as JSON; None for anything else."""
     if isinstance(prompt, str) and prompt.startswith("[{"):
@@ -331,7 +337,7 @@ def _answers_of_chats(
     return list(last), ["the answers are the assistant's last turns"]
 
 
-def _transcript(chat: Chat) -> str:
+def transcript(chat: Sequence[tuple[str, str]]) -> str:
     """A chat as text, for models without a chat format: one question is itself, several turns have names before them."""
     if len(chat) == 1:
         return chat[0][1]

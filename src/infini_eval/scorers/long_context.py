@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from difflib import SequenceMatcher
 
 from infini_eval.api.scorer import scorer
 from infini_eval.records import Sample, Score
@@ -70,3 +71,24 @@ def _listed(value: object) -> list[str]:
     """A column of several texts: a list, or JSON of one."""
     found = json.loads(value) if isinstance(value, str) else value
     return [str(one) for one in found] if isinstance(found, list | tuple) else []
+
+
+@scorer
+def prefixed_ratio(generation: str, sample: Sample) -> Score:
+    """prefixed_ratio (MRCR): how alike the answer and the right text are, by difflib's SequenceMatcher, 0 without the prefix.
+
+    The prefix is the column `random_string_to_prepend`; it is taken off both. White space before the answer does not count,
+    since completions begin with a space where replies of chats do not.
+    """
+    prefix = str(sample.columns.get("random_string_to_prepend", ""))
+    text = generation.lstrip()
+    if not text.startswith(prefix):
+        return Score(0.0)
+    said = text.removeprefix(prefix)
+    return Score(SequenceMatcher(None, said, sample.answer.removeprefix(prefix)).ratio(), said)
+
+
+@prefixed_ratio.settled
+def _has_another_beginning(generation: str, sample: Sample) -> bool:
+    prefix, text = str(sample.columns.get("random_string_to_prepend", "")), generation.lstrip()
+    return not text.startswith(prefix[: len(text)])
