@@ -166,3 +166,53 @@ def test_prefixed_ratio_is_settled_by_another_beginning() -> None:
     assert [judge.is_settled(text, asked) for text in ("", " ", " aB", "aB3", "aB3Ti", "Tin", " ab")] == [
         False, False, False, False, False, True, True,
     ]  # fmt: skip
+
+
+# ---- choice_letter
+
+
+def reference_letter(answer: str) -> str:
+    """The published rule by hand: without asterisks, the first letter in brackets behind the phrase, else the first without."""
+    phrase, plain = "The correct answer is ", "".join(character for character in answer if character != "*")
+    found = ["", ""]
+    for start in range(len(plain)):
+        if plain[start : start + len(phrase)] != phrase:
+            continue
+        rest = plain[start + len(phrase) :]
+        if not found[0] and rest[:1] == "(" and rest[1:2] in tuple("ABCD") and rest[2:3] == ")":
+            found[0] = rest[1]
+        if not found[1] and rest[:1] in tuple("ABCD"):
+            found[1] = rest[0]
+    return found[0] or found[1]
+
+
+def test_choice_letter_is_the_published_rule() -> None:
+    judge, draw = registry.scorer("choice_letter"), random.Random(9)
+    pieces = [
+        "The correct answer is ",
+        "The correct answer is (",
+        "(A)",
+        "B)",
+        "C",
+        "**",
+        "D",
+        " E",
+        ")",
+        "\n",
+        "the correct",
+    ]
+    right = 0
+    for _ in range(ANSWERS):
+        text, letter = "".join(draw.choices(pieces, k=draw.randrange(7))), draw.choice("ABCD")
+        score = judge(text, sample(letter=letter))
+        assert (score.extracted or "") == reference_letter(text), text
+        assert score.value == float(reference_letter(text) == letter)
+        right += score.value
+    assert right > 200
+
+
+def test_choice_letter_is_settled_by_a_letter_in_brackets() -> None:
+    judge, asked = registry.scorer("choice_letter"), sample(letter="A")
+    said = ("", "The correct answer is A", "The correct answer is (A", "The correct answer is **(A)**")
+    assert [judge.is_settled(text, asked) for text in said] == [False, False, False, True]
+    assert judge.is_settled("", sample(letter="A", likeliest_of=["A", "B"]))

@@ -8,7 +8,7 @@ import re
 from difflib import SequenceMatcher
 
 from infini_eval.api.scorer import scorer
-from infini_eval.records import Sample, Score
+from infini_eval.records import CHOICES, Sample, Score
 
 FINAL = "Final Answer:"
 _BRACKETS = re.compile(r"\[.*\]")
@@ -92,3 +92,30 @@ def prefixed_ratio(generation: str, sample: Sample) -> Score:
 def _has_another_beginning(generation: str, sample: Sample) -> bool:
     prefix, text = str(sample.columns.get("random_string_to_prepend", "")), generation.lstrip()
     return not text.startswith(prefix[: len(text)])
+
+
+_CHOSEN = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
+
+
+@scorer
+def choice_letter(generation: str, sample: Sample) -> Score:
+    """choice_letter (LongBench v2): the first "The correct answer is (X)", else "The correct answer is X", names the letter.
+
+    Asterisks do not count. Where the likeliest of the letters was measured, it is the answer itself.
+    """
+    measured = CHOICES in sample.columns
+    said = generation.strip() if measured else chosen_letter(generation)
+    return Score(float(said == sample.columns.get("letter")), said)
+
+
+@choice_letter.settled
+def _letter_is_there(generation: str, sample: Sample) -> bool:
+    """With brackets the first one counts whatever follows; measured letters need no text at all."""
+    return CHOICES in sample.columns or _CHOSEN[0].search(generation.replace("*", "")) is not None
+
+
+def chosen_letter(generation: str) -> str | None:
+    """The letter that an answer chooses, None where it chooses none."""
+    text = generation.replace("*", "")
+    found = next((match for pattern in _CHOSEN if (match := pattern.search(text))), None)
+    return found[1] if found else None
