@@ -1,5 +1,4 @@
-"""The published rules of long-context tasks: sets of nodes (GraphWalks), one label (BABILong), a text after its prefix (MRCR),
-a letter (LongBench v2)."""
+"""The published rules of long-context tasks: GraphWalks' sets, BABILong's labels, MRCR's texts, LongBench v2's letters."""
 
 from __future__ import annotations
 
