@@ -337,12 +337,15 @@ def _answers_of_chats(
     return list(last), ["the answers are the assistant's last turns"]
 
 
-def transcript(chat: Sequence[tuple[str, str]]) -> str:
-    """A chat as text, for models without a chat format: one question is itself, several turns have names before them."""
+def transcript(chat: Chat) -> str:
+    """A chat as text, for models without a chat format: one question is itself, several turns have names before them.
+
+    It ends where the answer begins; inside the last turn where that is the assistant's.
+    """
     if len(chat) == 1:
         return chat[0][1]
     turns = [text if role == "system" else f"{NAMES[role]}: {text}" for role, text in chat]
-    return "\n\n".join([*turns, "Assistant:"])
+    return "\n\n".join([*turns, *["Assistant:"] * (chat[-1][0] != "assistant")])
 
 
 def with_depths(table: pa.Table, source: str) -> tuple[pa.Table, Literal["measured", "none"], str]:
