@@ -163,3 +163,17 @@ def test_the_published_layout_is_read_and_asked(tmp_path: Path) -> None:
 def test_the_commands(tmp_path: Path) -> None:
     data = made("babilong_qa2", tmp_path, 1_024, "--depths", "0,100")
     assert [record["correct"] for record in answered("babilong_qa2", data, tmp_path / "run")] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "place", [{"needle_segment": 1}, {"boundary": "straddle"}, {"needle_segment": 2, "boundary": "after"}]
+)
+def test_the_last_supporting_fact_obeys_the_segments(place: dict[str, int | str]) -> None:
+    for row in rows("babilong_qa2", 4_096, depths=(50,), num_prompts=3, segment_length=1_024, **place):
+        first, last = row["needle_token_start"], row["needle_token_end"] - 1
+        assert (first // 1_024 != last // 1_024) == (place.get("boundary") == "straddle")
+        assert last // 1_024 == place.get("needle_segment", last // 1_024)
+        assert json.loads(row["needles"])[0] == json.loads(row["supporting"])[-1][0]
+        assert row["prompt"].index(json.loads(row["supporting"])[0][0]) < row["prompt"].index(
+            json.loads(row["needles"])[0]
+        )

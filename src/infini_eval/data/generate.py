@@ -149,6 +149,7 @@ class _RowMaker:
             keyed.plan.target,
             self.tokenizer,
             allowed=needle_constraint(self.config),
+            asked=question.asked,
             verify=self.verify,
         )
         self._refuse_depth(composed, question)
