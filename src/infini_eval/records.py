@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 PERPLEXITY_OF = "perplexity_of"  # column of a sample: a text whose perplexity after the prompt is to be measured
+CHOICES = "likeliest_of"  # column of a sample: texts of which the likeliest after the prompt is its answer
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ COLUMNS = (
         "perplexity", "number", "of the text that the task names, given the prompt", filled_by="backend", reported=False
     ),
     Column("perplexity_tokens", "integer", "tokens of that text", filled_by="backend", reported=False),
+    Column("choice_logprobs", "text", "log-probability of each choice, as JSON", filled_by="backend", reported=False),
     Column("reused_tokens", "integer", "prompt tokens computed for another sample", filled_by="backend"),
     Column("real_depth", "number", "the needle's measured depth, 0 to 100", filled_by="data"),
     Column("haystack", "text", "the haystack's name", filled_by="data"),

@@ -71,6 +71,7 @@ def test_lengths_and_answers(task: str) -> None:
         assert tokens == row["token_count"]
         assert target * 0.98 <= tokens <= target if task in LISTS else tokens == target
         for output in json.loads(row.get("outputs", "[]")) or [str(row["answer"])]:
+            output = output.removeprefix(row.get("random_string_to_prepend", ""))
             assert output in row["prompt"] or output.startswith("eat a sandwich")
 
 

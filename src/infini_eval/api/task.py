@@ -108,7 +108,8 @@ class Question:
 class Generator:
     """How a task makes data. `haystack` is its usual source; `answer_budget` the tokens kept free for an answer.
 
-    `forbidden_text` must not stand in a haystack. `numeric` answers are stored as int64. `options`: names and
+    `forbidden_text` must not stand in a haystack. `numeric` answers are stored as int64; `common_answers` are ordinary words,
+    which may stand in the haystack and the question too. `options`: names and
     defaults of the task's own settings; those in `files` name files. `notes` are printed with every generation
     (comparability, say). `depths`: the usual --depths. A task that makes finished texts does not need a haystack
     (`needs_haystack`); `exact`: its prompts have exactly the tokens asked for all the same.
@@ -126,6 +127,7 @@ class Generator:
     depths: str = "0:100:5"
     exact: bool = True
     files: tuple[str, ...] = ()
+    common_answers: bool = False
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,12 @@ def _chats(prompts: Sequence[Any], source: str) -> list[Chat | None]:
     return chats
 
 
+def read_chat(prompt: Any) -> Chat | None:
+    """The turns of a chat, also of one written as JSON; None for anything else, ValueError for turns that are none."""
+    found = _chat_in(prompt)
+    return None if found is None else [_turn(message) for message in found]
+
+
 def _chat_in(prompt: Any) -> list[Mapping[str, Any]] | None:
     """The messages of a chat, also of one written as JSON; None for anything else."""
     if isinstance(prompt, str) and prompt.startswith("[{"):

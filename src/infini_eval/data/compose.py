@@ -105,34 +105,45 @@ def compose(
     tokenizer: Tokenizer,
     *,
     allowed: Allowed | None = None,
+    asked: int = 0,
     verify: bool = True,
 ) -> Composed:
     """Compose the prompt of exactly `target` tokens (specials included) whose haystack starts at cut `start`.
 
-    `allowed` restricts where the first needle may stand; the allowed cut nearest to its depth is taken. `verify`
+    `allowed` restricts where needle number `asked` may stand; the allowed cut nearest to its depth is taken. `verify`
     re-tokenises the finished prompt and takes every measure from it; without, the count is that of the windows around
     the joints, which a tokenizer that merges over spaces can belie.
 
     Raises:
         DataError: no such prompt can be made; it says how many tokens are the least.
     """
-    return _Composer(recipe, haystack, start, target, tokenizer, allowed).run(verify)
+    return _Composer(recipe, haystack, start, target, tokenizer, allowed, asked).run(verify)
 
 
 class _Composer:
     """One prompt in the making. Costs of the joints are measured in small windows until the count is exact."""
 
     def __init__(
-        self, recipe: Recipe, haystack: Haystack, start: int, target: int, tokenizer: Tokenizer, allowed: Allowed | None
+        self,
+        recipe: Recipe,
+        haystack: Haystack,
+        start: int,
+        target: int,
+        tokenizer: Tokenizer,
+        allowed: Allowed | None,
+        asked: int,
     ) -> None:
         self.recipe, self.haystack, self.start, self.target = recipe, haystack, start, target
-        self.tokenizer, self.allowed = tokenizer, allowed
+        self.tokenizer, self.allowed, self.asked = tokenizer, allowed, asked
         self.specials = len(tokenizer.special_prefix) + len(tokenizer.special_suffix)
         self.inside = [insert for insert in recipe.inserts if insert.depth < 100]
         self.at_end = len(recipe.inserts) - len(self.inside)
         self.edges: list[int] = []  # the cuts of the needles inside the haystack
         self.core_ids: list[tuple[int, NDArray[np.int32]]] = []  # of each core, where its tokens begin, and they
-        self.first_needle = (0, 0)  # token span of the first needle were it at depth 0; known after one measurement
+        self.asked_needle = (
+            0,
+            0,
+        )  # token span of the asked needle without haystack before it; known after one measurement
 
     def run(self, verify: bool) -> Composed:
         bare = self._bare_tokens()
@@ -153,7 +164,7 @@ class _Composer:
                 composed = self._verified(composed, gaps)
                 missing = self.target - composed.tokens
                 hidden -= missing
-            if missing == 0 and (self.allowed is None or self._is_allowed(composed.needle_tokens[0])):
+            if missing == 0 and (self.allowed is None or self._is_allowed(composed.needle_tokens[self.asked])):
                 return composed
             tokens += missing
             if tokens < 0:
@@ -185,7 +196,7 @@ class _Composer:
         for insert in self.inside:
             edge = self._edge(insert, tokens)
             edges.append(max(edges[-1] if edges else self.start, edge))
-        return self._allowed_edges(edges, tokens) if self.allowed is not None and edges else edges
+        return self._allowed_edges(edges, tokens) if self.allowed is not None and self.asked < len(edges) else edges
 
     def _edge(self, insert: Insert, tokens: int) -> int:
         """The cut nearest to a needle's depth, of those that may hold it."""
@@ -219,22 +230,33 @@ class _Composer:
         return max(self.start, int(cuts[at - 1]) if at else self.start)
 
     def _allowed_edges(self, edges: list[int], tokens: int) -> list[int]:
-        """The allowed cut nearest to the first needle's depth in place of its edge."""
-        assert self.allowed is not None
-        origin = int(self.haystack.cut_tokens[self.start])
-        cuts = self._cuts(self.inside[0])
-        cuts = cuts[(cuts >= self.start) & (self.haystack.cut_tokens[cuts] <= origin + tokens)]
-        before = self.haystack.cut_tokens[cuts] - origin
-        good = np.flatnonzero(self.allowed(before + self.first_needle[0], before + self.first_needle[1]))
-        if not len(good):
-            if self.first_needle == (0, 0):
+        """The allowed cut nearest to the asked needle's depth in place of its edge; the others keep their order."""
+        insert = self.inside[self.asked]
+        edge = self._allowed_cut(self._cuts(insert), edges[self.asked], tokens)
+        if insert.after == "sentence or word" and (edge is None or self._is_off(insert, edge, tokens)):
+            by_word = self._allowed_cut(self.haystack.words, edges[self.asked], tokens)
+            edge = edge if by_word is None else by_word
+        if edge is None:
+            if self.asked_needle == (0, 0):
                 return edges
             raise DataError(
                 f"the needle cannot stand where it was asked to in a prompt of {self.target} tokens",
                 valid="a segment of the prompt that holds haystack text, and a border that the needle can reach",
             )
-        nearest = good[np.argmin(np.abs(before[good] - (self.haystack.cut_tokens[edges[0]] - origin)))]
-        return [int(cuts[nearest]), *edges[1:]]
+        ahead, behind = edges[: self.asked], edges[self.asked + 1 :]
+        return [*(min(one, edge) for one in ahead), edge, *(max(one, edge) for one in behind)]
+
+    def _allowed_cut(self, cuts: NDArray[np.int64], near: int, tokens: int) -> int | None:
+        """The cut nearest to the cut `near`, of those where the asked needle may stand in a haystack of `tokens` tokens."""
+        assert self.allowed is not None
+        origin = int(self.haystack.cut_tokens[self.start])
+        cuts = cuts[(cuts >= self.start) & (self.haystack.cut_tokens[cuts] <= origin + tokens)]
+        before = self.haystack.cut_tokens[cuts] - origin
+        good = np.flatnonzero(self.allowed(before + self.asked_needle[0], before + self.asked_needle[1]))
+        if not len(good):
+            return None
+        nearest = good[np.argmin(np.abs(before[good] - (self.haystack.cut_tokens[near] - origin)))]
+        return int(cuts[nearest])
 
     def _is_allowed(self, span: Span) -> bool:
         assert self.allowed is not None
@@ -267,8 +289,9 @@ class _Composer:
                 chars += len(texts[-1])
                 count += self.haystack.slice_tokens(a, b)
                 haystack_before += self.haystack.slice_tokens(a, b)
-        before = sum(self.haystack.slice_tokens(a, b) for a, b in gaps[0])
-        self.first_needle = (needle_tokens[0][0] - before, needle_tokens[0][1] - before) if needle_tokens else (0, 0)
+        before = sum(self.haystack.slice_tokens(a, b) for gap in gaps[: self.asked + 1] for a, b in gap)
+        asked = needle_tokens[self.asked] if needle_tokens else (before, before)
+        self.asked_needle = (asked[0] - before, asked[1] - before)
         count += len(self.tokenizer.special_suffix)
         text = "".join(texts)
         return Composed(

@@ -149,10 +149,13 @@ class _RowMaker:
             keyed.plan.target,
             self.tokenizer,
             allowed=needle_constraint(self.config),
+            asked=question.asked,
             verify=self.verify,
         )
         self._refuse_depth(composed, question)
-        if not self.generator.numeric:  # keys were drawn from numbers that are not in the haystack
+        if not (
+            self.generator.numeric or self.generator.common_answers
+        ):  # keys are numbers that are not in the haystack
             _refuse_second_answer(composed, question, self.haystack.name)
         return composed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from infini_eval.distributed.work_queue import WorkQueue
 from infini_eval.errors import ConfigError, OutOfMemory, in_one_line
 from infini_eval.evaluation.prepare import BatchPrefetcher, with_ids
 from infini_eval.evaluation.run_folder import RunFolder
-from infini_eval.records import PERPLEXITY_OF, Response, Sample, SampleRecord
+from infini_eval.records import CHOICES, PERPLEXITY_OF, Response, Sample, SampleRecord
 
 logger = logging.getLogger(__name__)
 
@@ -243,16 +244,26 @@ def _until_stopped(
 
 
 def check_measures(backend: Backend, samples: Sequence[Sample], name: str) -> None:
-    """ConfigError where a perplexity is asked for that this backend cannot measure."""
-    if not backend.measures_texts and any(PERPLEXITY_OF in sample.columns for sample in samples):
-        able = [name for name, face in registry.backend_faces().items() if getattr(face, "measures_texts", False)]
-        raise ConfigError(f"perplexity: the backend {name} cannot measure it", valid=f"--backend {' or '.join(able)}")
+    """ConfigError where a perplexity, or the likeliest of some choices, is asked for that this backend cannot measure."""
+    if backend.measures_texts:
+        return
+    for column, what in ((PERPLEXITY_OF, "perplexity"), (CHOICES, "log-probabilities of choices")):
+        if any(column in sample.columns for sample in samples):
+            able = [name for name, face in registry.backend_faces().items() if getattr(face, "measures_texts", False)]
+            raise ConfigError(f"{what}: the backend {name} cannot measure it", valid=f"--backend {' or '.join(able)}")
 
 
 def _measured(item: WorkItem, response: Response, backend: Backend) -> Response:
-    """The response with the perplexity of the text that the sample names, where it names one."""
+    """The response with what the sample asks to be measured: the likeliest of its choices as the text, a text's perplexity."""
+    if response.error is not None:
+        return response
+    if choices := item.sample.columns.get(CHOICES):
+        asked = with_ids(item, backend)
+        sums = {str(choice): math.fsum(backend.logprobs(asked, str(choice))) for choice in choices}
+        details = {**response.details, "choice_logprobs": json.dumps({c: round(v, 6) for c, v in sums.items()})}
+        response = replace(response, text=max(sums, key=lambda choice: sums[choice]), details=details)
     text = item.sample.columns.get(PERPLEXITY_OF)
-    if not text or response.error is not None:
+    if not text:
         return response
     values = backend.logprobs(with_ids(item, backend), str(text))
     perplexity = math.exp(-math.fsum(values) / len(values)) if values else None
