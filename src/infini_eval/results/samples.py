@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from infini_eval.arrow import column
 from infini_eval.errors import RunFolderError
 from infini_eval.foreign import as_number, parse_json
 from infini_eval.keys import hider
@@ -252,7 +253,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = list(dict.fromkeys(name for row in rows for name in row)) or list(KNOWN_TYPES)
     columns = {name: [row.get(name) for row in rows] for name in names}
     types = {name: _column_type(name, values) for name, values in columns.items()}
-    arrays = [pa.array([_fit(value, types[name]) for value in columns[name]], types[name]) for name in names]
+    arrays = [
+        column([_fit(value, types[name]) for value in columns[name]], pa.type_for_alias(types[name])) for name in names
+    ]
     return pa.table(arrays, names=names)
 
 
