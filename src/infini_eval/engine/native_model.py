@@ -16,7 +16,16 @@ import torch
 
 from infini_eval.api.backend import Batch
 from infini_eval.checkpoint.reader import Checkpoint
-from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelConfig, ModelSettings, Sampling, Topology
+from infini_eval.config import (
+    FeatureMap,
+    Memory,
+    MemoryDtype,
+    MemoryQuery,
+    ModelConfig,
+    ModelSettings,
+    Sampling,
+    Topology,
+)
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_topology, stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
@@ -45,6 +54,7 @@ def load_model(
     memory: Memory | None = None,
     memory_query: MemoryQuery | None = None,
     memory_dtype: MemoryDtype = "float32",
+    feature_map: FeatureMap = "reference",
     tokenizer: str | None = None,
 ) -> NativeModel:
     """Load a nanotron checkpoint (Infini-Attention or plain Llama) in this process.
@@ -57,6 +67,7 @@ def load_model(
             zero); None: as the checkpoint says.
         memory_query: "rotary" or "plain"; None: as the checkpoint says.
         memory_dtype: "float32" or "model".
+        feature_map: "reference" (elu(u) + 1, as trained) or "stable", the same function without its cancellation.
         tokenizer: a folder, a tokenizer.json or a hub name; None: the checkpoint's, opened when it is needed.
 
     Raises:
@@ -64,7 +75,12 @@ def load_model(
         ConfigError: a setting cannot go together with this checkpoint or machine.
     """
     settings = ModelSettings(
-        dtype=dtype, device=device, memory=memory, memory_query=memory_query, memory_dtype=memory_dtype
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        memory_query=memory_query,
+        memory_dtype=memory_dtype,
+        feature_map=feature_map,
     )
     model = NativeModel.load(Checkpoint(ckpt_path), settings)
     model.tokenizer_path = tokenizer
