@@ -31,6 +31,7 @@ NAMES = (
     "pp2_overlap",
     "tp2_manual",
     "dp_balance",
+    "merge_memory",
     "datagen",
     "loads_per_run",
     "startup",

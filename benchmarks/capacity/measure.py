@@ -133,7 +133,7 @@ def merging(records: int) -> Measured:
 
 def merge_here(folder: Path, records: int) -> dict[str, float]:
     """Write made-up records and merge them; the peak is this process's."""
-    from infini_eval.results.samples import merge_samples
+    from infini_eval.results.merge import merge_samples
     from infini_eval.testing.fake_runs import DEPTHS, FakeRun, write_fake_run
 
     per_cell = -(-records // len(DEPTHS))

@@ -33,6 +33,7 @@ class Mix:
     local_only: float = 0.07  # batches of one segment: nothing to remember, as in an ablated run
     factor_share: float = 0.7  # sequences whose haystack segments enter the memory many times
     factor_max: float = 1.0
+    past: float = 0.0  # sequences that begin, or go on, with a long stream in the memory (past.py)
     fixed_depth: float | None = None  # evaluation only: needle at this share of the haystack
     fixed_end: int | None = None  # evaluation only: prompt of exactly this many tokens
     kind: str | None = None  # evaluation only: one kind of haystack
@@ -52,7 +53,10 @@ class Prompt:
 
 @dataclass
 class Batch:
-    """ids_BT; loss positions, targets and weights (answer, needle copy) [B, SLOTS]; update factors [B, S]."""
+    """ids_BT; loss positions, targets and weights (answer, needle copy) [B, SLOTS]; update factors [B, S].
+
+    past_B: the segment before which a long stream was read; -1 for none.
+    """
 
     ids_BT: Tensor
     position_BK: Tensor
@@ -60,6 +64,7 @@ class Batch:
     answer_BK: Tensor
     copy_BK: Tensor
     factor_BS: Tensor
+    past_B: Tensor
     distance_B: Tensor  # segments between the needle's second key and the answer's first prediction
     segment_length: int
 
@@ -85,6 +90,21 @@ class Source:
         columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
         return Batch(**columns, segment_length=mix.segment_length)
 
+    def stream_ids(self, rng: random.Random, tokens: int, kind: str) -> list[int]:
+        """Token ids of so much haystack, "template", "docs" or "filler", nothing hidden in it and without distractors.
+
+        At one sentence in twelve, millions of tokens would hold more other numbers than any text that is asked about one.
+        """
+        paragraph = text.filler_paragraph(rng)
+        content = {
+            "template": lambda: text.template_text(rng, tokens // 8, distractors=0.0),
+            "docs": lambda: text.doc_text(rng, held_out=False, distractors=0.0),
+            "filler": lambda: paragraph * (tokens // len(paragraph.split()) + 2),
+        }[kind]()
+        encoded = self.tokenizer.encode(content).ids
+        first = rng.randrange(len(encoded) - tokens)
+        return list(encoded[first : first + tokens])
+
     def _row(self, rng: random.Random, mix: Mix, segments: int) -> dict[str, np.ndarray]:
         """The arrays of one sequence, by the field of Batch that they go to."""
         prompt = None
@@ -97,14 +117,19 @@ class Source:
         sequence = prompt.ids + digits
         ids[: len(sequence)] = sequence
         factors = np.ones(segments, dtype=np.float32)
+        free = set(range(segments)) - _busy_segments(prompt, mix.segment_length)
         if mix.factor_max > 1 and rng.random() < mix.factor_share:
-            for segment in set(range(segments)) - _busy_segments(prompt, mix.segment_length):
+            for segment in free:
                 factors[segment] = mix.factor_max ** rng.random()
+        past = -1
+        if mix.past and rng.random() < mix.past:
+            past = rng.choice(sorted(free | ({0} if prompt.head_end < 0 else set())) or [-1])
         needle_end = prompt.copy_start + len(digits)
         distance = (len(prompt.ids) - 1) // mix.segment_length - needle_end // mix.segment_length
         return _loss_slots(prompt, digits, self.end_token) | {
             "ids_BT": ids,
             "factor_BS": factors,
+            "past_B": np.array(past),
             "distance_B": np.array(distance),
         }
 

@@ -1,6 +1,7 @@
 """The demo's Infini-Attention llama as a differentiable forward, batched over segments. Training only.
 
-Letters in names: B batch, T tokens, S segments, L tokens of a segment, D width, N heads, H head width, K loss slots.
+Letters in names: B batch, T tokens, S segments, L tokens of a segment, D width, N heads, H head width, K loss slots, C layers.
+E is H + 1: M with z as its last column.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scripts.train_demo.data import Batch
+from scripts.train_demo.data import Batch, Mix, Source
+from scripts.train_demo.past import Past, Pasts
 from torch import Tensor, nn
 
 from infini_eval.checkpoint.reader import Checkpoint
 
 FLOOR = 1e-5  # of the reads' denominators: far under it a feature is rounded to 0, and a read is 0/0
+RENEWED = 250  # steps after which the memories of long streams are made again
 GATE_LIMIT = 2.4  # hard_sigmoid has no gradient outside +-2.5: a gate that got there would never move again
 
 
@@ -47,6 +50,7 @@ class InfiniLlama(nn.Module):
                  floor: float = FLOOR) -> None:  # fmt: skip
         super().__init__()
         self.config, self.product_type, self.floor = config, product_type, floor
+        self._pasts: Pasts | None = None
         generator = torch.Generator().manual_seed(seed)
         self.weights = nn.ParameterDict()
         for name, shape in parameter_shapes(config).items():
@@ -63,9 +67,23 @@ class InfiniLlama(nn.Module):
         """Logits [B, K, vocab] at the given positions; `ablate` reads nothing from memory (A = 0, gate kept)."""
         return self._run(ids_BT, position_BK, segment_length, factor_BS, ablate)[0]
 
+    @torch.no_grad()
+    def absorb(self, ids_BT: Tensor, segment_length: int, memory_CBNHE: Tensor | None = None) -> Tensor:
+        """Read whole segments [B, T] on top of a memory: the memory [C, B, N, H, E] afterwards."""
+        segment_B = torch.zeros(len(ids_BT), dtype=torch.int64)
+        past = None if memory_CBNHE is None else Past(memory_CBNHE, segment_B)
+        memories: list[Tensor] = []
+        nowhere_BK = torch.zeros(len(ids_BT), 1, dtype=torch.int64)
+        self._run(ids_BT, nowhere_BK, segment_length, None, False, past, memories)
+        return torch.stack(memories)
+
     def _run(self, ids_BT: Tensor, position_BK: Tensor, segment_length: int, factor_BS: Tensor | None,
-             ablate: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Logits [B, K, vocab], and by how many nats denominators lie under the floor, a sum of means over the reads."""
+             ablate: bool, past: Past | None = None,
+             memories: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Logits [B, K, vocab], and by how many nats denominators lie under the floor, a sum of means over the reads.
+
+        Each layer's memory at the end is appended to `memories`.
+        """
         shortfall = torch.zeros(())
         weights, config = self.named_weights(), self.config
         embedding_VD = weights["model.token_position_embeddings.pp_block.token_embedding.weight"]
@@ -75,7 +93,9 @@ class InfiniLlama(nn.Module):
             prefix = f"model.decoder.{layer}.pp_block."
             block = {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
             normed_BTD = rms_norm(x_BTD, block["input_layernorm.weight"], config.rms_norm_eps)
-            mixed_BTD, short = self._attention(block, normed_BTD, segment_length, factor_BS, ablate)
+            here = None if past is None else Past(past.memory_CBNHE[layer], past.segment_B)
+            options = (segment_length, factor_BS, ablate, here, memories)
+            mixed_BTD, short = self._attention(block, normed_BTD, *options)
             shortfall = shortfall + short
             if layer == config.num_hidden_layers - 1:
                 # Nothing after the last attention mixes tokens, so only the positions with a loss go on.
@@ -92,8 +112,14 @@ class InfiniLlama(nn.Module):
         return self(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, ablate)
 
     def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The same, and what the denominators lack, for the loss."""
-        return self._run(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, False)
+        """The same with the batch's pasts, and what the denominators lack, for the loss."""
+        past = self._pasts.of(batch) if self._pasts is not None else None
+        return self._run(batch.ids_BT, batch.position_BK, batch.segment_length, batch.factor_BS, False, past)
+
+    def before_step(self, source: Source, mix: Mix, step: int) -> None:
+        """Reads long streams with the weights of now, every RENEWED steps and at a run's start."""
+        if mix.past and (self._pasts is None or step % RENEWED == 0):
+            self._pasts = Pasts(self.absorb, source, step, mix.segment_length)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -113,7 +139,7 @@ class InfiniLlama(nn.Module):
         return F.linear(x.to(self.product_type), weight.to(self.product_type)).float()
 
     def _attention(self, block: dict[str, Tensor], x_BTD: Tensor, length: int, factor_BS: Tensor | None,
-                   ablate: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+                   ablate: bool, past: Past | None, memories: list[Tensor] | None) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Gate-weighted sum of local attention and memory reads before the output projection, and `_run`'s shortfall."""
         batch, tokens, _ = x_BTD.shape
         heads, width, segments = self.config.num_attention_heads, self.config.head_width, tokens // length
@@ -125,10 +151,10 @@ class InfiniLlama(nn.Module):
         local_BSNLH = local_attention(rotated_BSNLH, rotated_k_BSNLH, v_BSNLH)
         gate_N11 = (0.2 * block["attn.balance_factors"] + 0.5).clamp(0, 1)[:, None, None]
         mixed_BSNLH, shortfall = (1 - gate_N11) * local_BSNLH, torch.zeros(())
-        if segments > 1 and not ablate:
+        if (segments > 1 or past is not None or memories is not None) and not ablate:
             # The reference reads the memory with the rotated query and writes it with the plain key.
             features = F.elu(rotated_BSNLH) + 1, F.elu(k_BSNLH) + 1
-            read_BSNLH, shortfall = memory_reads(*features, v_BSNLH, factor_BS, self.floor)
+            read_BSNLH, shortfall = memory_reads(*features, v_BSNLH, factor_BS, self.floor, past, memories)
             mixed_BSNLH = mixed_BSNLH + gate_N11 * read_BSNLH
         return mixed_BSNLH.transpose(2, 3).reshape(batch, tokens, heads * width), shortfall
 
@@ -196,34 +222,48 @@ def local_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def memory_reads(
-    q_BSNLH: Tensor, k_BSNLH: Tensor, v_BSNLH: Tensor, factor_BS: Tensor | None, floor: float
-) -> tuple[Tensor, Tensor]:
-    """What every segment reads from the memory of the segments before it (0 in the first), in float32; the shortfall.
+    q_BSNLH: Tensor, k_BSNLH: Tensor, v_BSNLH: Tensor, factor_BS: Tensor | None, floor: float,
+    past: Past | None = None, memories: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What every segment reads from the memory of the segments before it (0 where there are none), in float32; the shortfall.
 
     q and k are feature-mapped. The update of segment s is the delta rule, times factor_BS[:, s]: a factor f imitates
-    f repetitions of the segment, so short sequences teach what a long stream asks for. Denominators are at least the
-    floor here; the shortfall says by how many nats they would be less.
+    f repetitions of the segment, so short sequences teach what a long stream asks for. `past` (of one layer) is added on the
+    way. Denominators are at least the floor here; the shortfall says by how many nats they would be less. The memory after
+    the last segment goes to `memories`.
     """
-    q_S, k_S, v_S = q_BSNLH.unbind(1), k_BSNLH.unbind(1), v_BSNLH.unbind(1)
-    reads, shortfall = [torch.zeros_like(v_S[0])], torch.zeros(())
-    memory_BNHH = norm_BNH1 = None
-    for s in range(len(k_S) - 1):
-        k_BNLH, v_BNLH = k_S[s], v_S[s]
-        keys_BNH1 = k_BNLH.sum(2)[..., None]
-        if memory_BNHH is not None:
-            below_BNL1 = k_BNLH @ norm_BNH1
-            v_BNLH = v_BNLH - (k_BNLH @ memory_BNHH) / below_BNL1.clamp_min(floor)
-            shortfall = shortfall + under(floor, below_BNL1)
-        update_BNHH = k_BNLH.transpose(-1, -2) @ v_BNLH
+    reads, shortfall = [], torch.zeros(())
+    batch, segments, heads, _, width = k_BSNLH.shape
+    memory_BNHE = v_BSNLH.new_zeros(batch, heads, width, width + 1)
+    full_B = torch.zeros(batch, dtype=torch.bool, device=memory_BNHE.device)  # rows whose memory is not empty
+    for s, (q_BNLH, k_BNLH, v_BNLH) in enumerate(zip(*(t.unbind(1) for t in (q_BSNLH, k_BSNLH, v_BSNLH)), strict=True)):
+        if past is not None:
+            enters_B = past.segment_B == s
+            memory_BNHE = memory_BNHE + past.memory_CBNHE * enters_B[:, None, None, None]
+            full_B = full_B | enters_B
+        old_BNLH, short = read(memory_BNHE, q_BNLH, full_B, floor)
+        reads.append(old_BNLH)
+        shortfall = shortfall + short
+        if s == segments - 1 and memories is None:
+            break
+        old_BNLH, short = read(memory_BNHE, k_BNLH, full_B, floor)
+        shortfall = shortfall + short
+        update_BNHE = k_BNLH.transpose(-1, -2) @ F.pad(v_BNLH - old_BNLH, (0, 1), value=1.0)
         if factor_BS is not None:
-            factor_B111 = factor_BS[:, s, None, None, None]
-            update_BNHH, keys_BNH1 = update_BNHH * factor_B111, keys_BNH1 * factor_B111
-        memory_BNHH = update_BNHH if memory_BNHH is None else memory_BNHH + update_BNHH
-        norm_BNH1 = keys_BNH1 if norm_BNH1 is None else norm_BNH1 + keys_BNH1
-        below_BNL1 = q_S[s + 1] @ norm_BNH1
-        reads.append((q_S[s + 1] @ memory_BNHH) / below_BNL1.clamp_min(floor))
-        shortfall = shortfall + under(floor, below_BNL1)
+            update_BNHE = update_BNHE * factor_BS[:, s, None, None, None]
+        memory_BNHE, full_B = memory_BNHE + update_BNHE, torch.ones_like(full_B)
+    if memories is not None:
+        memories.append(memory_BNHE)
     return torch.stack(reads, 1), shortfall
+
+
+def read(memory_BNHE: Tensor, phi_BNLH: Tensor, full_B: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """What features read from a memory, 0 from an empty one; and `under` of the rows that have one."""
+    if not full_B.any():
+        return torch.zeros_like(phi_BNLH), torch.zeros(())
+    both_BNLE = phi_BNLH @ memory_BNHE
+    below_BNL1 = both_BNLE[..., -1:]
+    return both_BNLE[..., :-1] / below_BNL1.clamp_min(floor), under(floor, below_BNL1[full_B])
 
 
 def under(floor: float, denominator: Tensor) -> Tensor:

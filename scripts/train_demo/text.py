@@ -92,12 +92,12 @@ def interpreter_docs() -> str:
     return re.sub(r"[ \t]+", " ", re.sub(r"[-=*~^+.]{4,}", "", text))
 
 
-def doc_text(rng: random.Random, held_out: bool) -> str:
-    """The documentation with distractors between sentences; its last tenth is kept for evaluation."""
+def doc_text(rng: random.Random, held_out: bool, distractors: float = 0.06) -> str:
+    """The documentation with a distractor after a share of its sentences; its last tenth is kept for evaluation."""
     docs = interpreter_docs()
     cut = len(docs) * 9 // 10
     sentences = re.split(r"(?<=\.)\s+", docs[cut:] if held_out else docs[:cut])
-    return " ".join(s + " " + distractor(rng) if rng.random() < 0.06 else s for s in sentences)
+    return " ".join(s + " " + distractor(rng) if rng.random() < distractors else s for s in sentences)
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,9 @@ STAGES = (
     Stage(Mix(128, (2, 3, 4), straddle=0.15, shots=0.05, factor_max=64), 3_000_000, 1.6e-3, 1.2e-3),
     Stage(Mix(128, (2, 3, 4, 8), straddle=0.5, shots=0.08, factor_max=4096), 24_000_000, 1.2e-3, 1e-3),
     # Two segments are mostly introduction, needle and question: only longer sequences have haystack to repeat.
-    Stage(Mix(128, (4, 6, 8), straddle=0.6, shots=0.08, factor_max=131_072), 24_000_000, 1e-3, 0.0),
+    Stage(Mix(128, (4, 6, 8), straddle=0.6, shots=0.08, factor_max=131_072), 16_000_000, 1e-3, 5e-4),
+    # Factors repeat single segments; what millions of tokens leave is an average, and it also stands before the needle.
+    Stage(Mix(128, (4, 6, 8), straddle=0.6, shots=0.08, factor_max=1024, past=0.7), 12_000_000, 5e-4, 0.0),
 )
 
 
@@ -55,6 +57,9 @@ class Model(Trainable, Protocol):
 
     def training_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """`logits`, and how far the denominators of memory reads lie under their floor; 0 where there are none."""
+
+    def before_step(self, source: Source, mix: Mix, step: int) -> None:
+        """Runs before each step, with what the stage's data are."""
 
     def after_step(self) -> None:
         """Runs after each step of the optimizer."""
@@ -142,6 +147,7 @@ class Run:
         rate *= min(1.0, (self.progress.step + 1) / 100)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["ratio"]
+        self.model.before_step(self.source, stage.mix, self.progress.step)
         loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scripts.train_demo.data import NEEDLE_TAIL, QUESTION_TOKENS, Batch
+from scripts.train_demo.data import NEEDLE_TAIL, QUESTION_TOKENS, Batch, Mix, Source
 from scripts.train_demo.model import initial_weight
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -79,6 +79,9 @@ class PlainLlama(nn.Module):
             x_BTD = layer(x_BTD, attention_mask=None, position_embeddings=(cos_BTH, sin_BTH))
         x_BKD = last_layer(llama.layers[-1], x_BTD, position_BK, cos_BTH, sin_BTH)
         return self.llama.lm_head(llama.norm(x_BKD))
+
+    def before_step(self, source: Source, mix: Mix, step: int) -> None:
+        """Nothing is prepared."""
 
     def after_step(self) -> None:
         pass

@@ -411,8 +411,8 @@ class EvalConfig:
     )
     report_to: tuple[str, ...] = option(
         (),
-        "afterwards also: csv, parquet, lm-eval, tensorboard (into the run folder), mlflow, wandb (where their environment "
-        "says); several with commas",
+        "afterwards also: csv, parquet, lm-eval, inspect, tensorboard (into the run folder), mlflow, wandb (where their "
+        "environment says); several with commas",
         read=names_list,
         metavar="NAMES",
         section="run",

@@ -221,7 +221,8 @@ def export(
     Args:
         sources: what the format is made from: run folders, folders of such, or results of `evaluate`; one checkpoint; one
             data set.
-        format: csv, parquet, lm-eval, tensorboard, mlflow, wandb, hf (of a checkpoint), or another package's.
+        format: csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb; hf (of a checkpoint); lm-eval-task (of a data set); or
+            another package's.
         output: file or folder; by default one in the working directory, or the service that the environment names.
         failed_as_wrong: runs: samples that failed count as wrong answers.
         on_skip: runs: called with each folder below those given that holds no readable run.

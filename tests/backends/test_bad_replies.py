@@ -11,7 +11,7 @@ import pytest
 from infini_eval.backends import _remote
 from infini_eval.backends._remote import Reply, ReplyCache, delay_s
 from infini_eval.evaluation.run import evaluate
-from infini_eval.results.samples import samples_table
+from infini_eval.results.merge import samples_table
 from support.scripted_server import ScriptedStep
 
 pytest.importorskip("openai")

@@ -7,6 +7,8 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,11 +47,26 @@ def test_a_mistake_of_ours_is_one_message_and_a_saved_traceback(tmp_path, monkey
     assert "Traceback" in saved.read_text() and "planted-key" not in saved.read_text()
 
 
+def test_a_mistake_of_ours_in_a_thread_is_told_the_same_way(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def run(args: argparse.Namespace) -> int:
+        thread = threading.Thread(target=failing(RuntimeError("broke")), args=(args,))
+        thread.start()
+        thread.join()
+        return 0
+
+    assert guarded(run, argparse.Namespace()) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("error: RuntimeError: broke\n") and "Traceback" not in said
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_without_a_place_for_the_traceback_it_is_shown(monkeypatch, capsys):
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(output.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     assert guarded(failing(KeyError("x")), argparse.Namespace()) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "please report" in said

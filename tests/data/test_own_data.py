@@ -241,7 +241,7 @@ def test_a_column_of_depths_is_guessed_only_where_it_holds_percent(tmp_path: Pat
 
 
 def test_results_are_not_data(tmp_path: Path) -> None:
-    from infini_eval.results.samples import merge_samples
+    from infini_eval.results.merge import merge_samples
 
     run = write_fake_run(tmp_path / "run", FakeRun(depths=(0, 50), per_cell=2))
     with pytest.raises(DataError, match=r"holds the results of a run, not data(?s:.*)infini-eval analyze"):

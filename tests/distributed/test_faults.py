@@ -59,10 +59,10 @@ def torchrun(start, nproc, *arguments, launcher=("--standalone",)):
     return start([*command, *map(str, arguments)])
 
 
-def launched(start, nproc, *arguments):
-    """By `infini-eval launch`."""
+def launched(start, nproc, *arguments, flags=()):
+    """By `infini-eval launch`, with these flags of its own."""
     script = str(TESTS / "support" / "fake_evaluation.py")
-    command = [sys.executable, "-m", "infini_eval", "launch", "-n", str(nproc), script]
+    command = [sys.executable, "-m", "infini_eval", "launch", "-n", str(nproc), *flags, script]
     return start([*command, *map(str, arguments)])
 
 
@@ -131,8 +131,9 @@ def test_another_ranks_mistake_is_shown_once_and_all_end(start, tmp_path):
 def test_a_crash_in_a_pipeline_does_not_hang_the_others(start, tmp_path):
     statuses, outputs = finish(bare_ranks(start, 3, tmp_path / "run", "--pp", 3, "--misbehave", "crash:2:3"))
     assert statuses == [1] * 3
-    assert "RuntimeError: out of luck\n  where: rank 2, sample " in outputs[0]
-    assert "".join(outputs).count("Traceback") == 1
+    assert "error: RuntimeError: out of luck\n  where: rank 2, sample " in outputs[0]
+    assert outputs[0].count("please report it with") == 1
+    assert "Traceback" not in "".join(outputs)
 
 
 def test_a_killed_rank_ends_the_others_and_the_run_resumes(start, tmp_path):
@@ -228,6 +229,14 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_completes(start, tmp_path):
     assert len(attempts) == 1
 
 
+def test_our_own_launch_restarts_a_killed_rank_too(start, tmp_path):
+    arguments = (tmp_path / "run", "--dp", 2, "--misbehave", "kill:1:3")
+    statuses, outputs = finish([launched(start, 2, *arguments, flags=("--max-restarts", "1"))])
+    assert statuses == [0], outputs
+    keys = finished_keys(tmp_path / "run")
+    assert len(set(keys)) == len(keys) == 20
+
+
 def test_slurms_warning_signal_reaches_the_workers(start, tmp_path):
     launcher = ("--standalone", "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
     arguments = (tmp_path / "run", "--dp", 2, "--seconds", 0.1, "--samples", 300)
@@ -273,3 +282,42 @@ def test_launched_by_our_own_command_an_interrupt_ends_quietly_and_the_run_conti
     assert outputs[0].splitlines()[-1].startswith("stopped by SIGINT; what was finished is on disk")
     assert "Traceback" not in outputs[0] and "SignalException" not in outputs[0]
     assert_complete(tmp_path / "run", 200)
+
+
+def test_a_worker_whose_launcher_was_killed_before_it_looked_leaves_at_once(start, tmp_path):
+    worker = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    orphan = ["bash", "-c", '"$@" & exit 7', "-", sys.executable, "-m", MODULE, str(tmp_path / "run"), "--dp", "2"]
+    statuses, outputs = finish([start(orphan, **worker, **address)])  # ends when the orphan has closed its output
+    assert statuses == [7]
+    assert outputs[0].startswith("rank 1: torchrun is gone")
+
+
+def test_workers_leave_whose_agent_is_killed_while_they_start(start, tmp_path):
+    agent = torchrun(start, 2, tmp_path / "run", "--dp", 2)
+    deadline = time.monotonic() + PROCESS_S
+    while not (workers := children(agent)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    agent.kill()
+    while alive(workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers and alive(workers) == []
+    assert not (tmp_path / "run").exists()
+
+
+def listening(pids):
+    """Addresses at which these processes wait for connections, as the kernel writes them: 0100007F:8A43."""
+    sockets = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return {row[1] for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+def test_launched_on_one_machine_nothing_listens_beyond_it(start, tmp_path):
+    agent = launched(start, 2, tmp_path / "run", "--dp", 2, "--seconds", 0.1, "--samples", 200)
+    wait_for_samples(tmp_path / "run", 3)
+    addresses = {address.rpartition(":")[0] for address in listening([agent.pid, *children(agent)])}
+    assert addresses == {"0100007F"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -111,26 +112,60 @@ def test_ranks_share_what_rank_0_made_and_part_cleanly():
     assert results == [(200_000, "é" * 16, 3.0, "cpu")] * 3
 
 
+def disband_and_go_on(folder):
+    """Rank 0 goes on only once the other has left."""
+    left = Path(folder, "left")
+    with launch("cpu") as world:
+        world.disband()
+        deadline = time.monotonic() + PROCESS_S
+        while world.is_main and not left.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not world.is_main or left.exists()
+    left.touch()
+
+
+@pytest.mark.distributed
+def test_disbanded_ranks_leave_before_rank_0(tmp_path):
+    run_distributed_test(disband_and_go_on, 2, None, args=(str(tmp_path),))
+
+
+def disband_and_fail():
+    try:
+        with launch("cpu") as world:
+            world.disband()
+            if world.is_main:
+                raise ConfigError("mine alone")
+    except ConfigError as error:
+        return str(error)
+    return "left"
+
+
+@pytest.mark.distributed
+def test_after_disbanding_an_error_is_rank_0s_own():
+    assert run_distributed_test(disband_and_fail, 2, None) == ["mine alone", "left"]
+
+
 def join_after_a_broken_attempt():
     """The store still has the keys of an attempt whose rank 1 never came."""
     from datetime import timedelta
 
     from torch.distributed import PrefixStore, TCPStore
 
-    from infini_eval.distributed.store import ATTEMPT
+    from infini_eval.distributed.store import ATTEMPT, LaunchIdentity
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=PROCESS_S), wait_for_workers=False)
+    ours = PrefixStore(LaunchIdentity.of_this_process(LaunchEnvironment.read()).prefix, store)
     if os.environ["RANK"] == "0":
         old = PrefixStore("old", store)
         for rank in range(2):
             old.set(f"hello/{rank}", "earlier")
             old.set(f"welcome/{rank}/earlier", "")
         old.set("error/first", "not of this attempt")
-        store.set(ATTEMPT, "old")
+        ours.set(ATTEMPT, "old")
         store.wait(["greeted"], timedelta(seconds=PROCESS_S))
     else:
-        store.wait([ATTEMPT], timedelta(seconds=PROCESS_S))
+        ours.wait([ATTEMPT], timedelta(seconds=PROCESS_S))
         store.set("greeted", "")
     with launch("cpu") as world:
         return world.broadcast_object("value", lambda: 7)

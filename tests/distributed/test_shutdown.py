@@ -19,7 +19,7 @@ from infini_eval.distributed.shutdown import (
 )
 from infini_eval.errors import DataError
 
-FAULT = Fault(rank=1, activity="sample 7", message="this cannot be used", details="", status=2)
+FAULT = Fault(rank=1, activity="sample 7", message="this cannot be used", report="", status=2)
 
 
 @pytest.fixture
@@ -72,14 +72,25 @@ def test_a_mistake_is_told_without_a_traceback_and_named_by_rank():
     assert fault.render(0, readers_message=fault.message) == "error: bad row\n  next:  fix it"
 
 
-def test_a_defect_is_told_with_its_traceback():
+def test_a_defect_is_told_in_one_message_and_its_traceback_is_in_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     try:
         raise KeyError("x")
     except KeyError as error:
-        fault = Fault.of(error, 0, "loading")
+        fault = Fault.of(error, 2, "loading")
+    (saved,) = tmp_path.iterdir()
     assert fault.status == 1
-    assert fault.render(0).startswith("Traceback (most recent call last)")
-    assert fault.render(0).endswith("error: KeyError: 'x'\n  where: loading")
+    assert fault.render(0) == (
+        "error: KeyError: 'x'\n  where: rank 2, loading\n"
+        f"  next:  this should not happen: please report it with {saved}, which says where"
+    )
+    assert "Traceback (most recent call last)" in saved.read_text()
+
+
+def test_a_path_that_the_system_refuses_is_the_users_to_mend_on_any_rank():
+    fault = Fault.of(OSError(36, "File name too long", "x" * 500), 1, "loading")
+    assert fault.status == 2
+    assert "File name too long" in fault.render(0) and "report" not in fault.render(0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from infini_eval.distributed import supervision
 from infini_eval.distributed.store import LaunchEnvironment
-from infini_eval.distributed.supervision import Heartbeats, Monitor
+from infini_eval.distributed.supervision import Heartbeats, Monitor, has_launcher
 
 
 @pytest.fixture
@@ -30,6 +30,29 @@ def test_a_heartbeat_that_does_not_change_has_stopped(store, monkeypatch):
     theirs.beat("sample 9")
     mine.look()
     assert mine.stopped(after_s=9) == []
+
+
+@pytest.mark.parametrize(
+    ("ancestors", "expected"),
+    [
+        ({7: (1, "/usr/bin/python3.11"), 1: (0, "/sbin/init")}, True),
+        ({9: (7, "/bin/bash"), 7: (1, "/opt/ours"), 1: (0, "/sbin/init")}, True),
+        ({1: (0, "/sbin/init")}, False),
+        ({5: (1, "/usr/lib/systemd/systemd"), 1: (0, None)}, False),
+        ({1: (0, "/usr/bin/python3")}, True),
+        ({}, True),
+    ],
+    ids=["torchrun", "a script between", "init", "somebody else's", "torchrun is the first process", "outside"],
+)
+def test_a_launcher_is_a_python_program_among_the_ancestors(tmp_path, ancestors, expected):
+    parents = [*ancestors, 0]
+    processes = {"self": (parents[0], "/opt/ours"), **ancestors}
+    for pid, (parent, program) in processes.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"5 (a (name) S {parent} 1 1 0")
+        if program is not None:
+            (tmp_path / str(pid) / "exe").symlink_to(program)
+    assert has_launcher(tmp_path) is expected
 
 
 def test_the_message_about_lost_peers_says_what_everybody_does():

@@ -16,7 +16,12 @@ from infini_eval.engine.generation import Limits
 from infini_eval.engine.native_model import NativeModel, load_replica
 from infini_eval.errors import ConfigError, NumericsError
 from infini_eval.testing.distributed import poisoned_memory, run_distributed_test
-from infini_eval.testing.tiny_models import peak_of_tensors, tiny_config, write_tiny_checkpoint
+from infini_eval.testing.tiny_models import (
+    peak_of_tensors,
+    tiny_config,
+    tiny_qwen2_config,
+    write_tiny_checkpoint,
+)
 
 SIZES = [(2, 1), (7, 6), (8, 1), (9, 8), (9, 1), (17, 9), (29, 28), (64, 3), (65, 64), (65, 1), (333, 100), (333, 332)]
 TOP = 5
@@ -27,7 +32,9 @@ def load(path, **settings) -> NativeModel:
 
 
 def write(folder, kind: str = "infini", **changes):
-    return write_tiny_checkpoint(folder / "1", tiny_config(infini=kind == "infini", **changes), tp=1)
+    if kind == "qwen2":
+        return write_tiny_checkpoint(folder / "1", tiny_qwen2_config(sliding_window_size=5, no_rope_layer=3, **changes))
+    return write_tiny_checkpoint(folder / "1", tiny_config(infini=kind == "infini", **changes))
 
 
 def rows_of_sizes() -> tuple[list[np.ndarray], list[int]]:
@@ -67,7 +74,7 @@ def check(model: NativeModel, rows, scored, found, vocabulary: int = 96) -> None
             torch.testing.assert_close(torch.from_numpy(one.top_logprobs), best.values, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["infini", "llama"])
+@pytest.mark.parametrize("kind", ["infini", "llama", "qwen2"])
 @pytest.mark.parametrize(("batch_size", "chunk_segments"), [(None, None), (1, 1), (3, 3)])
 def test_scores_are_those_of_the_logits(tmp_path, kind: str, batch_size, chunk_segments) -> None:
     model = load(write(tmp_path, kind, num_key_value_heads=2), chunk_segments=chunk_segments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -162,19 +161,18 @@ def test_the_stop_string_that_begins_first_counts() -> None:
     assert cut_at_stop("one", ["two"]) == ("one", None)
 
 
-def completions_of_rank(path: str, tp: int, pp: int) -> list:
+def completions_of_rank(path: str, tp: int, pp: int, stop: list[str]) -> list:
     model = load_replica(
         Checkpoint(path),
         ModelSettings(dtype="float32"),
         Mesh.build(MeshShape(1, tp, pp), int(os.environ["RANK"])),
         "cpu",
     )
-    return told_and_found(model)
+    return told_and_found(model, stop)
 
 
-def told_and_found(model) -> list:
+def told_and_found(model, stop: list[str]) -> list:
     told: list = []
-    stop = json.loads(os.environ["STOPS"])
     found = model.complete(
         PROMPTS,
         [30, 5, 20],
@@ -189,10 +187,10 @@ def told_and_found(model) -> list:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2)])
-def test_all_ranks_end_alike(path, model, monkeypatch, tp: int, pp: int) -> None:
+def test_all_ranks_end_alike(path, model, tp: int, pp: int) -> None:
     free = model.complete(PROMPTS, 30, stop_ids=())
-    monkeypatch.setenv("STOPS", json.dumps([free[0].text[9:12], free[2].text[20:23]]))
-    expected = told_and_found(model)
+    stop = [free[0].text[9:12], free[2].text[20:23]]
+    expected = told_and_found(model, stop)
     assert {one[2] for one in expected[1]} == {"stop", "length"}
-    for rank in run_distributed_test(completions_of_rank, tp * pp, args=(str(path), tp, pp)):
+    for rank in run_distributed_test(completions_of_rank, tp * pp, args=(str(path), tp, pp, stop)):
         assert rank == expected

@@ -28,7 +28,7 @@ from infini_eval.errors import InfiniEvalError
 from infini_eval.planning.hf_config import from_hf_config, preset_names, read_architecture
 from infini_eval.reports.analyze import analyze_any
 from infini_eval.results.manifest import read_progress
-from infini_eval.results.samples import merge_samples
+from infini_eval.results.merge import merge_samples
 from infini_eval.testing.fake_runs import FakeRun, write_fake_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,13 +16,14 @@ DISTRIBUTION_OF = {
     "yaml": "pyyaml",
     "flash_attn": "flash-attn",
     "importlinter": "import-linter",
+    "inspect_ai": "inspect-ai",
     "lm_eval": "lm-eval",
     "rouge_score": "rouge-score",
     "sentence_transformers": "sentence-transformers",
 }
-# Come with a declared dependency by that dependency's own promise: transformers and datasets need the first and the last,
-# fastapi is made of the second.
-IMPLIED = {"huggingface_hub", "starlette", "tqdm"}
+# Come with a declared dependency by that dependency's own promise: transformers and datasets need the first two, fastapi is
+# made of the third, and inspect-ai's calls are of the fourth.
+IMPLIED = {"huggingface_hub", "tqdm", "starlette", "anyio"}
 
 
 def requirement_name(requirement: str) -> str:

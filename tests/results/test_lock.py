@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from infini_eval.errors import RunFolderError
 from infini_eval.results.lock import LOCK, Owner, RunLock, run_lock
 from support.limits import PROCESS_S
 
+OWNER = [field.name for field in dataclasses.fields(Owner)]
 HOLD = """
 import sys, time
 from infini_eval.results.lock import RunLock
@@ -151,8 +153,92 @@ def test_of_many_that_see_a_stale_lock_one_gets_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreadable_lock_is_replaced(tmp_path):
-    (tmp_path / LOCK).write_text("")
+ODD_LOCKS = {
+    "empty": lambda path: path.write_text(""),
+    "not UTF-8": lambda path: path.write_bytes(b'{"token": "\xff"}'),
+    "odd types": lambda path: path.write_text(json.dumps({name: [1] for name in OWNER})),
+    "nested": lambda path: path.write_text("[" * 100_000),
+    "link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("make", ODD_LOCKS.values(), ids=ODD_LOCKS)
+def test_what_is_no_lock_is_replaced(tmp_path, make):
+    make(tmp_path / LOCK)
     with run_lock(tmp_path, wait_s=0) as lock:
         assert json.loads((tmp_path / LOCK).read_text())["token"] == lock.owner.token
-    assert not (tmp_path / LOCK).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_the_locks_name_is_refused_and_stays(tmp_path):
+    (tmp_path / LOCK / "mine").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=r"run\.lock"), run_lock(tmp_path, wait_s=0):
+        pass
+    assert (tmp_path / LOCK / "mine").is_dir()
+
+
+@pytest.fixture(params=["slurm", "fixed rendezvous"])
+def same_launch(request, monkeypatch):
+    """What a job's steps, and launches with a name of the user's, all have in common."""
+    name, value = ("SLURM_JOB_ID", "7") if request.param == "slurm" else ("TORCHELASTIC_RUN_ID", "mine")
+    monkeypatch.setenv(name, value)
+
+
+def test_a_dead_owner_of_the_same_launch_is_replaced_at_once(tmp_path, same_launch, holder):
+    holder.kill()
+    holder.wait()
+    with run_lock(tmp_path, wait_s=0) as lock:
+        assert lock.taken_from.pid == holder.pid
+
+
+def test_a_living_owner_is_not_replaced_by_a_restart_of_another_launch(tmp_path, same_launch, holder, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(RunFolderError, match=f"process {holder.pid}"), run_lock(tmp_path, wait_s=0):
+        pass
+
+
+def test_restarts_of_launches_without_a_name_are_not_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    foreign(tmp_path, age_s=0, launch="7/none", attempt=0)
+    with pytest.raises(RunFolderError, match="on elsewhere"), run_lock(tmp_path, wait_s=0):
+        pass
+
+
+def test_a_lock_of_the_future_is_replaced_once_it_has_stood_still(tmp_path):
+    foreign(tmp_path, age_s=-10_000)
+    lock = RunLock(tmp_path, beat_s=0.05)
+    lock.acquire()
+    assert lock.taken_from.token == "theirs"
+    lock.release()
+
+
+def test_a_lock_of_the_future_whose_owner_beats_is_respected(tmp_path):
+    foreign(tmp_path, age_s=-10_000)
+    lock = RunLock(tmp_path, beat_s=0.3)
+    beat = threading.Timer(0.1, os.utime, [tmp_path / LOCK])
+    beat.start()
+    with pytest.raises(RunFolderError, match="on elsewhere"):
+        lock.acquire()
+
+
+def test_a_lock_copied_with_its_folder_is_replaced(tmp_path, holder):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / LOCK, copy)
+    with run_lock(copy, wait_s=0) as lock:
+        assert lock.taken_from.pid == holder.pid
+    assert (tmp_path / LOCK).exists()
+
+
+def test_a_folder_moved_under_its_owner_is_respected_while_that_beats(tmp_path):
+    mine = Owner.of_this_process()
+    here = {"host": mine.host, "boot": mine.boot, "pid": mine.pid, "started": mine.started}
+    foreign(tmp_path, 0, folder=str(tmp_path / "before"), **here)
+    lock = RunLock(tmp_path, beat_s=0.3)
+    beat = threading.Timer(0.1, os.utime, [tmp_path / LOCK])
+    beat.start()
+    with pytest.raises(RunFolderError, match=f"process {mine.pid}"):
+        lock.acquire()

@@ -242,6 +242,16 @@ def test_overwrite_deletes_nothing_where_no_run_was(tmp_path, there):
     assert mine.read_text() == "mine"
 
 
+def test_overwrite_follows_no_link(tmp_path):
+    run, mine = tmp_path / "run", tmp_path / "mine" / "holiday.png"
+    open_run(run, manifest())
+    mine.parent.mkdir()
+    mine.touch()
+    (run / "plots").symlink_to(mine.parent)
+    open_run(run, manifest(), overwrite=True)
+    assert mine.exists()
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "samples/x.json", "replies/x", "run.lock", "summary.json", ".", ""])
 def test_the_results_file_takes_no_place_of_the_runs_own(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -259,3 +269,13 @@ def test_many_lines_that_are_no_records_are_one_note(tmp_path):
     finished, failed, notes = read_progress(tmp_path)
     assert (finished, failed, len(notes)) == (set(), set(), 1)
     assert "1001 lines (1, 2, 3, 4, 5, …)" in notes[0]
+
+
+def test_records_of_another_run_are_no_progress_of_this_one(tmp_path):
+    open_run(tmp_path, manifest())
+    with SampleWriter(tmp_path, "replica-00000") as writer:
+        for key in ("theirs", "mine", "theirs too"):
+            writer.write({"sample_key": key, "status": "ok"})
+    state = open_run(tmp_path, manifest(), planned={"mine", "another"})
+    assert state.finished_keys == {"mine"}
+    assert state.notes == ("samples/replica-00000.jsonl: 2 lines (1, 3) are of no sample of this run, and left out",)

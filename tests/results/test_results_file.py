@@ -9,6 +9,7 @@ import pytest
 from infini_eval.errors import RunFolderError
 from infini_eval.records import RunManifest
 from infini_eval.results.manifest import open_run, read_manifest
+from infini_eval.results.merge import merge_samples
 from infini_eval.results.results_file import ResultsFile
 from infini_eval.results.samples import SampleWriter, replica_name
 
@@ -38,6 +39,7 @@ def test_results_file(tmp_path):
     ResultsFile(path).check()
     assert path.parent.is_dir()
     assert not path.exists()
+    merge_samples(tmp_path)
     ResultsFile(path).write(tmp_path, read_manifest(tmp_path))
     data = json.loads(path.read_text())
     assert data["depth_results"] == [

@@ -8,10 +8,13 @@ import math
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,14 +24,16 @@ from hypothesis import strategies as st
 
 from infini_eval.errors import RunFolderError
 from infini_eval.records import COLUMNS, NeedlePosition, Response, Sample, SampleRecord, Score
+from infini_eval.results import merge
+from infini_eval.results.merge import merge_samples
 from infini_eval.results.reader import read_run
 from infini_eval.results.samples import (
     SampleWriter,
-    merge_samples,
+    iter_samples,
     replica_name,
     unique_records,
 )
-from infini_eval.testing.fake_runs import FakeRun, fake_records
+from infini_eval.testing.fake_runs import FakeRun, fake_records, write_fake_run
 
 
 def lines(path):
@@ -91,6 +96,8 @@ def test_a_real_limit_on_file_size_is_reported(tmp_path):
     script = """
 import sys
 from infini_eval.errors import RunFolderError
+from infini_eval.results import merge
+from infini_eval.results.merge import merge_samples
 from infini_eval.results.samples import SampleWriter
 with SampleWriter(sys.argv[1], "r") as writer:
     try:
@@ -120,6 +127,8 @@ def test_an_unwritable_place_is_an_error_before_any_sample(tmp_path):
 def test_a_killed_process_loses_at_most_its_last_line(tmp_path):
     script = """
 import os, signal, sys
+from infini_eval.results import merge
+from infini_eval.results.merge import merge_samples
 from infini_eval.results.samples import SampleWriter
 writer = SampleWriter(sys.argv[1], "r")
 for number in range(20):
@@ -210,6 +219,87 @@ def test_merge_never_loses_nor_repeats_a_sample(records, seed):
     assert {r["sample_key"] for r in merged if r["status"] == "ok"} == {key for key, ok, _ in records if ok}
     random.Random(seed).shuffle(rows)
     assert unique_records(rows) == merged
+
+
+def merged_at_once(folder):
+    """The same merge with all records in memory."""
+    records = unique_records(line.record for line in iter_samples(folder) if line.record is not None)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return names, [[record.get(name) for name in names] for record in records]
+
+
+VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.sampled_from(["", "é", "x\0y", "😀"])
+RECORDS = st.fixed_dictionaries(
+    {
+        "sample_key": st.sampled_from(["a", "é", "z", "\uffff", "😀", "b\0c"]),
+        "id": VALUES,
+        "status": st.sampled_from(["ok", "failed"]),
+        "context_length": st.sampled_from([None, 0, -0.0, 1024, 1024.5]),
+        "depth_percent": st.sampled_from([None, 0, 50.0]),
+    },
+    optional={"note": VALUES, "more": VALUES},
+)
+
+
+@given(files=st.lists(st.lists(RECORDS, max_size=8), max_size=4), rows=st.integers(1, 5))
+def test_a_merge_block_by_block_has_the_rows_of_one_at_once(files, rows):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "BLOCK_ROWS", rows)
+        patch.setattr(merge, "CHUNK", 3)
+        patch.setattr(merge, "MOST_OPEN", 2)
+        write(Path(folder), *files)
+        names, expected = merged_at_once(folder)
+        assert merge_samples(folder).rows == len(expected)
+        table = pq.read_table(Path(folder) / "samples.parquet")
+        types = dict(zip(table.schema.names, map(str, table.schema.types), strict=True))
+        if expected:
+            assert table.column_names == names
+            assert [list(row.values()) for row in table.to_pylist()] == [
+                [merge._fitted([value], types[name])[0] for name, value in zip(names, row, strict=True)]
+                for row in expected
+            ]
+
+
+def test_a_small_run_is_one_block_as_arrow_writes_it(tmp_path):
+    write(tmp_path, [row("b", note="x"), row("a")], [row("c", status="failed")])
+    merge_samples(tmp_path)
+    written = (tmp_path / "samples.parquet").read_bytes()
+    table = pq.read_table(tmp_path / "samples.parquet")
+    pq.write_table(table, tmp_path / "again.parquet", compression="zstd")
+    assert written == (tmp_path / "again.parquet").read_bytes()
+
+
+def test_records_of_another_run_are_reported_once_a_file_and_left_out(tmp_path):
+    write(tmp_path, [row("a"), row("x"), row("y")], [row("b")])
+    summary = merge_samples(tmp_path, planned={"a", "b"})
+    assert pq.read_table(tmp_path / "samples.parquet").column("sample_key").to_pylist() == ["a", "b"]
+    assert (summary.rows, summary.foreign, summary.repeated) == (2, 2, 0)
+    assert summary.notes == ("samples/replica-00000.jsonl: 2 lines are of no sample of this run, and left out",)
+
+
+def test_a_report_leaves_out_what_a_complete_merge_has_left_out(tmp_path):
+    write_fake_run(tmp_path, FakeRun(depths=(0, 50), per_cell=2))
+    keys = {line.record["sample_key"] for line in iter_samples(tmp_path)}
+    write_fake_run(tmp_path / "other", FakeRun(depths=(0,), per_cell=3, seed=1))
+    (tmp_path / "other" / "samples" / "replica0.jsonl").rename(tmp_path / "samples" / "theirs.jsonl")
+    shutil.rmtree(tmp_path / "other")
+    assert len(read_run(tmp_path)) == 7
+    merge_samples(tmp_path, planned=keys)
+    records = read_run(tmp_path)
+    assert len(records) == 4
+    assert records.notes == ("3 record(s) of no sample of this run were left out",)
+
+
+def test_an_interrupted_merge_leaves_the_folder_as_it_was(tmp_path):
+    write(tmp_path, [row("a")])
+    before = sorted(tmp_path.rglob("*"))
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_samples(tmp_path, check=stop)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_one_schema_from_record_to_report(tmp_path):

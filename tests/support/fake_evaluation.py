@@ -24,7 +24,8 @@ from infini_eval.errors import DataError
 from infini_eval.records import NeedlePosition, Response, RunManifest, Sample, SampleRecord, Score
 from infini_eval.results.lock import run_lock
 from infini_eval.results.manifest import ResumeState, open_run
-from infini_eval.results.samples import SampleWriter, merge_samples, replica_name
+from infini_eval.results.merge import merge_samples
+from infini_eval.results.samples import SampleWriter, replica_name
 
 MODEL = ModelShape(num_layers=4, num_heads=4, num_kv_heads=4, vocab_size=64, intermediate_size=64)
 
@@ -36,14 +37,17 @@ def run(args: argparse.Namespace) -> int:
         mesh = Mesh.build(shape, world.rank)
         log = setup_logging(mesh.tag, speaks=mesh.is_leader)
         if not world.is_main:
-            return evaluate(args, world, mesh, open_shared(args, world))
+            evaluate(args, world, mesh, open_shared(args, world))
+            world.disband()
+            return 0
         with run_lock(args.folder, on_lost=lambda reason: world.abort(DataError(reason))) as lock:
             world.on_exit(lock.release)
             state = open_shared(args, world)
             for note in state.notes:
                 log.warning("%s", note)
             evaluate(args, world, mesh, state)
-            summary = merge_samples(args.folder)
+            world.disband()
+            summary = merge_samples(args.folder, check=world.raise_if_stopped)
             log.info("%d samples, %d of them found done", summary.rows, len(state.finished_keys))
     return 0
 
@@ -56,7 +60,7 @@ def open_shared(args: argparse.Namespace, world: World) -> ResumeState:
     return ResumeState.from_json(world.broadcast_object("resume", lambda: open_run(args.folder, manifest).to_json()))
 
 
-def evaluate(args: argparse.Namespace, world: World, mesh: Mesh, state: ResumeState) -> int:
+def evaluate(args: argparse.Namespace, world: World, mesh: Mesh, state: ResumeState) -> None:
     """Answer what is left of the samples, one a batch, until all is done or the run is asked to stop."""
     samples = [make_sample(number, args.seed) for number in range(args.samples)]
     left = [sample for sample in samples if sample.key not in state.finished_keys]
@@ -73,8 +77,6 @@ def evaluate(args: argparse.Namespace, world: World, mesh: Mesh, state: ResumeSt
     if writer is not None:
         writer.close()
     world.raise_if_stopped()
-    world.barrier("evaluated")
-    return 0
 
 
 def make_sample(number: int, seed: int) -> Sample:

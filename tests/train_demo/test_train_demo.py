@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))  # the script is a package of the repository, not 
 from scripts.train_demo import export, text  # noqa: E402
 from scripts.train_demo.data import Mix, Source  # noqa: E402
 from scripts.train_demo.model import InfiniLlama, ModelConfig, copy_weights, under  # noqa: E402
+from scripts.train_demo.past import Past  # noqa: E402
 from scripts.train_demo.saves import Progress, resume, save  # noqa: E402
 from scripts.train_demo.train import make_optimizer  # noqa: E402
 
@@ -121,3 +122,27 @@ def test_weights_whose_reads_divide_by_almost_nothing_are_found(
         model.named_weights()["model.decoder.1.pp_block.attn.qkv_proj.weight"][:256] *= 4
     save_file(model.named_weights(), tmp_path / "sharp.safetensors")
     assert export.unsafe_batches(tmp_path / "sharp.safetensors", source, mix) == 2
+
+
+def test_a_past_is_as_if_its_segments_had_been_read(checkpoint: Checkpoint) -> None:
+    model = InfiniLlama(ModelConfig(vocab_size=checkpoint.config.vocab_size), seed=0, product_type=torch.float32)
+    copy_weights(model, checkpoint)
+    ids = torch.randint(5, 1000, (2, 768), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(768).expand(2, -1)
+    memory = model.absorb(ids[:, 128:384], 128, model.absorb(ids[:, :128], 128))
+    past = Past(memory, torch.tensor([0, -1]))
+    with torch.no_grad():
+        whole = model(ids, positions, segment_length=128)[:, 384:]
+        resumed, _ = model._run(ids[:, 384:], positions[:, :384], 128, None, False, past)
+        alone = model(ids[:, 384:], positions[:, :384], segment_length=128)
+    torch.testing.assert_close(resumed[0], whole[0], atol=2e-4, rtol=0)
+    torch.testing.assert_close(resumed[1], alone[1], atol=2e-4, rtol=0)  # -1: no past
+    assert (whole[1] - alone[1]).abs().max() > 0.1
+
+
+def test_batches_with_a_past_say_where_it_was_read(checkpoint: Checkpoint) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT / "checkpoints/infini-demo/tokenizer")
+    source = Source(tokenizer, 1, size=20_000)
+    batch = source.batch(3, Mix(128, (6,), past=0.5, local_only=0.0), sequences=40)
+    assert {-1, *range(6)} >= set(batch.past_B.tolist()) > {-1}
+    assert not (batch.past_B[batch.distance_B == 0] == 5).any()  # the question's own segment is never pushed away

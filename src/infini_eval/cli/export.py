@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         metavar="NAME",
-        help="csv, parquet, lm-eval, tensorboard, mlflow, wandb, hf, or another package's (an unknown name lists them all)",
+        help="csv, parquet, lm-eval, inspect, tensorboard, mlflow, wandb; hf; lm-eval-task; an unknown name lists all",
     )
     add_flag(
         parser,

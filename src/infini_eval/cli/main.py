@@ -11,8 +11,8 @@ from typing import Any
 from infini_eval._version import __version__
 from infini_eval.cli.flags import Command, make_parser
 from infini_eval.cli.output import OutputLost, safe_output, tell_of_our_mistake
-from infini_eval.distributed.shutdown import tell_user
-from infini_eval.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, InfiniEvalError, did_you_mean
+from infini_eval.distributed.shutdown import tell_user, users_mistake
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, did_you_mean
 from infini_eval.foreign import shown
 
 # Each command is a module below infini_eval.cli with `add_arguments(parser)` and `run(args) -> exit status`, or a `Command`
@@ -141,9 +141,6 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
             status = run(args)
             sys.stdout.flush()
             return status
-        except InfiniEvalError as error:
-            tell_user(f"error: {error}")
-            return EXIT_USAGE
         except OutputLost as error:
             return error.end()
         except BrokenPipeError:  # `2>&1 | head` closed our messages' way
@@ -151,13 +148,12 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
         except KeyboardInterrupt:
             tell_user("interrupted; what was finished is on disk, the same command continues")
             return EXIT_INTERRUPTED
-        except OSError as error:
-            if error.filename is None:
-                return tell_of_our_mistake(error)
-            tell_user(f"error: {shown(str(error.filename))} cannot be used: {error.strerror}")
-            return EXIT_USAGE
         except Exception as error:
-            return tell_of_our_mistake(error)
+            mistake = users_mistake(error)
+            if mistake is None:
+                return tell_of_our_mistake(error)
+            tell_user(f"error: {mistake}")
+            return EXIT_USAGE
 
 
 def _usage() -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
-import traceback
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from infini_eval._version import __version__
-from infini_eval.distributed.shutdown import tell_user
-from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK, first_line
-from infini_eval.keys import hide_keys, safe_to_show, without_keys
+from infini_eval.distributed.shutdown import our_mistake, tell_user
+from infini_eval.errors import EXIT_CHECK_FAILED, EXIT_OK
+from infini_eval.keys import safe_to_show
 
 
 class OutputLost(Exception):
@@ -66,30 +64,29 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[None]:
-    """Print through a `SafeStream`; streams that were closed before the command began are replaced by an empty one."""
-    before = sys.stdout, sys.stderr
+    """Print through a `SafeStream`; streams that were closed before the command began are replaced by an empty one.
+
+    What a thread in the background did not expect is told as shortly as what the command itself did not.
+    """
+    before, hook = (sys.stdout, sys.stderr), threading.excepthook
     nowhere = Path(os.devnull)
     if before[1] is None:
         sys.stderr = nowhere.open("w")
     sys.stdout = SafeStream(nowhere.open("w") if before[0] is None else before[0])
+    threading.excepthook = _tell_of_a_thread
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = before
+        (sys.stdout, sys.stderr), threading.excepthook = before, hook
+
+
+def _tell_of_a_thread(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+        tell_of_our_mistake(failed.exc_value)
 
 
 def tell_of_our_mistake(error: BaseException) -> int:
     """One message for what should not have happened, its traceback in a file; the exit status."""
-    what = f"error: {type(error).__name__}: {first_line(error)[:500]}"
-    text = "".join(traceback.format_exception(error))
-    command = " ".join(without_keys(sys.argv))
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="infini-eval-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(f"infini-eval {__version__}, Python {sys.version}\n{command}\n\n{hide_keys(text)}")
-    except OSError:
-        tell_user(f"{text}\n{what}\n  next:  this should not happen: please report it with the lines above")
-    else:
-        tell_user(f"{what}\n  next:  this should not happen: please report it with {file.name}, which says where")
+    message, report = our_mistake(error)
+    tell_user(f"error: {message}\n{report}")
     return EXIT_CHECK_FAILED

@@ -76,7 +76,7 @@ def mapped(table: pa.Table, source: str, given: Mapping[str, str]) -> Mapped:
     first, several = _references(answers)
     left = _without(table, {column for ours in REQUIRED for column in taken.get(ours, ())} - set(used))
     new = {ours: found for ours, found in values.items() if ours not in REQUIRED}
-    new |= {"prompt": [_transcript(chat) if chat else text for chat, text in zip(chats, prompts)], "answer": first}
+    new |= {"prompt": [transcript(chat) if chat else text for chat, text in zip(chats, prompts)], "answer": first}
     if several is not None and "outputs" not in {*used, *left.column_names}:
         new["outputs"] = several
     if any(chat and len(chat) > 1 for chat in chats):
@@ -331,12 +331,15 @@ def _answers_of_chats(
     return list(last), ["the answers are the assistant's last turns"]
 
 
-def _transcript(chat: Chat) -> str:
-    """A chat as text, for models without a chat format: one question is itself, several turns have names before them."""
+def transcript(chat: Chat) -> str:
+    """A chat as text, for models without a chat format: one question is itself, several turns have names before them.
+
+    It ends where the answer begins; inside the last turn where that is the assistant's.
+    """
     if len(chat) == 1:
         return chat[0][1]
     turns = [text if role == "system" else f"{NAMES[role]}: {text}" for role, text in chat]
-    return "\n\n".join([*turns, "Assistant:"])
+    return "\n\n".join([*turns, *["Assistant:"] * (chat[-1][0] != "assistant")])
 
 
 def with_depths(table: pa.Table, source: str) -> tuple[pa.Table, Literal["measured", "none"], str]:

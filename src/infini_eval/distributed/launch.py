@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 GRACE_S = 20.0  # after a signal, for the batch in hand: torchrun and Slurm kill after 30 s
+LOOPBACKS = ("lo", "lo0")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class World:
             self.store.set(f"barrier/{name}/open", "")
         self.store.wait([f"barrier/{name}/open"], timedelta(seconds=self.timeout_s))
 
+    def disband(self) -> None:
+        """Let the other ranks go, each of which calls this too: rank 0 goes on as if it had been alone.
+
+        Once all are here there is no world any more: nobody waits, or may wait, for another rank.
+        """
+        if self.store is not None:
+            _part(self)
+            self.monitor.disband()
+            _destroy_process_group()
+
     def set_status(self, activity: str) -> None:
         """Say what this rank does now; it stands in messages about errors and hung ranks."""
         self.monitor.activity = activity
@@ -109,8 +121,9 @@ def launch(
 ) -> Iterator[World]:
     """Join the other processes of this launch, and part cleanly from them.
 
-    A single process gets its exceptions unchanged. Several processes end together: the first error is shown once, by
-    rank 0, and all leave with its exit status; after a stop request all leave with EXIT_INTERRUPTED.
+    A single process, and rank 0 after `disband`, gets its exceptions unchanged. Several processes end together: the first
+    error is shown once, by rank 0, and all leave with its exit status; after a stop request all leave with
+    EXIT_INTERRUPTED.
 
     Args:
         device: "cpu", "cuda" or None (cuda where present); NCCL joins GPUs, gloo CPUs.
@@ -138,11 +151,14 @@ def launch(
             world = _world(environment, _prepare_device(device, environment), timeout_s, monitor, run_store)
             _init_process_group(world, run_store.store)
             yield world
-            if not stop_is_end:
-                world.raise_if_stopped()
-            world.set_status("waiting for the others to end")
-            _part(world)
+            if not monitor.disbanded:
+                if not stop_is_end:
+                    world.raise_if_stopped()
+                world.set_status("waiting for the others to end")
+                _part(world)
         except BaseException as error:
+            if monitor.disbanded:
+                raise
             exit_on_error(monitor, run_store.store, error)
     _destroy_process_group()
 
@@ -202,6 +218,8 @@ def _init_process_group(world: World, store: Store) -> None:
     import torch.distributed as dist
 
     gpu = world.device != "cpu"
+    if world.local_world_size == world.world_size:  # also beside NCCL: stages exchange tokens by gloo
+        _gloo_on_loopback()
     dist.init_process_group(
         "nccl" if gpu else "gloo",
         store=dist.PrefixStore("process_group", store),
@@ -210,6 +228,13 @@ def _init_process_group(world: World, store: Store) -> None:
         timeout=timedelta(seconds=world.timeout_s),
         device_id=torch.device(world.device) if gpu else None,
     )
+
+
+def _gloo_on_loopback() -> None:
+    """Have the processes of one node talk where no other machine can listen, unless the user has named an interface."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in LOOPBACKS), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
 def _part(world: World) -> None:

@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -22,8 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError
-from infini_eval.keys import safe_to_show
+from infini_eval._version import __version__
+from infini_eval.errors import EXIT_INTERRUPTED, EXIT_USAGE, InfiniEvalError, first_line
+from infini_eval.foreign import shown
+from infini_eval.keys import hide_keys, safe_to_show, without_keys
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -126,7 +129,7 @@ def _note(number: int, frame: object) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """An error as it travels between ranks. `details` is a traceback, empty for a user's mistake.
+    """An error as it travels between ranks. `report` says where to report a mistake of ours, empty for a user's.
 
     `rank` is where it was found; `elsewhere` when that rank has only seen another one fall silent.
     """
@@ -134,17 +137,18 @@ class Fault:
     rank: int
     activity: str
     message: str
-    details: str
+    report: str
     status: int
     elsewhere: bool = False
 
     @classmethod
     def of(cls, error: BaseException, rank: int, activity: str) -> Fault:
-        """Describe an exception: a user's mistake by its message, anything else with its traceback."""
-        if isinstance(error, InfiniEvalError):
-            return cls(rank, activity, str(error), "", EXIT_USAGE)
-        details = "".join(traceback.format_exception(error))
-        return cls(rank, activity, f"{type(error).__name__}: {error}", details, EXIT_FAILED)
+        """Describe an exception: a user's mistake by its message, anything else also by the file with its traceback."""
+        mistake = users_mistake(error)
+        if mistake is not None:
+            return cls(rank, activity, mistake, "", EXIT_USAGE)
+        message, report = our_mistake(error)
+        return cls(rank, activity, message, report, EXIT_FAILED)
 
     def render(self, reader: int, readers_message: str | None = None) -> str:
         """Write the message for the user.
@@ -153,15 +157,39 @@ class Fault:
             reader: the rank that shows it; another rank is named.
             readers_message: of what the reader itself has raised: the same error needs no rank.
         """
-        lines = [self.details.rstrip()] if self.details else []
-        lines.append(f"error: {self.message}")
+        lines = [f"error: {self.message}"]
         if self.elsewhere:
-            return lines[-1]
+            return lines[0]
         if self.rank != reader and self.message != readers_message:
             lines.append(f"  where: rank {self.rank}" + (f", {self.activity}" if self.activity else ""))
-        elif self.activity and self.details:
+        elif self.activity and self.report:
             lines.append(f"  where: {self.activity}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.report])])
+
+
+def users_mistake(error: BaseException) -> str | None:
+    """What to say of an error that the user can mend; None where it is one of ours."""
+    if isinstance(error, InfiniEvalError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{shown(str(error.filename))} cannot be used: {error.strerror}"
+    return None
+
+
+def our_mistake(error: BaseException) -> tuple[str, str]:
+    """What to say of an error that should not have happened, and where to report it: its traceback goes to a file."""
+    text = hide_keys("".join(traceback.format_exception(error)))
+    command = " ".join(without_keys(sys.argv))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="infini-eval-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(f"infini-eval {__version__}, Python {sys.version}\n{command}\n\n{text}")
+        where = f"{file.name}, which says where"
+    except OSError:
+        where = f"these lines\n{text.rstrip()}"
+    message = f"{type(error).__name__}: {first_line(error)[:500]}"
+    return message, f"  next:  this should not happen: please report it with {where}"
 
 
 def record_first_fault(store: Store, fault: Fault) -> Fault:

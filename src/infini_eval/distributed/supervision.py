@@ -7,10 +7,13 @@ and did not come to an end in time. The main thread ends by `exit_on_error`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from infini_eval.distributed.shutdown import (
@@ -41,6 +44,46 @@ POLL_S = 0.05
 CAUSE_S = STOPPED_AFTER_S + 2  # how long to look for the cause of a failed collective
 STOP = "stop"
 CONTINUES = "what was finished is on disk, the same command continues"
+PROC = Path("/proc")
+SIGNAL_OF_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+def end_with_launcher() -> None:
+    """Have the kernel send SIGTERM when the process that started this one ends, also while this one only waits."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the monitor looks at the parent twice a second
+        ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
+
+
+def has_launcher(proc: Path = PROC) -> bool:
+    """Whether this process has an ancestor that can be torchrun, which is a Python program.
+
+    A process whose torchrun was killed before it looked belongs to init, or to whoever else takes orphans in. Between
+    torchrun and this process there may be others, such as a shell script. True where the system does not tell.
+    """
+    pid = _parent(proc / "self")
+    if pid is None:
+        return os.getppid() != 1
+    while pid:
+        if _is_python(proc / str(pid)):
+            return True
+        pid = _parent(proc / str(pid)) or 0
+    return _parent(proc / "self") == 0  # a parent outside this container
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_python(process: Path) -> bool:
+    """Whether it runs Python; a process of somebody else, which cannot be read, is not our launcher."""
+    try:
+        program = (process / "exe").readlink()
+        return "python" in program.name or program == (process.parent / "self" / "exe").readlink()
+    except OSError:
+        return False
 
 
 class Heartbeats:
@@ -91,10 +134,11 @@ class Monitor:
     def __init__(self, environment: LaunchEnvironment, timeout_s: float, grace_s: float) -> None:
         self.environment, self.timeout_s, self.grace_s = environment, timeout_s, grace_s
         self.activity = ""
+        self.disbanded = False
         self.stop = StopRequest()
         self.process_exit = ProcessExit(environment.rank)
         self._pipe = SignalPipe()
-        self._agent = os.getppid()
+        self._agent: int | None = None
         self._store: Store | None = None
         self._beats: Heartbeats | None = None
         self._abort: BaseException | None = None
@@ -105,6 +149,10 @@ class Monitor:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Watch the agent and the signals inside the block, and the peers from `join` on."""
+        if self.environment.has_agent:
+            end_with_launcher()  # first, so that an agent that ends between this line and the next is seen by the next
+            self._agent = os.getppid() if has_launcher() else None
+            self._watch_agent()
         thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         try:
             with self._pipe.catching():
@@ -123,6 +171,10 @@ class Monitor:
         beats.beat(self.activity)
         self._store_seen = time.monotonic()
         self._beats = beats
+
+    def disband(self) -> None:
+        """Watch the agent and the signals only: the other ranks have nothing more to do with this one."""
+        self.disbanded, self._beats = True, None
 
     def abort(self, error: BaseException) -> None:
         """End the run with an error that another thread has found."""
@@ -154,6 +206,13 @@ class Monitor:
         return self._beats.describe(ranks) if self._beats is not None else str(ranks)
 
     def _watch(self) -> None:
+        try:
+            self._watch_until_done()
+        except Exception as error:  # without its monitor a rank would wait for ever for others
+            fault = Fault.of(error, self.environment.rank, self.activity)
+            self.process_exit.exit(fault.status, fault.render(self.environment.rank))
+
+    def _watch_until_done(self) -> None:
         interval = max(BEAT_S, self.environment.world_size / RANKS_PER_BEAT_S)
         while not self._done.is_set():
             for name in self._pipe.wait(interval):

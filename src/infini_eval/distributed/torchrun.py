@@ -5,18 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.distributed.shutdown import EXIT_FAILED, LAUNCHED, print_message
+from infini_eval.distributed.store import host_store
 from infini_eval.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, first_line
 
 if TYPE_CHECKING:
+    from torch.distributed import TCPStore
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+LOOPBACK = "127.0.0.1"
+STORE_TIMEOUT_S = 300.0
 
 
 def run_torchrun(argv: Sequence[str]) -> int:
     """Start processes as `torchrun ARGV` does, in this process, and wait for them.
+
+    With --standalone their store listens on the loopback interface alone; torchrun's own would listen on every one.
 
     Returns:
         The exit status of the process that failed first; EXIT_INTERRUPTED after a signal.
@@ -32,7 +40,9 @@ def run_torchrun(argv: Sequence[str]) -> int:
     logging.disable(logging.CRITICAL)  # its notes on signals and failures, which the message below says in a line
     os.environ[LAUNCHED] = "1"
     try:
-        torchrun.run(torchrun.parse_args(list(argv)))
+        store, words = _on_loopback(argv) if "--standalone" in argv else (None, list(argv))
+        torchrun.run(torchrun.parse_args(words))
+        del store  # it has to live as long as the processes
         return EXIT_OK
     except ChildFailedError as error:
         return _tell(error)
@@ -45,6 +55,23 @@ def run_torchrun(argv: Sequence[str]) -> int:
     finally:
         os.environ.pop(LAUNCHED, None)
         logging.disable(before)
+
+
+def _on_loopback(argv: Sequence[str]) -> tuple[TCPStore, list[str]]:
+    """A store of this process, and the flags with which torchrun takes it for its own instead of making one.
+
+    torchrun's static rendezvous opens a store at the given port, and one process has one store at a port.
+    """
+    store = host_store(LOOPBACK, 0, STORE_TIMEOUT_S)
+    flags = [
+        "--rdzv_backend=static",
+        f"--rdzv_id={uuid.uuid4()}",
+        f"--master_addr={LOOPBACK}",
+        f"--master_port={store.port}",
+        f"--local_addr={LOOPBACK}",
+    ]
+    place = list(argv).index("--standalone")
+    return store, [*argv[:place], *flags, *argv[place + 1 :]]
 
 
 def _tell(error: ChildFailedError) -> int:

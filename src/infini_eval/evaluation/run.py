@@ -71,7 +71,8 @@ def evaluate(
         early_stop = scoring.early_stop(backend, allowed=config.early_stop)
         manifest = describe_run(config, data, backend, len(items), early_stop)
         results_file = ResultsFile(config.results_file, config.failed_as_wrong) if config.results_file else None
-        with RunFolder(config.save_path, manifest, world, config.overwrite, results_file) as folder:
+        keys = {item.sample.key for item in items} if world.is_main else None
+        with RunFolder(config.save_path, manifest, world, config.overwrite, results_file, keys) as folder:
             plan = batches_left(config, backend, world, items, folder)
             if plan.batches:
                 sizes, footprint = batch_sizes(plan, items, config.max_new_tokens), backend.footprint(plan)

@@ -7,6 +7,7 @@ import logging
 import platform
 import sys
 import time
+from collections.abc import Container
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from infini_eval.keys import without_keys
 from infini_eval.records import RunManifest
 from infini_eval.results.lock import WAIT_S, RunLock
 from infini_eval.results.manifest import ResumeState, open_run, read_manifest, update_environment
+from infini_eval.results.merge import merge_samples
 from infini_eval.results.results_file import ResultsFile
-from infini_eval.results.samples import SampleWriter, merge_samples, replica_name
+from infini_eval.results.samples import SampleWriter, replica_name
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -44,6 +46,7 @@ class RunFolder:
         manifest: what the run is; an earlier attempt's must have the same identity.
         overwrite: discards a run that is there.
         results_file: written beside the folder after the merge.
+        planned: keys of the run's samples; records of others in the folder are reported and left out.
 
     Raises:
         RunFolderError: the folder is in use, holds another run, or cannot be written.
@@ -56,9 +59,10 @@ class RunFolder:
         world: World,
         overwrite: bool = False,
         results_file: ResultsFile | None = None,
+        planned: Container[str] | None = None,
     ) -> None:
         self._folder, self._manifest, self._world = folder, manifest, world
-        self._overwrite, self._results_file = overwrite, results_file
+        self._overwrite, self._results_file, self._planned = overwrite, results_file, planned
         self._lock = RunLock(folder, on_lost=self._lost)
         self._store: Store | None = None
         self.state = ResumeState()
@@ -106,12 +110,13 @@ class RunFolder:
         return SampleWriter(self._folder, replica_name(replica))
 
     def merge(self) -> None:
-        """Wait for all ranks, then merge what all replicas wrote, and write the results file."""
+        """Wait for all ranks and let them go; rank 0 merges what all replicas wrote, and writes the results file."""
         self._world.raise_if_stopped()
-        self._world.barrier("answered")
+        self._world.disband()
         if not self._world.is_main:
             return
-        merged = merge_samples(self._folder)
+        merged = merge_samples(self._folder, self._planned, self._world.raise_if_stopped)
+        log_notes(self._world, [note for note in merged.notes if note not in self.state.notes])
         if merged.failed:
             logger.warning("%d of %d samples failed; the same command tries them again", merged.failed, merged.rows)
         if self._results_file is not None:
@@ -125,7 +130,7 @@ class RunFolder:
         self._lock.acquire(wait_s=WAIT_S)
         self._world.on_exit(lambda: self._leave(early=True))
         try:
-            return open_run(self._folder, self._manifest, self._overwrite).to_json()
+            return open_run(self._folder, self._manifest, self._overwrite, self._planned).to_json()
         except BaseException:
             self._lock.release()
             raise

@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from infini_eval.api import registry
 from infini_eval.keys import hide_keys
 from infini_eval.reports.model import AnalysedRun, DepthRun, LengthSummary, QuestionSummary
 from infini_eval.reports.model_facts import task_of
 from infini_eval.reports.track import step_of
 from infini_eval.results.manifest import MANIFEST, content
+from infini_eval.results.merge import samples_table
+from infini_eval.results.reader import read_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,12 @@ class RunFacts:
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(str(text))
         return datetime.fromtimestamp(self.run.folder.stat().st_mtime, UTC)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of all parts of the run, as its manifest has them; 0 where none does."""
+        parts = ((self.manifest.get("environment") or {}).get("seconds") or {}).values()
+        return float(sum(part.get("wall", 0.0) if isinstance(part, Mapping) else part for part in parts))
 
     def settings(self) -> dict[str, str]:
         """Identity, model and topology as flat names and short texts."""
@@ -132,3 +145,26 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(part, f"{name}.{key}" if name else str(key))
     elif value is not None:
         yield name, hide_keys(str(value))[:500]
+
+
+def recorded(folder: Path) -> pa.Table:
+    """A run's records, all columns; of a folder of foreign record files, the columns that we know."""
+    if (folder / MANIFEST).is_file():
+        return samples_table(folder)
+    records = read_run(folder, scorers=registry.names("scorers"))
+    return records.table.select([name for name in records.table.column_names if name in records.present])
+
+
+def scorers_of(facts: RunFacts, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The scorers whose scores are recorded, the one that counts first; `correct` where nobody says which it was."""
+    known = [name for name in registry.names("scorers") if rows and name in rows[0]]
+    counts = (facts.manifest.get("identity") or {}).get("scorer")
+    return [counts, *(name for name in known if name != counts)] if counts in known else ["correct", *known]
+
+
+def stderr(values: Sequence[float]) -> float | None:
+    """The standard error of a mean, from the sample's own variance; None for a single value."""
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,11 @@ from infini_eval.api import registry
 from infini_eval.api.export import export
 from infini_eval.arrow import column
 from infini_eval.errors import ConfigError
-from infini_eval.exports._facts import RunFacts, facts_of
+from infini_eval.exports._facts import RunFacts, facts_of, recorded, scorers_of, stderr
 from infini_eval.foreign import as_number, as_whole
 from infini_eval.options import MOST_COUNTED
 from infini_eval.reports.model import AnalysedRun, QuestionSummary
 from infini_eval.results.files import make_folder, os_error, to_jsonable, write_atomically, write_json
-from infini_eval.results.manifest import MANIFEST
-from infini_eval.results.reader import read_run
-from infini_eval.results.samples import samples_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,20 +71,12 @@ def samples_of(runs: Sequence[AnalysedRun]) -> pa.Table:
 
     tables = []
     for facts in facts_of(runs):
-        table = _samples(facts.run.folder)
+        table = recorded(facts.run.folder)
         names = {"run": facts.name, "run_model": facts.model, "run_task": facts.task}
         own = {name: column([text] * table.num_rows, pa.string()) for name, text in names.items()}
         rest = {name: table.column(name) for name in table.column_names if name not in own}
         tables.append(pa.table(own | rest))
     return pa.concat_tables(_alike(tables), promote_options="default")
-
-
-def _samples(folder: Path) -> pa.Table:
-    """A run's records, all columns; of a folder of foreign record files, the columns that we know."""
-    if (folder / MANIFEST).is_file():
-        return samples_table(folder)
-    records = read_run(folder, scorers=registry.names("scorers"))
-    return records.table.select([name for name in records.table.column_names if name in records.present])
 
 
 def _alike(tables: list[pa.Table]) -> list[pa.Table]:
@@ -146,7 +134,7 @@ def _plain_name(name: str) -> str:
 
 def _entries(facts: RunFacts) -> dict[str, Rows]:
     """The answered samples by lm-eval's task name: the task, and its length where there are several."""
-    rows: Rows = [row for row in _samples(facts.run.folder).to_pylist() if row.get("status") != "failed"]
+    rows: Rows = [row for row in recorded(facts.run.folder).to_pylist() if row.get("status") != "failed"]
     lengths = sorted({row.get("context_length") for row in rows}, key=lambda length: length or 0)
     if len(lengths) < 2:
         return {facts.task: rows}
@@ -165,8 +153,6 @@ def _results(facts: RunFacts, entries: Mapping[str, Rows]) -> dict[str, Any]:
     metrics = {name: _metrics(facts, rows) for name, rows in entries.items()}
     several = [name for name in entries if name != facts.task]
     shots = {name: {row.get("num_shots") for row in rows} for name, rows in entries.items()}
-    parts = (environment.get("seconds") or {}).values()
-    seconds = sum(part.get("wall", 0.0) if isinstance(part, Mapping) else part for part in parts)
     budget = identity.get("max_new_tokens")
     return {
         "results": {
@@ -207,7 +193,7 @@ def _results(facts: RunFacts, entries: Mapping[str, Rows]) -> dict[str, Any]:
         "model_source": model.get("kind") or "unknown",
         "model_name": facts.model,
         "model_name_sanitized": _plain_name(facts.model),
-        "total_evaluation_time_seconds": str(seconds),
+        "total_evaluation_time_seconds": str(facts.wall_seconds),
     }
 
 
@@ -223,26 +209,11 @@ def _metrics(facts: RunFacts, rows: Rows) -> dict[str, float | None]:
         found = {str(judge["name"]): judge["accuracy"] for judge in summary.judges if judge["accuracy"] is not None}
         return {f"pass@1,{name}": value / 100 for name, value in found.items()}
     metrics: dict[str, float | None] = {}
-    for name in _scorers(facts, rows):
+    for name in scorers_of(facts, rows):
         values = [score for row in rows if (score := as_number(row.get(name))) is not None]
         if values:
-            metrics |= {f"{name},{FILTER}": sum(values) / len(values), f"{name}_stderr,{FILTER}": _stderr(values)}
+            metrics |= {f"{name},{FILTER}": sum(values) / len(values), f"{name}_stderr,{FILTER}": stderr(values)}
     return metrics
-
-
-def _scorers(facts: RunFacts, rows: Rows) -> list[str]:
-    """The scorers whose scores are recorded, the one that counts first; `correct` where nobody says which it was."""
-    known = [name for name in registry.names("scorers") if rows and name in rows[0]]
-    counts = (facts.manifest.get("identity") or {}).get("scorer")
-    return [counts, *(name for name in known if name != counts)] if counts in known else ["correct", *known]
-
-
-def _stderr(values: Sequence[float]) -> float | None:
-    """The standard error of a mean, from the sample's own variance; None for a single value."""
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def _sample(row: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -182,27 +182,8 @@ class InfiniLM(TemplateLM):  # type: ignore[misc]
     def _scores(
         self, rows: list[list[int]], scored: list[int], kin: Sequence[int], what: str, disable_tqdm: bool
     ) -> list[tuple[float, bool]]:
-        """The log-probability of each row's scored tokens, and whether all are the likeliest; (0, True) of none."""
-        some = [row for row, count in enumerate(scored) if count]
-        with self._progress(what, sum(len(rows[row]) for row in some), disable_tqdm) as told:
-
-            def compute(numbers: list[int]) -> list[list[Any]]:
-                chosen = [some[number] for number in numbers]
-                found = self.model.score(
-                    [rows[row] for row in chosen],
-                    [scored[row] for row in chosen],
-                    batch_size=self._batch_size,
-                    vocabulary=self.tokenizer.vocab_size,
-                    on_tokens=told,
-                )
-                return [[float(one.logprobs.sum(dtype="float64")), bool(one.greedy.all())] for one in found]
-
-            costs = [len(rows[row]) for row in some]
-            answers = self.opened.over_replicas(costs, [kin[row] for row in some], compute)
-        results = [(0.0, True)] * len(rows)
-        for row, (logprob, greedy) in zip(some, answers, strict=True):
-            results[row] = (logprob, greedy)
-        return results
+        with self._progress(what, sum(map(len, rows)), disable_tqdm) as told:
+            return self.opened.scores(rows, scored, kin, self._batch_size, told)
 
     def _windows(self, ids: list[int]) -> list[tuple[list[int], list[int]]]:
         """A text's tokens as (context, tokens to score), each token once."""

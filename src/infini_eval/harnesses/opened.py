@@ -11,6 +11,7 @@ from dataclasses import Field, dataclass
 from itertools import count
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from infini_eval.checkpoint.reader import Checkpoint
@@ -66,6 +67,38 @@ class OpenedModel:
         parts = self.world.all_gather_object(f"harness/{next(_GATHERED)}", found)
         merged = {row: result for part in parts for row, result in part}  # shards and stages of a replica say the same
         return [merged[row] for row in range(len(costs))]
+
+    def scores(
+        self,
+        rows: Sequence[Sequence[int]],
+        scored: Sequence[int],
+        kin: Sequence[Hashable],
+        batch_size: int | None = None,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> list[tuple[float, bool]]:
+        """The log-probability of each row's last tokens, and whether all are the likeliest; (0, True) of no tokens.
+
+        Args:
+            rows, scored: as of `NativeModel.score`; a row of which nothing is scored may have any length.
+            kin: rows with the same context.
+        """
+        some = [row for row, tokens in enumerate(scored) if tokens]
+
+        def compute(numbers: list[int]) -> list[list[Any]]:
+            found = self.model.score(
+                [np.asarray(rows[some[number]]) for number in numbers],
+                [scored[some[number]] for number in numbers],
+                batch_size=batch_size,
+                vocabulary=self.model.tokenizer.vocab_size,
+                on_tokens=on_tokens,
+            )
+            return [[float(one.logprobs.sum(dtype=np.float64)), bool(one.greedy.all())] for one in found]
+
+        results = [(0.0, True)] * len(rows)
+        answers = self.over_replicas([len(rows[row]) for row in some], [kin[row] for row in some], compute)
+        for row, (logprob, greedy) in zip(some, answers, strict=True):
+            results[row] = (logprob, greedy)
+        return results
 
 
 _GATHERED = count()  # a name of the common store is used once

@@ -99,7 +99,7 @@ def summarise(records: RunRecords, scored: Scored) -> Summary:
     """The summary of one run: its one length, or all lengths together (context_length None) and each by itself."""
     facts = model_facts(records.manifest)
     counted = Counted(scored, scored_samples(with_failures_as_wrong(records)))
-    blocks = [length_summary(records, counted.of_length(length), length, facts) for length in counted.lengths()]
+    blocks = [length_summary(records, part, length, facts) for length, part in counted.by_length().items()]
     several = len(blocks) > 1
     together, worst = _together(records, blocks, counted, facts) if several else (blocks[0], None)
     averages: dict[float, Average] = {

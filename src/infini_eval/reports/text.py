@@ -56,7 +56,8 @@ def terminal_shows_bars() -> bool:
 
 def plain_text(text: str, ascii_only: bool) -> str:
     """The text without control characters (they may come from foreign files), and as ASCII where asked."""
-    text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    unseen = {ord(c): " " for c in set(text) if not c.isprintable() and c != "\n"}
+    text = text.translate(unseen) if unseen else text
     return text.translate(_ASCII).encode("ascii", "replace").decode() if ascii_only else text
 
 

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,20 +45,32 @@ def make_folder(path: Path) -> None:
         raise os_error(path, error, "make the folder") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace a file in one step: a reader, or a process killed half-way, sees the old or the new one.
+
+    content: all of it, or its parts one after the other where it is large.
+    """
+    with replacing(path) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """The same for who writes to a file: it takes its place when the block ends without an error."""
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise os_error(path, error) from error
+        if isinstance(error, OSError):
+            raise os_error(path, error) from error
+        raise
 
 
 def remove_temporaries(folder: Path) -> None:

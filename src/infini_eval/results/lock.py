@@ -6,16 +6,18 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from infini_eval.errors import RunFolderError
+from infini_eval.foreign import parse_json
 from infini_eval.results.files import make_folder, os_error
 
 
@@ -24,7 +26,7 @@ class Owner:
     """Who holds a lock: process, host, and the launch it belongs to, so that a restart knows its own predecessor.
 
     `started` is the process's start in clock ticks since boot (pids are used again), `boot` tells one boot of a host
-    from the next and one container from another.
+    from the next and one container from another. `folder` is where the lock was made: a folder is copied with its lock.
     """
 
     token: str
@@ -35,13 +37,28 @@ class Owner:
     since: str
     launch: str | None
     attempt: int
+    folder: str = ""
 
     @classmethod
-    def of_this_process(cls) -> Owner:
+    def of_this_process(cls, folder: str = "") -> Owner:
         pid = os.getpid()
         since = datetime.now(UTC).isoformat(timespec="seconds")
         launch, attempt = _launch()
-        return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), pid, started(pid) or 0, since, launch, attempt)
+        return cls(
+            uuid.uuid4().hex, socket.gethostname(), _boot(), pid, started(pid) or 0, since, launch, attempt, folder
+        )
+
+    @classmethod
+    def read(cls, content: bytes) -> Owner | None:
+        """The owner that a lock file names; None where it is not one that we have written."""
+        try:
+            data = parse_json(content)
+            owner = cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+        except (ValueError, TypeError):
+            return None
+        kinds = {"str": str, "int": int, "str | None": str | None}
+        fits = (isinstance(getattr(owner, field.name), kinds[str(field.type)]) for field in fields(cls))
+        return owner if all(fits) else None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -53,7 +70,9 @@ def _launch() -> tuple[str | None, int]:
     job = os.environ.get("SLURM_JOB_ID")
     if run_id == "none" and job is None:
         return None, 0
-    restarts = [int(os.environ.get(name, 0)) for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")]
+    # "none" may be several launches at a time, which count their restarts apart
+    counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT" if run_id != "none" else "")
+    restarts = [int(count) if (count := os.environ.get(name, "")).isdecimal() else 0 for name in counts]
     return f"{job}/{run_id}", restarts[0] * 10_000 + restarts[1]
 
 
@@ -89,13 +108,25 @@ BEAT_S = 10.0
 STALE_AFTER_S = 90.0
 POLL_S = 0.2
 WAIT_S = 6.0  # workers of a killed launcher end within 5 s; the same command typed at once should not fail
+MOST_BYTES = 1 << 16
+SILENT_BEATS = 3  # a living owner touches its lock at least once in this many beats
+AHEAD_S = 5.0  # a lock may be that much younger than the file system's clock says
+
+
+def _content(path: Path) -> bytes:
+    """A lock file's content; empty where it is a link or a pipe, which we never make."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return b""
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES)
 
 
 class _Found(NamedTuple):
-    """A lock file as read; `owner` is None where the text is not a lock."""
+    """A lock file as read: `owner` is None where the content is not a lock; `touched` is its heartbeat, as a file's time."""
 
-    text: str
+    content: bytes
     owner: Owner | None
+    touched: float
     age_s: float
 
 
@@ -116,8 +147,12 @@ class RunLock:
     """The file `<folder>/run.lock`; its heartbeat is its modification time.
 
     On the owner's host a lock is stale once its process is gone; elsewhere once its heartbeat is `stale_after_s` old,
-    measured with the file system's own clock. `on_lost` is called from the heartbeat's thread when another run has
-    taken the lock over, which happens to a process that was suspended for long.
+    measured with the file system's own clock, or at once where it is an earlier attempt of this very launch. A lock that
+    cannot be as it says (dated in the future, or not where its living owner made it) is looked at for a few beats: an
+    owner that lives touches it. What is no lock at all is replaced.
+
+    `on_lost` is called from the heartbeat's thread when another run has taken the lock over, which happens to a process
+    that was suspended for long.
     """
 
     def __init__(
@@ -129,13 +164,14 @@ class RunLock:
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
         self.path = Path(folder) / LOCK
-        self.owner = Owner.of_this_process()
+        self.owner = Owner.of_this_process(str(Path(folder).absolute()))
         self.taken_from: Owner | None = None
         self._beat_s = beat_s
         self._stale_after_s = stale_after_s
         self._on_lost = on_lost
         self._released = threading.Event()
         self._held = False
+        self._doubtful: tuple[bytes, float, float] | None = None
 
     def acquire(self, *, wait_s: float = 0.0) -> None:
         """Take the lock, also from a dead owner; waits up to `wait_s` for a living one on this host to end."""
@@ -145,11 +181,13 @@ class RunLock:
             found = self._read()
             if found is None:
                 continue  # it has just been released
-            if found.owner is None or self._is_stale(found.owner, found.age_s):
+            stale = self._is_stale(found)
+            if stale:
                 self._remove(found)
-            elif time.monotonic() < deadline:
-                time.sleep(POLL_S)
+            elif stale is None or time.monotonic() < deadline:
+                time.sleep(min(POLL_S, self._beat_s))
             else:
+                assert found.owner is not None
                 raise self._in_use(found.owner, found.age_s)
         self._held = True
         threading.Thread(target=self._beat, name="run-lock", daemon=True).start()
@@ -186,16 +224,12 @@ class RunLock:
     def _read(self) -> _Found | None:
         """The lock that is there; None where there is none."""
         try:
-            text = self.path.read_text()
-            age_s = self._now() - self.path.stat().st_mtime
+            content, touched = _content(self.path), self.path.lstat().st_mtime
         except FileNotFoundError:
             return None
         except OSError as error:
             raise os_error(self.path, error, "read") from error
-        try:
-            return _Found(text, Owner(**json.loads(text)), age_s)
-        except (ValueError, TypeError):
-            return _Found(text, None, age_s)
+        return _Found(content, Owner.read(content), touched, self._now() - touched)
 
     def _is_ours(self, found: _Found | None) -> bool:
         return found is not None and found.owner is not None and found.owner.token == self.owner.token
@@ -211,12 +245,44 @@ class RunLock:
         finally:
             probe.unlink(missing_ok=True)
 
-    def _is_stale(self, holder: Owner, age: float) -> bool:
-        if self.owner.launch is not None and holder.launch == self.owner.launch:
-            return holder.attempt < self.owner.attempt or age > self._stale_after_s
+    def _is_stale(self, found: _Found) -> bool | None:
+        """Whether the lock's owner is gone; None where that will be known after a few beats."""
+        holder = found.owner
+        if holder is None:
+            return True
         if (holder.host, holder.boot) == (self.owner.host, self.owner.boot):
-            return started(holder.pid) != holder.started
-        return age > self._stale_after_s
+            if started(holder.pid) != holder.started:
+                return True
+            where = self._made_elsewhere(holder)
+            return False if where is None else where or self._is_silent(found)
+        if self.owner.launch is not None and holder.launch == self.owner.launch and holder.attempt < self.owner.attempt:
+            return True
+        if found.age_s < -AHEAD_S:
+            return self._is_silent(found)
+        return found.age_s > self._stale_after_s
+
+    def _made_elsewhere(self, holder: Owner) -> bool | None:
+        """Whether this lock is surely the copy of one that stands elsewhere; None where it stands where it was made."""
+        if not holder.folder:
+            return None
+        original = Path(holder.folder) / LOCK
+        try:
+            if original.samefile(self.path):
+                return None
+            there = Owner.read(_content(original))
+        except OSError:
+            return False
+        return there is not None and there.token == holder.token
+
+    def _is_silent(self, found: _Found) -> bool | None:
+        """True once the lock has stood untouched for SILENT_BEATS, False when it was touched, None until then."""
+        now = time.monotonic()
+        if self._doubtful is None or self._doubtful[0] != found.content:
+            self._doubtful = (found.content, found.touched, now)
+        _, touched, since = self._doubtful
+        if touched != found.touched:
+            return False
+        return True if now - since > SILENT_BEATS * self._beat_s else None
 
     def _remove(self, stale: _Found) -> None:
         """Move a stale lock away; if another run was faster, its fresh lock is put back."""
@@ -227,12 +293,16 @@ class RunLock:
             return
         except OSError as error:
             raise os_error(self.path, error, "take over") from error
-        if aside.read_text() == stale.text:
+        if _content(aside) == stale.content:
             self.taken_from = stale.owner
         else:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
+        try:
+            aside.unlink(missing_ok=True)
+        except OSError as error:  # a folder of this name
+            aside.rename(self.path)
+            raise os_error(self.path, error, "remove") from error
 
     def _beat(self) -> None:
         while not self._released.wait(self._beat_s):

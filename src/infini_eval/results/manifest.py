@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ OWN_FOLDERS = (SAMPLES, "replies", "plots", "judges")
 OURS_BY_PATTERN = (f"{SAMPLES}/*.jsonl", "plots/*.png", "plots/*.csv")
 
 
-def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False) -> ResumeState:
+def open_run(
+    folder: str | Path, manifest: RunManifest, overwrite: bool = False, planned: Container[str] | None = None
+) -> ResumeState:
     """Start a run in an empty folder, or continue it where the identity is the same; either writes manifest.json.
 
     A finished run keeps its manifest as it is: nothing will be measured anew. Only one process calls this, holding the
     folder's lock. Raises RunFolderError naming each setting that differs from
     the run already there (old and new value), or where the folder cannot be used. `overwrite` discards the old run.
+    `planned` are the keys of the run's samples: records of others do not count.
     """
     folder = Path(folder)
     make_folder(folder / SAMPLES)
@@ -48,7 +51,7 @@ def open_run(folder: str | Path, manifest: RunManifest, overwrite: bool = False)
     else:
         _refuse_differences(folder, previous, manifest)
         notes += truncate_torn_lines(folder)
-    finished, failed, unreadable = read_progress(folder)
+    finished, failed, unreadable = read_progress(folder, planned)
     notes += unreadable
     if previous is None or len(finished) < manifest.samples_planned:
         write_manifest(folder, _next_attempt(manifest, previous))
@@ -172,7 +175,9 @@ def check_results_file(path: str, folder: str | Path) -> None:
 def _discard(folder: Path) -> list[str]:
     """Delete the files that a run writes, and nothing else; RunFolderError where no manifest of ours says that one did."""
     to_delete = [folder / name for name in OURS if (folder / name).is_file()]
-    to_delete += [path for pattern in OURS_BY_PATTERN for path in sorted(folder.glob(pattern))]
+    for pattern in OURS_BY_PATTERN:
+        if not (folder / pattern).parent.is_symlink():  # it leads to files that are not the run's
+            to_delete += sorted(folder.glob(pattern))
     if to_delete and not _is_of_a_run(folder):
         raise RunFolderError(
             f"{str(folder)!r} holds {to_delete[0].relative_to(folder)} but no {MANIFEST} of ours: "
@@ -218,19 +223,29 @@ class ResumeState:
         )
 
 
-def read_progress(folder: str | Path) -> tuple[set[str], set[str], list[str]]:
-    """Keys of finished samples, keys of samples that only failed, and a note for each file with lines that are no records."""
+def read_progress(folder: str | Path, planned: Container[str] | None = None) -> tuple[set[str], set[str], list[str]]:
+    """Keys of finished samples, keys of samples that only failed, and a note for each file with lines that do not count.
+
+    planned: keys of the run's samples; a record of another belongs to another run.
+    """
     finished: set[str] = set()
     failed: set[str] = set()
     bad: dict[str, list[int]] = defaultdict(list)
-    for path, number, record in iter_samples(folder):
+    foreign: dict[str, list[int]] = defaultdict(list)
+    for path, number, record, _, _ in iter_samples(folder):
         if record is None:
             bad[path.name].append(number)
+        elif planned is not None and record["sample_key"] not in planned:
+            foreign[path.name].append(number)
         else:
             (failed if record.get("status") == "failed" else finished).add(record["sample_key"])
     notes = [
         f"{SAMPLES}/{name}: {_lines(numbers)} not a record; a sample of which there is no other is computed again"
         for name, numbers in bad.items()
+    ]
+    notes += [
+        f"{SAMPLES}/{name}: {_lines(numbers)} of no sample of this run, and left out"
+        for name, numbers in foreign.items()
     ]
     return finished, failed - finished, notes
 
@@ -238,4 +253,4 @@ def read_progress(folder: str | Path) -> tuple[set[str], set[str], list[str]]:
 def _lines(numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"line {numbers[0]} is"
-    return f"{len(numbers)} lines ({', '.join(map(str, numbers[:5]))}{', …' * (len(numbers) > 5)}) are each"
+    return f"{len(numbers)} lines ({', '.join(map(str, numbers[:5]))}{', …' * (len(numbers) > 5)}) are"

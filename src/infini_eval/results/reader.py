@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from infini_eval.errors import DataError, RunFolderError
 from infini_eval.results.files import SAMPLES
 from infini_eval.results.manifest import MANIFEST, content
+from infini_eval.results.merge import PARQUET
 from infini_eval.results.record_files import REPORTED, SUFFIXES, RecordFile, read_record_file
-from infini_eval.results.samples import PARQUET, rows_that_count
+from infini_eval.results.samples import rows_that_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,13 +179,17 @@ class RunRecords:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def number(self, name: str) -> np.ndarray:
-        """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there."""
+    def number(self, name: str, only: np.ndarray | None = None) -> np.ndarray:
+        """A numeric or yes/no column as float64 [rows], NaN where unknown; all NaN for a column that is not there.
+
+        only: the numbers of the rows that are wanted.
+        """
         import numpy as np
 
         if name not in self.table.column_names:
-            return np.full(len(self), np.nan)
-        values = floats(self.table.column(name))
+            return np.full(len(self) if only is None else len(only), np.nan)
+        column = self.table.column(name)
+        values = floats(column if only is None else column.take(rows(only)))
         values[np.isinf(values)] = np.nan
         return values
 
@@ -324,20 +329,32 @@ def _once_each(table: pa.Table) -> tuple[pa.Table, int]:
 
 
 def _noting_difference(records: RunRecords, merged: Path) -> RunRecords:
-    """Say where samples.parquet differs from samples/*.jsonl, which are the truth."""
+    """Say where samples.parquet differs from samples/*.jsonl, which are the truth; leave out what is of another run."""
+    import pyarrow.compute as pc
+
     compared = ["sample_key", "correct"]
     try:
         others = [name for name in REPORTED if name not in compared]
         other = read_record_file(merged, without=others).table.select(compared)
     except DataError as error:
         return replace(records, notes=(*records.notes, f"{error.problem}; {SAMPLES}/*.jsonl was read instead"))
-    ours = records.table.select(compared)
-    if ours.sort_by("sample_key").equals(other.sort_by("sample_key")):
+    if _alike(records.table, other):
         return records
-    note = (
-        f"{PARQUET} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(ours)} records), which is the truth"
-    )
+    if records.planned == other.num_rows:  # the merge had them all, and knew them
+        mine = records.table.filter(pc.is_in(records.table.column("sample_key"), other.column("sample_key")))
+        if _alike(mine, other):
+            foreign = f"{len(records) - len(mine)} record(s) of no sample of this run were left out"
+            return replace(records, table=mine, notes=(*records.notes, foreign))
+    note = f"{PARQUET} ({other.num_rows} records) differs from {SAMPLES}/*.jsonl ({len(records)} records), which is the truth"
     return replace(records, notes=(*records.notes, note))
+
+
+def _alike(table: pa.Table, other: pa.Table) -> bool:
+    """Whether they have the same samples and the same scores of them."""
+    if table.num_rows != other.num_rows:
+        return False
+    ours, theirs = (one.select(other.column_names).sort_by("sample_key") for one in (table, other))
+    return bool(ours.equals(theirs))
 
 
 def _unstarted(folder: Path, planned: int | None) -> RunFolderError:

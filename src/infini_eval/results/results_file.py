@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from infini_eval.errors import RunFolderError
 from infini_eval.records import RunManifest
 from infini_eval.results.files import make_folder, os_error, write_json
-from infini_eval.results.samples import recorded_samples
+from infini_eval.results.merge import PARQUET
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,26 @@ class ResultsFile:
             raise RunFolderError(problem, next_step="name another file with --results_file") from error
 
     def write(self, folder: str | Path, manifest: RunManifest) -> None:
-        """Write `evaluation_summary` and `depth_results` of a finished run; accuracies are 0 to 1."""
+        """Write `evaluation_summary` and `depth_results` of a run that has been merged; accuracies are 0 to 1."""
         depths: dict[float | None, list[float]] = {}
-        for row in recorded_samples(folder):
-            depth, correct = row["depth_percent"], row.get("correct")
-            scores = depths.setdefault(None if depth is None else float(depth), [])
+        for depth, correct in _depths_and_scores(Path(folder) / PARQUET):
+            scores = depths.setdefault(depth, [])
             if correct is not None or self.failed_as_wrong:
-                scores.append(float(correct or 0))
+                scores.append(correct or 0.0)
         summary = _evaluation_summary(manifest, [score for scores in depths.values() for score in scores])
         by_depth = sorted((depth, scores) for depth, scores in depths.items() if depth is not None)
         results = [{"depth": depth, **_totals(scores)} for depth, scores in by_depth]
         write_json(Path(self.path), {"evaluation_summary": summary, "depth_results": results})
+
+
+def _depths_and_scores(path: Path) -> Iterator[tuple[float | None, float | None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    for block in file.iter_batches(columns=["depth_percent", "correct"]):
+        numbers = (column.cast(pa.float64()).to_pylist() for column in block.columns)
+        yield from zip(*numbers, strict=True)
 
 
 def _evaluation_summary(manifest: RunManifest, scores: Sequence[float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The samples of a run: appended line by line as they finish, read again, and merged into samples.parquet."""
+"""The samples of a run: appended line by line as they finish, and read again."""
 
 from __future__ import annotations
 
@@ -7,36 +7,24 @@ import json
 import os
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from infini_eval.arrow import column
-from infini_eval.errors import RunFolderError
 from infini_eval.foreign import as_number, parse_json
 from infini_eval.keys import hider
-from infini_eval.records import COLUMNS, SampleRecord
+from infini_eval.records import SampleRecord
 from infini_eval.results.files import (
     SAMPLES,
     make_folder,
     os_error,
     size_of_whole_lines,
     to_jsonable,
-    write_atomically,
 )
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-PARQUET = "samples.parquet"
 PLACED_BY = ("context_length", "depth_percent", "correct")  # numbers by which records are sorted and counted
 MOST_NUMBER = 1e15
 SYNC_EVERY_S = 5.0
-INT64 = range(-(2**63), 2**63)
-ARROW = {"text": "string", "integer": "int64", "number": "double", "flag": "bool"}
-# Of the columns that every run fills: one that is all null has the same type in any run.
-KNOWN_TYPES = {column.name: ARROW[column.kind] for column in COLUMNS if column.filled_by != "data"}
 
 
 def replica_name(replica: int) -> str:
@@ -115,11 +103,13 @@ class SampleWriter:
 
 
 class SampleLine(NamedTuple):
-    """One line of samples/*.jsonl; `record` is None where the line is not a record that can be merged."""
+    """One line of samples/*.jsonl, at these bytes; `record` is None where the line is not a record that can be merged."""
 
     path: Path
     number: int
     record: dict[str, Any] | None
+    start: int
+    size: int
 
 
 def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
@@ -127,8 +117,10 @@ def iter_samples(folder: str | Path) -> Iterator[SampleLine]:
     for path in sorted((Path(folder) / SAMPLES).glob("*.jsonl")):
         try:
             with path.open("rb") as lines:
+                start = 0
                 for number, line in enumerate(lines, 1):
-                    yield SampleLine(path, number, _parse(line))
+                    yield SampleLine(path, number, _parse(line), start, len(line))
+                    start += len(line)
         except OSError as error:
             raise os_error(path, error, "read") from error
 
@@ -159,6 +151,7 @@ def truncate_torn_line(path: Path) -> int:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record that a whole line holds; None where it holds none that can be merged."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -176,49 +169,14 @@ def _is_ours(record: Mapping[str, Any]) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class MergeSummary:
-    """What a merge found: rows written, of these failed, lines dropped as repeated and as unreadable."""
-
-    path: Path
-    rows: int
-    failed: int
-    repeated: int
-    unreadable: int
-
-
-def merge_samples(folder: str | Path) -> MergeSummary:
-    """Merge all samples/*.jsonl into <folder>/samples.parquet, atomically; the files it reads stay as they are.
-
-    One row a sample: the first that is "ok", else the last failure. Rows are sorted by context length, depth, id and
-    key, so the same samples give the same order at every topology.
-    """
-    import pyarrow.parquet as pq
-
-    path = Path(folder) / PARQUET
-    lines = list(iter_samples(folder))
-    records = [line.record for line in lines if line.record is not None]
-    rows = unique_records(records)
-    sink = _buffer()
-    pq.write_table(_table(rows), sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
-    failed = sum(row.get("status") == "failed" for row in rows)
-    return MergeSummary(path, len(rows), failed, len(records) - len(rows), len(lines) - len(records))
-
-
-def recorded_samples(folder: str | Path) -> list[Mapping[str, Any]]:
-    """The records of a run folder's samples/*.jsonl, one a sample."""
-    return unique_records(line.record for line in iter_samples(folder) if line.record is not None)
-
-
 def unique_records(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """One record a sample key, in the order that `merge_samples` documents."""
+    """One record a sample key, in the order of `sort_key`: the first that is "ok", else the last failure."""
     records = list(records)
     keys, failed = (
         [record["sample_key"] for record in records],
         [record.get("status") == "failed" for record in records],
     )
-    return sorted((records[row] for row in rows_that_count(keys, failed)), key=_sort_key)
+    return sorted((records[row] for row in rows_that_count(keys, failed)), key=sort_key)
 
 
 def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[int]:
@@ -235,66 +193,7 @@ def rows_that_count(keys: Sequence[Hashable], failed: Sequence[bool]) -> list[in
     return sorted(chosen.values())
 
 
-def _sort_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def sort_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By context length, depth, id and key; numbers that are not known come last."""
     numbers = [record.get(name) for name in PLACED_BY[:2]]
     return (*((value is None, value or 0) for value in numbers), str(record.get("id")), record["sample_key"])
-
-
-def _buffer() -> pa.BufferOutputStream:
-    import pyarrow as pa
-
-    return pa.BufferOutputStream()
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """A table with the union of the rows' columns; columns of mixed or nested type become text."""
-    import pyarrow as pa
-
-    names = list(dict.fromkeys(name for row in rows for name in row)) or list(KNOWN_TYPES)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    types = {name: _column_type(name, values) for name, values in columns.items()}
-    arrays = [
-        column([_fit(value, types[name]) for value in columns[name]], pa.type_for_alias(types[name])) for name in names
-    ]
-    return pa.table(arrays, names=names)
-
-
-def _column_type(name: str, values: Sequence[Any]) -> str:
-    kinds = {type(value) for value in values if value is not None}
-    in_range = all(value in INT64 for value in values if type(value) is int)
-    fits = {
-        "bool": kinds <= {bool},
-        "int64": kinds <= {int} and in_range,
-        "double": kinds <= {int, float} and in_range,
-        "string": True,
-    }
-    known = KNOWN_TYPES.get(name, "string" if not kinds else None)
-    if known is not None and fits[known]:
-        return known
-    return next(kind for kind, fit in fits.items() if fit)
-
-
-def _fit(value: Any, kind: str) -> Any:
-    if value is None or kind in ("bool", "int64"):
-        return value
-    if kind == "double":
-        return float(value)
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def samples_table(folder: str | Path) -> pa.Table:
-    """Every recorded column of a run, one row a sample: of samples/*.jsonl, else of samples.parquet.
-
-    Raises:
-        RunFolderError: it has neither, or none can be read.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = recorded_samples(folder)
-    if rows:
-        return _table(rows)
-    try:
-        return pq.ParquetFile(Path(folder) / PARQUET).read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunFolderError(f"{folder} holds no samples that can be read: {error}") from error

@@ -6,17 +6,17 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
-from infini_eval.api.backend import UNFINISHED
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.errors import DataError, in_one_line
 from infini_eval.foreign import shown
 from infini_eval.serve.protocol import ApiError, ChatRequest, CompletionRequest
 from infini_eval.serve.scheduler import Job, Report, Scheduler
 from infini_eval.serve.settings import ServeSettings
+from infini_eval.serve.text import token_texts
 
 NO_TEMPLATE = (
     "this model has no chat template: ask it by /v1/completions, or start the server with --chat-template FILE"
@@ -106,16 +106,7 @@ class Service:
 
     @cached_property
     def _token_text(self) -> Callable[[int], str]:
-        before = self.tokenizer.encode("a", add_special_tokens=False).tolist()
-        start = len(self.tokenizer.decode(before))
-
-        @lru_cache(maxsize=65_536)
-        def text(token_id: int) -> str:
-            # behind another token, since some decoders drop a blank at the beginning
-            found = self.tokenizer.decode([*before, token_id], skip_special_tokens=False)[start:]
-            return (self.tokenizer.fast.id_to_token(token_id) or found) if UNFINISHED in found else found
-
-        return text
+        return token_texts(self.tokenizer)
 
     def _answer_tokens(self, request: CompletionRequest | ChatRequest) -> int:
         most = self.settings.max_new_tokens

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from infini_eval.api.backend import UNFINISHED
 from infini_eval.data.tokenizer import Tokenizer
@@ -74,3 +75,17 @@ class AnswerText:
             (size for stop in self._stops for size in range(1, len(stop)) if self._text.endswith(stop[:size])),
             default=0,
         )
+
+
+def token_texts(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """How tokens are written where they are told one by one: their text, or their spelling where that is half a character."""
+    before = tokenizer.encode("a", add_special_tokens=False).tolist()
+    start = len(tokenizer.decode(before))
+
+    @lru_cache(maxsize=65_536)
+    def text(token_id: int) -> str:
+        # behind another token, since some decoders drop a blank at the beginning
+        found = tokenizer.decode([*before, token_id], skip_special_tokens=False)[start:]
+        return (tokenizer.fast.id_to_token(token_id) or found) if UNFINISHED in found else found
+
+    return text

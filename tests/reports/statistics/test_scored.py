@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from infini_eval.reports.statistics.samples import scored_samples
+from infini_eval.reports.statistics.samples import Scored, scored_samples
 from infini_eval.results.reader import read_run
 
 
@@ -47,3 +48,15 @@ def test_unknown_unless_every_sample_says_so(tmp_path):
 
 def test_a_place_that_some_samples_lack_is_no_place(tmp_path):
     assert clusters(tmp_path, [place(0, 1000), {"haystack_hash": "400"}]) == [0, 1]
+
+
+def test_the_samples_of_each_length_keep_their_order_and_have_their_own_clusters():
+    n = 6
+    columns = {name: np.arange(n, dtype=float) for name in ("correct", "depth", "tokens", "compressions")}
+    columns |= {name: np.zeros(n) for name in ("straddles", "phase", "answer_crosses")}
+    length = np.array([2048, np.nan, 1024, 2048, np.nan, 1024])
+    scored = Scored(row=np.arange(n), length=length, cluster=np.array([0, 1, 2, 0, 3, 1]), **columns)
+    parts = scored.by_length()
+    assert list(parts) == scored.lengths() == [1024, 2048, None]
+    assert {key: part.row.tolist() for key, part in parts.items()} == {1024: [2, 5], 2048: [0, 3], None: [1, 4]}
+    assert {key: part.cluster.tolist() for key, part in parts.items()} == {1024: [1, 0], 2048: [0, 0], None: [0, 1]}

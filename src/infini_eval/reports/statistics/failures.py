@@ -132,17 +132,22 @@ class Counted:
     def failed(self) -> int:
         return len(self.everything) - len(self.scored)
 
-    def lengths(self) -> list[float | None]:
-        """The labelled lengths, those included at which every sample failed."""
-        return self.everything.lengths()
+    def by_length(self) -> dict[float | None, Counted]:
+        """The samples of each labelled length, those included at which every sample failed."""
+        import numpy as np
 
-    def of_length(self, length: float | None) -> Counted:
-        return Counted(self.scored.of_length(length), self.everything.of_length(length))
+        everything = self.everything.by_length()
+        if not self.failed:
+            return {length: Counted(part, part) for length, part in everything.items()}
+        scored, none = self.scored.by_length(), self.scored.take(np.zeros(0, np.int64))
+        return {length: Counted(scored.get(length, none), part) for length, part in everything.items()}
 
     def is_failed(self) -> np.ndarray:
         """bool [samples of `everything`]."""
         import numpy as np
 
+        if not self.failed:
+            return np.zeros(len(self.everything), bool)
         return ~np.isin(self.everything.row, self.scored.row)
 
 

@@ -147,9 +147,20 @@ def proportion(correct: np.ndarray, cluster: np.ndarray | None) -> Proportion:
 
     if cluster is None or not len(correct):
         return Proportion(float(correct.sum()), len(correct))
+    if len(correct) == 1:
+        return _of_one(float(correct[0]))
     own = np.unique(cluster, return_inverse=True)[1]
     found = average_over(np.zeros(len(correct), np.int64), correct, own)
     return Proportion(float(correct.sum()), len(correct), (found.low, found.high), found.clusters)
+
+
+@lru_cache(maxsize=1024)
+def _of_one(correct: float) -> Proportion:
+    """The same for a single sample: a run of many cells has thousands of them, and few different scores."""
+    import numpy as np
+
+    found = average_over(np.zeros(1, np.int64), np.array([correct]), np.zeros(1, np.int64))
+    return Proportion(correct, 1, (found.low, found.high), found.clusters)
 
 
 def proportions(group: np.ndarray, correct: np.ndarray, cluster: np.ndarray | None, groups: int) -> list[Proportion]:

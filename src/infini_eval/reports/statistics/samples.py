@@ -33,7 +33,7 @@ def label_warning(records: RunRecords, row: np.ndarray) -> str | None:
 
     from infini_eval.data.haystack import OFF_POINTS
 
-    label, real = records.number("depth_percent")[row], records.number("real_depth")[row]
+    label, real = records.number("depth_percent", row), records.number("real_depth", row)
     off = _off(label, real)
     if not off.any():
         return None
@@ -82,10 +82,16 @@ class Scored:
         """The samples where `mask` (bool [samples]) holds; clusters are numbered anew from 0."""
         import numpy as np
 
-        columns = {name: value[mask] for name, value in vars(self).items() if name != "cluster"}
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
+    def take(self, chosen: np.ndarray) -> Scored:
+        """The samples with these numbers; clusters are numbered anew from 0."""
+        import numpy as np
+
+        columns = {name: value[chosen] for name, value in vars(self).items() if name != "cluster"}
         cluster = None
         if self.cluster is not None:
-            cluster = np.unique(self.cluster[mask], return_inverse=True)[1]
+            cluster = np.unique(self.cluster[chosen], return_inverse=True)[1]
         return Scored(**columns, cluster=cluster)
 
     def lengths(self) -> list[float | None]:
@@ -95,10 +101,14 @@ class Scored:
         known = np.unique(self.length[~np.isnan(self.length)]).tolist()
         return [*known, None] if np.isnan(self.length).any() else known
 
-    def of_length(self, length: float | None) -> Scored:
+    def by_length(self) -> dict[float | None, Scored]:
+        """The samples of each of `lengths`; all are parted at once, as a run may have thousands of lengths."""
         import numpy as np
 
-        return self.where(np.isnan(self.length) if length is None else self.length == length)
+        order = np.argsort(self.length, kind="stable")  # samples without a label come last
+        ends = np.searchsorted(self.length[order], [length for length in self.lengths() if length is not None], "right")
+        parts = [part for part in np.split(order, ends) if len(part)]
+        return {length: self.take(part) for length, part in zip(self.lengths(), parts, strict=True)}
 
 
 def scored_samples(records: RunRecords) -> Scored:
