@@ -31,6 +31,7 @@ from infini_eval.options import (
 Memory = Literal["on", "off", "ablate"]
 MemoryQuery = Literal["rotary", "plain"]
 MemoryDtype = Literal["float32", "model"]
+FeatureMap = Literal["reference", "stable"]
 LogFormat = Literal["line", "guide"]
 GATE_ACTIVATIONS = ("hard_sigmoid", "orig_sigmoid", "orig_tanh", "tanh_abs")
 GATE_ALIASES = {"tanh": "orig_tanh", "sigmoid": "orig_sigmoid"}  # as the evaluation guide spells two of them
@@ -156,6 +157,12 @@ class ModelSettings(WeightSettings):
     )
     memory_dtype: MemoryDtype = option(
         "float32", "dtype of the memory state (default: %(default)s)", choices=("float32", "model")
+    )
+    feature_map: FeatureMap = option(
+        "reference",
+        "sigma of queries and keys at the memory: reference is elu(u) + 1 as trained, which rounding takes to 0 for very "
+        "negative u; stable is the same function without that: u + 1 above 0, exp(u) below (default: %(default)s)",
+        choices=("reference", "stable"),
     )
     rope_interleaved: bool | None = option(
         None,

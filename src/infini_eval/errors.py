@@ -9,7 +9,7 @@
     ├── RunFolderError     a results folder: in use, of another run, unwritable
     ├── BackendError       a backend that cannot start or that failed
     │   └── OutOfMemory    a batch did not fit; `rows` is its size
-    ├── NumericsError      NaN or infinity where a number was due
+    ├── NumericsError      NaN or infinity where a number was due; `answers` is what was computed beside it
     └── CacheError         a kept state that is not what its place says
 
 A command turns any of them into one message and exit status 2, without a traceback.
@@ -18,7 +18,7 @@ A command turns any of them into one message and exit status 2, without a traceb
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,12 @@ class OutOfMemory(BackendError):
 
 
 class NumericsError(InfiniEvalError):
-    """A computation gave NaN or infinity."""
+    """A computation gave NaN or infinity.
+
+    answers: what was computed beside it, one for each row or prompt that was asked, None for those that have none.
+    """
+
+    answers: Sequence[Any] = ()
 
 
 class CacheError(InfiniEvalError):

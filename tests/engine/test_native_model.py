@@ -51,6 +51,41 @@ def test_nan_is_reported_not_hidden(model) -> None:
         model.generate([[1, 2, 3]], 2)
 
 
+def spoil_token(model, token: int) -> None:
+    """Make the logits of prompts with this token NaN."""
+    model.llama.embedding[token] = float("nan")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_one_prompt_of_nan_does_not_lose_the_answers_of_others(model, batch_size) -> None:
+    prompts = [[5, 6, 7], [95, 6, 8], [9, 8, 7]]
+    whole = model.generate(prompts, 4, stop_ids=(), batch_size=batch_size, vocabulary=95)
+    spoil_token(model, 95)
+    with pytest.raises(NumericsError, match="of prompt 1 became") as caught:
+        model.generate(prompts, 4, stop_ids=(), batch_size=batch_size, vocabulary=95)
+    assert caught.value.answers == [whole[0], None, whole[2]]
+
+
+def test_one_row_of_nan_does_not_lose_the_scores_of_others(model) -> None:
+    rows = [[5, 6, 7], [95, 6, 8], [9, 8, 95, 6]]
+    whole = model.score(rows, [2, 1, 1], vocabulary=95)
+    spoil_token(model, 95)
+    with pytest.raises(NumericsError, match="of rows 1, 2 became") as caught:
+        model.score(rows, [2, 1, 1], vocabulary=95)
+    assert caught.value.answers[0].logprobs.tolist() == whole[0].logprobs.tolist()
+    assert caught.value.answers[1:] == [None, None]
+
+
+@pytest.mark.parametrize("ids", [[1.0, 2.0], [1.5], [True, False], ["1"]])
+def test_token_ids_that_are_no_integers_are_refused(model, ids) -> None:
+    for ask in (lambda: model.generate([ids], 1), lambda: model.score([[*ids, *ids]], [1])):
+        with pytest.raises(ConfigError, match="token ids are of type"):
+            ask()
+    if not isinstance(ids[0], str):
+        with pytest.raises(ConfigError, match="token ids are of type"):
+            model.logits([ids])
+
+
 def test_zero_denominator_is_reported(tmp_path) -> None:
     """elu(k)+1 is exactly 0 for very negative keys; 0/0 must surface."""
     model = infini_eval.load_model(write_tiny_checkpoint(tmp_path / "1"), device="cpu")

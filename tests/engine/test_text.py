@@ -15,7 +15,7 @@ from infini_eval.config import ModelSettings
 from infini_eval.distributed.mesh import Mesh, MeshShape
 from infini_eval.engine.native_model import load_replica
 from infini_eval.engine.text import cut_at_stop
-from infini_eval.errors import ConfigError, DataError
+from infini_eval.errors import ConfigError, DataError, NumericsError
 from infini_eval.testing.distributed import run_distributed_test
 from infini_eval.testing.tiny_models import CHAT_TEMPLATE, tiny_config, write_tiny_checkpoint
 
@@ -63,6 +63,19 @@ def test_an_end_token_stops_too(model) -> None:
     found = model.complete(PROMPTS[:1], 12, stop_ids=[free.token_ids[4]])[0]
     assert found.finish_reason == "stop" and found.stop is None
     assert found.token_ids == free.token_ids[: free.token_ids.index(free.token_ids[4])]
+
+
+@pytest.mark.parametrize("logprobs", [None, 0])
+def test_one_prompt_of_nan_does_not_lose_the_answers_of_others(path, model, logprobs) -> None:
+    prompts = [PROMPTS[0], [1023, 5], PROMPTS[2]]  # a token that no tokenizer gives
+    whole = model.complete(prompts, 3, stop_ids=(), logprobs=logprobs)
+    spoilt = infini_eval.load_model(path, device="cpu")
+    spoilt.llama.embedding[1023] = float("nan")
+    with pytest.raises(NumericsError, match="prompt 1") as caught:
+        spoilt.complete(prompts, 3, stop_ids=(), logprobs=logprobs)
+    first, lost, last = caught.value.answers
+    assert lost is None and [first.text, last.text] == [whole[0].text, whole[2].text]
+    assert (first.scores is None) == (logprobs is None)
 
 
 def test_each_prompt_may_have_a_limit_of_its_own(model) -> None:

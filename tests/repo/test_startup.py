@@ -16,6 +16,7 @@ from support.limits import PROCESS_S
 HEAVY = {"datasets", "flash_attn", "matplotlib", "numpy", "pandas", "pyarrow", "rich", "scipy", "tokenizers", "torch"}
 HEAVY |= {"transformers", "safetensors", "huggingface_hub", "yaml"}
 TORCH_FREE = (
+    "arrow",
     "cli",
     "clusters",
     "config",

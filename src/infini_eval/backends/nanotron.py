@@ -117,6 +117,8 @@ class NanotronBackend(Backend):
                 "memory_query": attention.memory_query,
                 "memory_dtype": str(self._resolved.memory_dtype).removeprefix("torch."),
                 "rope_interleaved": self._resolved.config.rope_interleaved,
+                # named where it is not what runs had before there was a choice, which continue
+                **({} if attention.features == "reference" else {"feature_map": attention.features}),
             },
             "sampling": sampling_identity(self._config.sampling),
         }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infini_eval.api.task import LoadedData, Task
+from infini_eval.arrow import column
 from infini_eval.data.columns import MESSAGES, answer_text, mapped, with_depths
 from infini_eval.data.passkey import answer_follows_question
 from infini_eval.data.tables import KINDS, PACKED, SUFFIXES, Kind, kind_of, read_text_table
@@ -414,7 +415,7 @@ def _filtered(
                 valid=f"{name}: {_values_shown(values)}",
                 next_step=f"choose one of these values; columns: {', '.join(table.column_names)}",
             )
-        table = table if all(kept) else table.filter(kept)
+        table = table if all(kept) else table.filter(column(kept))
     return table
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from infini_eval.arrow import column
 from infini_eval.errors import DataError, first_line, in_one_line
 from infini_eval.foreign import parse_json, shown
 from infini_eval.records import COLUMNS
@@ -74,9 +75,9 @@ def array_of(values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     try:
-        return pa.array(values)
+        return column(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if value is None else _text(value) for value in values], pa.string())
+        return column([None if value is None else _text(value) for value in values], pa.string())
 
 
 def _text(value: Any) -> str:
@@ -105,7 +106,7 @@ def _csv(path: Path) -> pa.Table:
     import pyarrow as pa
 
     columns = {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
-    return pa.table({name: pa.array(_numbers(name, values, path), _type(name)) for name, values in columns.items()})
+    return pa.table({name: column(_numbers(name, values, path), _type(name)) for name, values in columns.items()})
 
 
 def _delimiter(path: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from infini_eval.arrow import column
 from infini_eval.data.config import ResolvedConfig
 from infini_eval.errors import DataError
 
@@ -142,7 +143,8 @@ def as_table(rows: list[Mapping[str, Any]]) -> pa.Table:
     for name, value in rows[0].items():
         kind = float if any(isinstance(row[name], float) for row in rows) else type(value)
         fields.append(pa.field(name, pa.large_string() if name == "prompt" and large else kinds[kind]))
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
+    columns = [column([row.get(field.name) for row in rows], field.type) for field in fields]
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def _is_large(rows: list[Mapping[str, Any]]) -> bool:

@@ -94,7 +94,7 @@ class FixedDecode:
         index = torch.tensor(rows, device=self._llama.device)
         if self._llama.settings.keeps_memory:
             for layer in self._state.layers:
-                flush_to_memory(layer, index, self._has_memory_B[index])
+                flush_to_memory(layer, index, self._has_memory_B[index], self._llama.settings.features)
         self._positions_B1[index] = 0
         self._has_memory_B[index] = True
 

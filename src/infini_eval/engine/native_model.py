@@ -16,7 +16,16 @@ import torch
 
 from infini_eval.api.backend import Batch
 from infini_eval.checkpoint.reader import Checkpoint
-from infini_eval.config import Memory, MemoryDtype, MemoryQuery, ModelConfig, ModelSettings, Sampling, Topology
+from infini_eval.config import (
+    FeatureMap,
+    Memory,
+    MemoryDtype,
+    MemoryQuery,
+    ModelConfig,
+    ModelSettings,
+    Sampling,
+    Topology,
+)
 from infini_eval.data.tokenizer import Tokenizer
 from infini_eval.distributed.mesh import Mesh, MeshShape, ModelShape, resolve_topology, stage_layers
 from infini_eval.distributed.tensor_parallel import TensorParallel
@@ -33,6 +42,7 @@ from infini_eval.models.llama import Llama
 from infini_eval.models.load import Resolved, load_llama, resolve
 
 Key = TypeVar("Key")
+Answer = TypeVar("Answer")
 Tokens = Sequence[int] | np.ndarray | torch.Tensor
 
 
@@ -44,6 +54,7 @@ def load_model(
     memory: Memory | None = None,
     memory_query: MemoryQuery | None = None,
     memory_dtype: MemoryDtype = "float32",
+    feature_map: FeatureMap = "reference",
     tokenizer: str | None = None,
 ) -> NativeModel:
     """Load a nanotron checkpoint (Infini-Attention or plain Llama) in this process.
@@ -56,6 +67,7 @@ def load_model(
             zero); None: as the checkpoint says.
         memory_query: "rotary" or "plain"; None: as the checkpoint says.
         memory_dtype: "float32" or "model".
+        feature_map: "reference" (elu(u) + 1, as trained) or "stable", the same function without its cancellation.
         tokenizer: a folder, a tokenizer.json or a hub name; None: the checkpoint's, opened when it is needed.
 
     Raises:
@@ -63,7 +75,12 @@ def load_model(
         ConfigError: a setting cannot go together with this checkpoint or machine.
     """
     settings = ModelSettings(
-        dtype=dtype, device=device, memory=memory, memory_query=memory_query, memory_dtype=memory_dtype
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        memory_query=memory_query,
+        memory_dtype=memory_dtype,
+        feature_map=feature_map,
     )
     model = NativeModel.load(Checkpoint(ckpt_path), settings)
     model.tokenizer_path = tokenizer
@@ -153,10 +170,11 @@ class NativeModel:
     @torch.inference_mode()
     def logits(self, input_ids: Any) -> torch.Tensor:
         """Compute the logits of every position, for checks: [B, T] int64 -> [B, T, V] fp32 on the CPU (on every rank alike)."""
-        ids_BT = torch.as_tensor(input_ids, dtype=torch.int64)
-        if ids_BT.dim() != 2 or 0 in ids_BT.shape:
-            raise ConfigError(f"input_ids has shape {tuple(ids_BT.shape)}", valid="[B, T] with at least one token")
-        self._check_ids(ids_BT.numpy())
+        given = torch.as_tensor(input_ids)
+        if given.dim() != 2 or 0 in given.shape:
+            raise ConfigError(f"input_ids has shape {tuple(given.shape)}", valid="[B, T] with at least one token")
+        self._check_ids(given.numpy())
+        ids_BT = given.to(torch.int64)
         prompts = list(ids_BT.numpy())
         sampler = self._sampler([""] * len(prompts), Sampling(), None)
         generation = LogitsOfAll(self.llama, self.links, sampler, prompts, Limits(1), self.chunk_tokens(len(prompts)))
@@ -196,7 +214,7 @@ class NativeModel:
 
         Raises:
             ConfigError: a row, a number of scored tokens or a token is not what it must be.
-            NumericsError: a row's logits became NaN or infinite.
+            NumericsError: a row's logits became NaN or infinite; its `answers` are the scores, with None for such rows.
         """
         arrays = [np.asarray(row) for row in rows]
         real = min(vocabulary or self.config.vocab_size, self.config.vocab_size)
@@ -211,10 +229,7 @@ class NativeModel:
                 reused[row] = completion.reused_tokens
         table.share(links)
         found = [table.row(row, reused[row]) for row in range(len(arrays))]
-        for row, one in enumerate(found):
-            if not np.isfinite(one.logprobs).all():
-                raise NumericsError(f"the logits of row {row} became NaN or infinite")
-        return found
+        return whole_or_raise([one if np.isfinite(one.logprobs).all() else None for one in found], "row")
 
     def _scorings(
         self,
@@ -288,15 +303,16 @@ class NativeModel:
             The new tokens of each prompt.
 
         Raises:
-            ConfigError: a prompt is empty, or a token is outside the vocabulary.
-            NumericsError: a row's logits became NaN or infinite.
+            ConfigError: a prompt is empty, or a token is no integer or outside the vocabulary.
+            NumericsError: a prompt's logits became NaN or infinite. All other prompts were answered by then: its `answers`
+                are the list that would have been returned, with None for such prompts.
         """
         arrays = self._checked_prompts(prompts, max_new_tokens)
         limits, sampling = Limits(max_new_tokens, self._stop_ids(stop_ids)), Sampling(temperature, top_k, top_p, seed)
-        answers: list[list[int]] = [[] for _ in arrays]
+        answers: list[list[int] | None] = [None] * len(arrays)
         for row, completion in self._answers(arrays, limits, sampling, batch_size, vocabulary):
-            answers[row] = completion.token_ids
-        return answers
+            answers[row] = None if completion.finish == "bad_logits" else completion.token_ids
+        return whole_or_raise(answers, "prompt")
 
     @torch.inference_mode()
     def complete(
@@ -329,9 +345,9 @@ class NativeModel:
             on_tokens: called with the number of tokens of each unit of work, for progress.
 
         Raises:
-            ConfigError: a prompt is empty, a token is outside the vocabulary, or a stop string is empty.
+            ConfigError: a prompt is empty, a token is no integer or outside the vocabulary, or a stop string is empty.
             DataError: there is no tokenizer, or it does not fit.
-            NumericsError: a row's logits became NaN or infinite.
+            NumericsError: a prompt's logits became NaN or infinite; its `answers` are those of the others, as `generate`'s.
         """
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         if len(limits) != len(prompts):
@@ -344,30 +360,37 @@ class NativeModel:
         sampling, vocabulary = Sampling(temperature, top_k, top_p, seed), self.tokenizer.vocab_size
         if prefix_cache is None and logprobs is not None:
             prefix_cache = self.new_prefix_cache()  # so that what is read again is the end of the prompts only
-        found: dict[int, TextCompletion] = {}
+        found: dict[int, TextCompletion | None] = dict.fromkeys(range(len(arrays)))
         answers = self._answers(
             arrays, longest, sampling, batch_size, vocabulary, prefix_cache, ending.may_end, on_tokens
         )
         for row, completion in answers:
-            found[row] = ending.completion(row, completion, len(arrays[row]))
+            if completion.finish != "bad_logits":
+                found[row] = ending.completion(row, completion, len(arrays[row]))
         if logprobs is not None:
             found |= self._with_scores(arrays, found, logprobs, batch_size, prefix_cache)
-        return [found[row] for row in range(len(arrays))]
+        return whole_or_raise([found[row] for row in range(len(arrays))], "prompt")
 
     def _with_scores(
         self,
         prompts: Sequence[np.ndarray],
-        found: Mapping[int, TextCompletion],
+        found: Mapping[int, TextCompletion | None],
         top: int,
         batch_size: int | None,
         cache: PrefixCache | None,
-    ) -> dict[int, TextCompletion]:
-        """The answers with the scores of their tokens, where they have any."""
-        some = [row for row, one in found.items() if one.token_ids]
-        rows = [np.concatenate((prompts[row], np.asarray(found[row].token_ids))) for row in some]
-        counts, size = [len(found[row].token_ids) for row in some], self.tokenizer.vocab_size
-        scores = self.score(rows, counts, top=top, batch_size=batch_size, vocabulary=size, prefix_cache=cache)
-        return {row: replace(found[row], scores=one) for row, one in zip(some, scores, strict=True)}
+    ) -> dict[int, TextCompletion | None]:
+        """The answers with the scores of their tokens, where they have any; None where these are not finite."""
+        some = {row: one for row, one in found.items() if one is not None and one.token_ids}
+        rows = [np.concatenate((prompts[row], np.asarray(one.token_ids))) for row, one in some.items()]
+        counts, size = [len(one.token_ids) for one in some.values()], self.tokenizer.vocab_size
+        try:
+            scores: Sequence[Scored | None] = self.score(
+                rows, counts, top=top, batch_size=batch_size, vocabulary=size, prefix_cache=cache
+            )
+        except NumericsError as error:
+            scores = error.answers
+        pairs = zip(some.items(), scores, strict=True)
+        return {row: None if one is None else replace(answer, scores=one) for (row, answer), one in pairs}
 
     def _checked_prompts(self, prompts: Sequence[Tokens], max_new_tokens: int) -> list[np.ndarray]:
         arrays = [np.asarray(prompt) for prompt in prompts]
@@ -396,10 +419,7 @@ class NativeModel:
         )
         early_stop = None if may_end is None else lambda batch, row, ids: may_end(batch.rows[row], ids)
         for batch, completions in self.run(work, limits, sampling, vocabulary, on_tokens, early_stop):
-            for row, completion in zip(batch.rows, completions, strict=True):
-                if completion.finish == "bad_logits":
-                    raise NumericsError(f"the logits of prompt {row} became NaN or infinite")
-                yield row, completion
+            yield from zip(batch.rows, completions, strict=True)
 
     def run(
         self,
@@ -480,6 +500,8 @@ class NativeModel:
             self._check_ids(row[-count:], vocabulary)
 
     def _check_ids(self, ids: np.ndarray, vocabulary: int | None = None) -> None:
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ConfigError(f"token ids are of type {ids.dtype}", valid="integers, as a tokenizer gives them")
         size = vocabulary or self.config.vocab_size
         lowest, highest = int(ids.min()), int(ids.max())
         if lowest < 0 or highest >= size:
@@ -488,6 +510,17 @@ class NativeModel:
                 f"token id {wrong} is outside the model's vocabulary of {size}",
                 next_step="use the tokenizer that the model was trained with",
             )
+
+
+def whole_or_raise(answers: Sequence[Answer | None], what: str) -> list[Answer]:
+    """The answers where there are all; NumericsError, which holds them, where some are None. `what` one is the answer of."""
+    lost = [number for number, answer in enumerate(answers) if answer is None]
+    if not lost:
+        return [answer for answer in answers if answer is not None]
+    shown = ", ".join(map(str, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    error = NumericsError(f"the logits of {what}{'s' * (len(lost) > 1)} {shown} became NaN or infinite")
+    error.answers = list(answers)
+    raise error
 
 
 def mesh_shape(checkpoint: Checkpoint, asked: Topology, world_size: int) -> MeshShape:

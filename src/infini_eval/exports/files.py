@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infini_eval._version import __version__
 from infini_eval.api import registry
 from infini_eval.api.export import export
+from infini_eval.arrow import column
 from infini_eval.errors import ConfigError
 from infini_eval.exports._facts import RunFacts, facts_of, recorded, scorers_of, stderr
 from infini_eval.foreign import as_number, as_whole
@@ -72,7 +73,7 @@ def samples_of(runs: Sequence[AnalysedRun]) -> pa.Table:
     for facts in facts_of(runs):
         table = recorded(facts.run.folder)
         names = {"run": facts.name, "run_model": facts.model, "run_task": facts.task}
-        own = {name: pa.array([text] * table.num_rows, pa.string()) for name, text in names.items()}
+        own = {name: column([text] * table.num_rows, pa.string()) for name, text in names.items()}
         rest = {name: table.column(name) for name in table.column_names if name not in own}
         tables.append(pa.table(own | rest))
     return pa.concat_tables(_alike(tables), promote_options="default")

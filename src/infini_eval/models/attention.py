@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from infini_eval.config import Memory, MemoryQuery
+from infini_eval.config import FeatureMap, Memory, MemoryQuery
 from infini_eval.models import memory as compressive
 from infini_eval.models.kernels import cached_attention, causal_attention, window_attention
 from infini_eval.models.naive import feature_map
@@ -88,6 +88,7 @@ class AttentionSettings:
     memory_query: MemoryQuery
     softmax_scale: float
     implementation: str
+    features: FeatureMap = "reference"
 
     @property
     def keeps_memory(self) -> bool:
@@ -156,7 +157,8 @@ def _whole_segments(
     q_read, k_raw, v = by_segment(heads.q_read), by_segment(heads.k_raw).squeeze(3), by_segment(heads.v).squeeze(3)
     assert state.memory is not None and gates is not None and isinstance(step.has_memory, bool)
     gate_GR11 = gates[0].view(kv_heads, -1, 1, 1)
-    compressive.scan_segments(state.memory, q_read, k_raw, v, step.has_memory, gate_GR11, by_segment(mixed))
+    gated, kind = by_segment(mixed), settings.features
+    compressive.scan_segments(state.memory, q_read, k_raw, v, step.has_memory, gate_GR11, gated, kind)
     return mixed
 
 
@@ -204,7 +206,7 @@ def _attend_open(
     mixed = _weighed(local, gates)
     if settings.keeps_memory and step.has_memory is not False:
         assert state.memory is not None and gates is not None
-        mixed.addcmul_(gates[0], _read_open(state.memory, q_read, step, keys.shape[2]))
+        mixed.addcmul_(gates[0], _read_open(state.memory, q_read, step, keys.shape[2], settings.features))
     return mixed
 
 
@@ -212,7 +214,8 @@ def _close_full(state: LayerState, step: Step, settings: AttentionSettings) -> N
     """Flush the rows whose open segment is full after this step."""
     if settings.keeps_memory and step.closing is not None:
         rows = step.closing
-        flush_to_memory(state, rows, step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows])
+        has_memory = step.has_memory if isinstance(step.has_memory, bool) else step.has_memory[rows]
+        flush_to_memory(state, rows, has_memory, settings.features)
 
 
 def absorb(
@@ -231,7 +234,7 @@ def absorb(
     elif settings.keeps_memory:
         assert state.memory is not None and isinstance(step.has_memory, bool)
         k_KBGLH, v_KBGLH = (x.unflatten(1, (step.segments, -1)).permute(1, 0, 3, 2, 4) for x in (k_BTGH, v_BTGH))
-        compressive.fold_segments(state.memory, k_KBGLH, v_KBGLH, step.has_memory)
+        compressive.fold_segments(state.memory, k_KBGLH, v_KBGLH, step.has_memory, settings.features)
 
 
 def attend_at_ends(
@@ -258,10 +261,12 @@ def attend_at_ends(
     return mixed.to(v_BTGH.dtype)
 
 
-def _read_open(memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int) -> torch.Tensor:
+def _read_open(
+    memory_BGHE: torch.Tensor, q_BTNH: torch.Tensor, step: Step, kv_heads: int, features: FeatureMap
+) -> torch.Tensor:
     batch, tokens, _, width = q_BTNH.shape
     q_BGRTH = q_BTNH.view(batch, tokens, kv_heads, -1, width).permute(0, 2, 3, 1, 4)
-    phi = feature_map(q_BGRTH.to(memory_BGHE.dtype)).flatten(2, 3)
+    phi = feature_map(q_BGRTH.to(memory_BGHE.dtype), features).flatten(2, 3)
     retrieved = compressive.read(memory_BGHE, phi, step.has_memory)
     return retrieved.view(batch, kv_heads, -1, tokens, width).permute(0, 3, 1, 2, 4).reshape(q_BTNH.shape)
 
@@ -283,9 +288,12 @@ def _store_in_ring(buffer_BRGH: torch.Tensor, new_BTGH: torch.Tensor, step: Step
     buffer_BRGH[rows, places.expand(new_BTGH.shape[:2])] = new_BTGH
 
 
-def flush_to_memory(state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory) -> None:
+def flush_to_memory(
+    state: LayerState, rows: torch.Tensor, has_memory: compressive.HasMemory, features: FeatureMap
+) -> None:
     """Write the full open segments of `rows` (an index) into their memories; has_memory: of these rows, before."""
     assert state.memory is not None and state.raw_keys is not None and state.values is not None
     memory = state.memory[rows]
-    compressive.fold(memory, state.raw_keys[rows].transpose(1, 2), state.values[rows].transpose(1, 2), has_memory)
+    keys, values = state.raw_keys[rows].transpose(1, 2), state.values[rows].transpose(1, 2)
+    compressive.fold(memory, keys, values, has_memory, features)
     state.memory[rows] = memory

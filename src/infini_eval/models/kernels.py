@@ -9,9 +9,14 @@ import importlib.util
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.bias import CausalBias, causal_lower_right
 
 from infini_eval.errors import BackendError
 from infini_eval.models.state import Step, WindowStep
+
+# Queries that look together over the keys of earlier steps, where there has to be a mask: as many as have so many entries.
+MASK_ENTRIES = 1 << 24
+LEAST_BLOCK = 16
 
 
 def causal_attention(
@@ -39,7 +44,55 @@ def cached_attention(
             q_BTNH, k_BSGH, v_BSGH, cache_seqlens=step.lengths, softmax_scale=scale, causal=True
         )
         return out_BTNH
+    if q_BTNH.shape[1] > 1:
+        return _attend_after(q_BTNH, k_BSGH, v_BSGH, step, scale)
     return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, step.mask, causal=False)
+
+
+def _attend_after(
+    q_BTNH: torch.Tensor, k_BSGH: torch.Tensor, v_BSGH: torch.Tensor, step: Step, scale: float
+) -> torch.Tensor:
+    """Several queries after keys of earlier steps, up to each one's position; no mask of T x S is ever made.
+
+    On a GPU in half precision torch has a kernel for it, where all rows stand alike.
+    """
+    if not q_BTNH.is_cuda:
+        return _attend_mirrored(q_BTNH, k_BSGH, v_BSGH, step, scale)
+    if step.offset is not None and q_BTNH.dtype != torch.float32:
+        return _sdpa(q_BTNH, k_BSGH, v_BSGH, scale, causal_lower_right(q_BTNH.shape[1], step.span), causal=False)
+    return _attend_by_blocks(q_BTNH, k_BSGH, v_BSGH, step, scale)
+
+
+def _attend_mirrored(
+    q_BTNH: torch.Tensor, k_BSGH: torch.Tensor, v_BSGH: torch.Tensor, step: Step, scale: float
+) -> torch.Tensor:
+    """With the last query first, what query i sees of key j depends on i + j alone: the mask is a view of T + S numbers.
+
+    For kernels that take a mask by its strides, as the CPU's does.
+    """
+    tokens, last_B1 = q_BTNH.shape[1], step.positions[..., -1:].view(-1, 1)
+    places = torch.arange(tokens + step.span - 1, device=q_BTNH.device)
+    line = torch.zeros(len(last_B1), len(places), dtype=q_BTNH.dtype, device=q_BTNH.device)
+    line.masked_fill_(places > last_B1, float("-inf"))
+    mask_B1TS = line.as_strided((len(line), 1, tokens, step.span), (line.shape[1], 0, 1, 1))
+    return _sdpa(q_BTNH.flip(1), k_BSGH, v_BSGH, scale, mask_B1TS, causal=False).flip(1)
+
+
+def _attend_by_blocks(
+    q_BTNH: torch.Tensor, k_BSGH: torch.Tensor, v_BSGH: torch.Tensor, step: Step, scale: float
+) -> torch.Tensor:
+    """So many queries at a time that their mask is small; a block reads no key beyond its last query's."""
+    tokens, rows = q_BTNH.shape[1], 1 if step.positions.dim() == 1 else len(step.positions)
+    block = max(LEAST_BLOCK, MASK_ENTRIES // (rows * step.span))
+    places_S, out_BTNH = torch.arange(step.span, device=q_BTNH.device), torch.empty_like(q_BTNH)
+    for begin in range(0, tokens, block):
+        end = min(begin + block, tokens)
+        seen = step.span - tokens + end  # by the block's last query, in the row that has the most keys
+        visible = places_S[:seen] <= step.positions[..., begin:end, None]
+        mask = visible.view(-1, 1, end - begin, seen)
+        keys, values = k_BSGH[:, :seen], v_BSGH[:, :seen]
+        out_BTNH[:, begin:end] = _sdpa(q_BTNH[:, begin:end], keys, values, scale, mask, causal=False)
+    return out_BTNH
 
 
 def window_attention(
@@ -104,7 +157,7 @@ def _sdpa(
     k_BSGH: torch.Tensor,
     v_BSGH: torch.Tensor,
     scale: float,
-    mask: torch.Tensor | None,
+    mask: torch.Tensor | CausalBias | None,
     *,
     causal: bool,
 ) -> torch.Tensor:

@@ -52,6 +52,11 @@ def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device |
             f"--memory {settings.memory}, but this checkpoint is a plain {config.family} without compressive memory",
             valid="leave --memory out",
         )
+    if not config.has_segments and settings.feature_map != "reference":
+        raise ConfigError(
+            f"--feature-map {settings.feature_map}, but this checkpoint is a plain {config.family} without compressive memory",
+            valid="leave --feature-map out",
+        )
     if settings.rope_interleaved is not None:
         config = replace(config, rope_interleaved=settings.rope_interleaved)
     attention = AttentionSettings(
@@ -60,6 +65,7 @@ def resolve(config: ModelConfig, settings: ModelSettings, device: torch.device |
         memory_query=settings.memory_query or config.memory_query,
         softmax_scale=config.softmax_scale,
         implementation=settings.attn_implementation,
+        features=settings.feature_map,
     )
     memory_dtype = dtype if settings.memory_dtype == "model" else torch.float32
     return Resolved(device, dtype, memory_dtype, attention, config)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from infini_eval.config import FeatureMap
 from infini_eval.models.naive import feature_map
 
 HasMemory = bool | torch.Tensor  # for all rows alike, or [B] bool
@@ -45,12 +46,13 @@ def scan_segments(
     has_memory: bool,
     gate_GR11: torch.Tensor,
     mixed_KBGRLH: torch.Tensor,
+    features: FeatureMap = "reference",
 ) -> None:
     """Read and write K whole segments in order; adds gate * what their queries read to `mixed`, in place.
 
     A segment's queries and keys read the same old memory, so they share one matmul. `k` is not rotated.
     """
-    phi_KBGSH = _joined_features(q_KBGRLH, k_KBGLH, memory_BGHE.dtype)
+    phi_KBGSH = _joined_features(q_KBGRLH, k_KBGLH, memory_BGHE.dtype, features)
     target_KBGLE = _with_ones(v_KBGLH, memory_BGHE.dtype)
     queries_shape = q_KBGRLH.shape[3:5]
     queries = queries_shape.numel()
@@ -64,10 +66,16 @@ def scan_segments(
         _write(memory_BGHE, phi[:, :, queries:], target)
 
 
-def fold_segments(memory_BGHE: torch.Tensor, k_KBGLH: torch.Tensor, v_KBGLH: torch.Tensor, has_memory: bool) -> None:
+def fold_segments(
+    memory_BGHE: torch.Tensor,
+    k_KBGLH: torch.Tensor,
+    v_KBGLH: torch.Tensor,
+    has_memory: bool,
+    features: FeatureMap = "reference",
+) -> None:
     """Write K whole segments in order, in place, where no query reads: `scan_segments` without queries."""
     phi_KBGLH = torch.empty(k_KBGLH.shape, dtype=memory_BGHE.dtype, device=k_KBGLH.device).copy_(k_KBGLH)
-    F.elu(phi_KBGLH, inplace=True).add_(1)
+    _to_features(phi_KBGLH, features)
     target_KBGLE = _with_ones(v_KBGLH, memory_BGHE.dtype)
     for index, (phi, target) in enumerate(zip(phi_KBGLH, target_KBGLE, strict=True)):
         if has_memory or index > 0:
@@ -76,9 +84,15 @@ def fold_segments(memory_BGHE: torch.Tensor, k_KBGLH: torch.Tensor, v_KBGLH: tor
         _write(memory_BGHE, phi, target)
 
 
-def fold(memory_BGHE: torch.Tensor, k_BGLH: torch.Tensor, v_BGLH: torch.Tensor, has_memory: HasMemory) -> None:
+def fold(
+    memory_BGHE: torch.Tensor,
+    k_BGLH: torch.Tensor,
+    v_BGLH: torch.Tensor,
+    has_memory: HasMemory,
+    features: FeatureMap = "reference",
+) -> None:
     """Write one finished segment into the memory, in place."""
-    phi_k = feature_map(k_BGLH.to(memory_BGHE.dtype))
+    phi_k = feature_map(k_BGLH.to(memory_BGHE.dtype), features)
     target = _with_ones(v_BGLH, memory_BGHE.dtype)
     if has_memory is not False:
         target[..., :-1] -= read(memory_BGHE, phi_k, has_memory)
@@ -91,14 +105,26 @@ def _write(memory_BGHE: torch.Tensor, phi_k_BGLH: torch.Tensor, target_BGLE: tor
     memory.baddbmm_(phi_k_BGLH.flatten(0, 1).transpose(1, 2), target_BGLE.flatten(0, 1))
 
 
-def _joined_features(q_KBGRLH: torch.Tensor, k_KBGLH: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """elu(q) + 1 and elu(k) + 1 of each segment behind one another, contiguous in each segment."""
+def _joined_features(
+    q_KBGRLH: torch.Tensor, k_KBGLH: torch.Tensor, dtype: torch.dtype, features: FeatureMap
+) -> torch.Tensor:
+    """sigma(q) and sigma(k) of each segment behind one another, contiguous in each segment."""
     queries_shape = q_KBGRLH.shape[3:5]
     queries, length = queries_shape.numel(), k_KBGLH.shape[3]
     phi = torch.empty((*k_KBGLH.shape[:3], queries + length, k_KBGLH.shape[4]), dtype=dtype, device=k_KBGLH.device)
     phi[..., :queries, :].unflatten(3, queries_shape).copy_(q_KBGRLH)
     phi[..., queries:, :] = k_KBGLH
-    return F.elu(phi, inplace=True).add_(1)
+    return _to_features(phi, features)
+
+
+def _to_features(x_KBGSH: torch.Tensor, features: FeatureMap) -> torch.Tensor:
+    """`feature_map` in place; the stable one segment by segment, so that what it sets aside is no larger."""
+    if features == "reference":
+        return F.elu(x_KBGSH, inplace=True).add_(1)
+    for x in x_KBGSH:
+        above = x.clamp(min=0)
+        x.clamp_(max=0).exp_().add_(above)  # below 0 exp(u) + 0, above 0 1 + u: both exact
+    return x_KBGSH
 
 
 def _with_ones(v: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -12,14 +12,20 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from infini_eval.config import Memory, MemoryQuery, ModelConfig
+from infini_eval.config import FeatureMap, Memory, MemoryQuery, ModelConfig
 
 Weights = dict[str, torch.Tensor]
 MemoryState = tuple[torch.Tensor, torch.Tensor]  # M [B, N, H, H] and z [B, N, H]
 
 
 def naive_logits(
-    weights: Weights, config: ModelConfig, input_ids_BT: torch.Tensor, *, memory: Memory, memory_query: MemoryQuery
+    weights: Weights,
+    config: ModelConfig,
+    input_ids_BT: torch.Tensor,
+    *,
+    memory: Memory,
+    memory_query: MemoryQuery,
+    features: FeatureMap = "reference",
 ) -> torch.Tensor:
     """Compute logits [B, T, V] in fp32 for int64 `input_ids_BT`; `weights` by their global names, in any dtype."""
     weights = {name: tensor.float() for name, tensor in weights.items()}
@@ -32,7 +38,7 @@ def naive_logits(
             if name.startswith(f"model.decoder.{index}.")
         }
         normed = rms_norm(x_BTD, layer["input_layernorm.weight"], config.rms_norm_eps)
-        x_BTD = x_BTD + attention(normed, layer, config, memory, memory_query, index)
+        x_BTD = x_BTD + attention(normed, layer, config, memory, memory_query, index, features)
         normed = rms_norm(x_BTD, layer["post_attention_layernorm.weight"], config.rms_norm_eps)
         x_BTD = x_BTD + mlp(normed, layer)
     x_BTD = rms_norm(x_BTD, weights["model.final_layer_norm.pp_block.weight"], config.rms_norm_eps)
@@ -51,7 +57,13 @@ def mlp(x_BTD: torch.Tensor, layer: Weights) -> torch.Tensor:
 
 
 def attention(
-    x_BTD: torch.Tensor, layer: Weights, config: ModelConfig, memory: Memory, memory_query: MemoryQuery, index: int = 0
+    x_BTD: torch.Tensor,
+    layer: Weights,
+    config: ModelConfig,
+    memory: Memory,
+    memory_query: MemoryQuery,
+    index: int = 0,
+    features: FeatureMap = "reference",
 ) -> torch.Tensor:
     """Attend over segments anchored at token 0, or over the whole sequence where there are none.
 
@@ -64,7 +76,7 @@ def attention(
     state = None
     outputs = []
     for segment_BLD in x_BTD.split(config.segment_length, dim=1):
-        out_BNLH, state = one_segment(segment_BLD, state, layer, config, memory, memory_query)
+        out_BNLH, state = one_segment(segment_BLD, state, layer, config, memory, memory_query, features)
         outputs.append(out_BNLH.transpose(1, 2).flatten(2) @ layer["attn.o_proj.weight"].T)
     return torch.cat(outputs, dim=1)
 
@@ -85,6 +97,7 @@ def one_segment(
     config: ModelConfig,
     memory: Memory,
     memory_query: MemoryQuery,
+    features: FeatureMap = "reference",
 ) -> tuple[torch.Tensor, MemoryState | None]:
     """Compute one segment's heads [B, N, L, H] and the memory after it: read the old memory, mix, then write."""
     q_BNLH, k_BNLH, v_BNLH = project(x_BLD, layer, config)
@@ -97,10 +110,10 @@ def one_segment(
     if memory == "ablate" or state is None:
         retrieved = torch.zeros_like(local_BNLH)
     else:
-        sigma_q = feature_map(q_rotated if memory_query == "rotary" else q_BNLH)
+        sigma_q = feature_map(q_rotated if memory_query == "rotary" else q_BNLH, features)
         retrieved = _read(sigma_q, *state)
     mixed = g_N11 * retrieved + (1 - g_N11) * local_BNLH
-    return mixed, _write(feature_map(k_BNLH), v_BNLH, state)
+    return mixed, _write(feature_map(k_BNLH, features), v_BNLH, state)
 
 
 def _read(sigma_BNLH: torch.Tensor, memory_BNHH: torch.Tensor, z_BNH: torch.Tensor) -> torch.Tensor:
@@ -154,8 +167,14 @@ def rope(x_BNLH: torch.Tensor, config: ModelConfig) -> torch.Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-def feature_map(x: torch.Tensor) -> torch.Tensor:
-    """Compute sigma(u) = elu(u) + 1, the positive feature map of the linear-attention memory."""
+def feature_map(x: torch.Tensor, kind: FeatureMap = "reference") -> torch.Tensor:
+    """Compute sigma(u) = elu(u) + 1, the positive feature map of the linear-attention memory (Katharopoulos et al. 2020).
+
+    For negative u the reference's elu(u) + 1 = (exp(u) - 1) + 1 loses the digits of exp(u), all of them from -17 on in
+    fp32; "stable" takes exp(u) itself, which is rounded once, and is 0 only where the dtype has no smaller number.
+    """
+    if kind == "stable":
+        return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
     return F.elu(x) + 1
 
 

@@ -182,7 +182,8 @@ class Step:
     positions: int64 positions inside the segment, [T], or [B, T] where rows differ.
     has_memory: whether rows have a memory to read.
     span: S, the number of open keys the step can see, its own included.
-    mask: bool [B or 1, 1, T, S] where neither "all" nor plain causality describes what is visible.
+    mask: bool [B, 1, 1, S] of what one query of each row sees, where rows differ; several queries see what lies up to
+        their positions, of which attention makes masks block by block.
     causal: queries and keys are the same T tokens.
     lengths: int32 [B], open keys a row sees from its last query on (for kernels that take lengths instead of masks).
     closing: rows whose open segment is full after this step, as an index tensor; None when there is none.
@@ -308,7 +309,7 @@ class Cursor:
         return WindowStep(window, places, span, window.visible(positions, positions[..., -1:], span))
 
     def _mask(self, positions: torch.Tensor, span: int, common: int | None, tokens: int) -> torch.Tensor | None:
-        if not self._sees_all or (common is not None and (common == 0 or tokens == 1)):
+        if not self._sees_all or common is not None or tokens > 1:
             return None
         visible = torch.arange(span, device=self._device) <= positions[..., None]
         return visible.view(-1, 1, tokens, span)

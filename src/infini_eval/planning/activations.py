@@ -87,15 +87,18 @@ def _beside_local(architecture: Architecture, step: StepShape) -> Phase:
 def _masks(architecture: Architecture, step: StepShape) -> tuple[Phase, Phase]:
     """Without segments: what stays during a step, and what attention makes of it in one layer at a time.
 
-    There stay the masks (bool, one for all rows) and, with windows, the rotations of all positions.
+    There stay windows' masks (bool, one for all rows) and the rotations of all positions. Where all keys are seen, later
+    steps need no mask, but their queries and results once more, in mirrored order.
     """
     if any(layer.attention == "infini" for layer in architecture.layers):
         return [], []
     queries, windows = step.new_tokens / step.rows, {layer.window for layer in architecture.layers}
-    full = queries * step.context if queries < step.context and None in windows else 0.0
+    mirrored = (
+        2 * widths(architecture, step.tp).q * step.new_tokens if queries < step.context and None in windows else 0.0
+    )
     blocks = [_window_block(architecture, step, size) for size in windows if size and size < step.context]
-    masks = [mask for mask in (full, *(mask for mask, _ in blocks)) if mask]
-    kernel = max(full * step.value_bytes, *(work for _, work in blocks), 0.0)
+    masks = [mask for mask, _ in blocks if mask]
+    kernel = max(mirrored * step.value_bytes, *(work for _, work in blocks), 0.0)
     return [*masks, *_rotations(architecture, step)], [kernel] if kernel else []
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infini_eval.arrow import column
 from infini_eval.errors import RunFolderError, first_line
 from infini_eval.foreign import parse_json
 from infini_eval.records import COLUMNS
@@ -231,7 +232,7 @@ class _Index:
 
         schema = self.schema()
         columns = (
-            pa.array(_fitted([row.get(name) for row in rows], kind), field.type)
+            column(_fitted([row.get(name) for row in rows], kind), field.type)
             for (name, kind), field in zip(self._types.items(), schema, strict=True)
         )
         return pa.table(list(columns), schema=schema)

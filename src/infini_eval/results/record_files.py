@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from infini_eval.arrow import column
 from infini_eval.errors import DataError, first_line
 from infini_eval.foreign import valid_text
 from infini_eval.records import COLUMNS
@@ -62,7 +63,7 @@ def _read_csv(path: Path, wanted: list[str]) -> tuple[pa.Table, list[str]]:
     import pyarrow.csv as pc
 
     if path.stat().st_size == 0:
-        return pa.table({name: pa.array([], pa.null()) for name in wanted}), []
+        return pa.table({name: pa.nulls(0) for name in wanted}), []
     # text columns stay text: a key "0412" must not become the number 412
     convert = pc.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()), strings_can_be_null=False)
     parse = pc.ParseOptions(newlines_in_values=True)
@@ -207,7 +208,7 @@ def _from_records(records: list[dict[str, Any]], wanted: list[str]) -> pa.Table:
     import pyarrow as pa
 
     seen = [name for name in wanted if any(name in record for record in records)]
-    return pa.table({name: pa.array([_plain(record.get(name), name) for record in records]) for name in seen})
+    return pa.table({name: column([_plain(record.get(name), name) for record in records]) for name in seen})
 
 
 def _plain(value: Any, name: str) -> Any:
