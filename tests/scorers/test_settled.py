@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from infini_eval.api import registry
 from infini_eval.records import Sample
 
-SETTLING = ("chat_digits", "contains", "exact_digits", "exact_match", "string_match_all", "string_match_part")
+SETTLING = (
+    *("chat_digits", "choice_letter", "contains", "exact_digits", "exact_match", "only_label", "prefixed_ratio"),
+    *("string_match_all", "string_match_part"),
+)
 TEXTS = st.text(alphabet="1234 .,\nabcAB(", max_size=14)
 SAMPLE = Sample("1", "", "12", 0.0, columns={"outputs": '["12", "ab c"]'})
 
