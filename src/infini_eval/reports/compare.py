@@ -78,7 +78,7 @@ def render(comparisons: Comparisons) -> str:
 
 def _compare(a: RunScores, b: RunScores, letter: str) -> Comparison:
     at_a, at_b, notes = pair(a, b)
-    first, second = a.scored.where(at_a), b.scored.where(at_b)
+    first, second = a.scored.take(at_a), b.scored.take(at_b)
     overall = OverallDifference(**_difference(first, second))
     if overall.clusters == 1:
         notes.append("all samples stand in one haystack: no test, for nothing is known about others")
